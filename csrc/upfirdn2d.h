@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// The bridge between the operators, which know tensors, and the kernels, which
+// know pointers. One struct is the whole contract of one call; it is checked
+// where it is filled (upfirdn2d_ops.cpp) and trusted from here on.
+//
+// The mathematics, the same for every backend (see resample_layers/geometry.py):
+//
+//   u[a, b]   = input[a / up_y, b / up_x]   where both divide and lie inside, else 0
+//   out[y, x] = sum over i, j of k[i, j] * u[y * down_y + (kh - 1 - i) - pad_y0,
+//                                            x * down_x + (kw - 1 - j) - pad_x0]
+//
+// and for the kernel's gradient, with g of the shape of out:
+//
+//   w[i, j]   = sum over n, c, y, x of g[y, x] * u[y * down_y + (kh - 1 - i) - pad_y0,
+//                                                  x * down_x + (kw - 1 - j) - pad_x0]
+//
+// Pads after the samples are implied by out_h and out_w. A pad may be negative
+// (crop). Any index outside the input reads zero.
+#pragma once
+
+#include <cstdint>
+
+namespace resample_layers {
+
+// Storage type of input and output. Sums and taps are float for float16,
+// bfloat16 and float32, and double for float64 ("the accumulate type").
+enum class Dtype : int32_t { float16, bfloat16, float32, float64 };
+
+// A [N, C, H, W] array somewhere in memory.
+struct Plane4d {
+  int64_t n, c, h, w;                          // sizes          [elements]
+  int64_t stride_n, stride_c, stride_h, stride_w;  // strides    [elements]
+};
+
+struct UpFirDn2dParams {
+  const void* input;       // data of in                         [dtype]
+  void* output;            // data of out                        [dtype]
+  Plane4d in;              //
+  Plane4d out;             // dense: contiguous or channels_last
+  const void* kernel;      // [kh, kw] row-major; null: separable [accumulate type]
+  const void* taps_x;      // [kw]; null: not separable          [accumulate type]
+  const void* taps_y;      // [kh]; null: not separable          [accumulate type]
+  int64_t kh, kw;          // kernel size                        [taps], >= 1
+  int64_t up_x, up_y;      // zero insertion                     [factor], >= 1
+  int64_t down_x, down_y;  // decimation                         [factor], >= 1
+  int64_t pad_x0, pad_y0;  // before the first sample            [upsampled samples]
+  bool flip;               // true: taps are read backwards, k[kh-1-i, kw-1-j]
+  Dtype dtype;             // of input and output
+};
+
+// What may follow in the same pass, on the sum and before it is rounded:
+//   out = clamp(gain * leaky_relu(sum + noise_strength * noise[n, y, x] + bias[c], slope))
+struct EpilogueParams {
+  const void* bias;            // [C]; null: none                    [accumulate type]
+  const void* noise;           // [N or 1, out_h, out_w]; null: none [dtype]
+  const void* noise_strength;  // one number, on the device; null: 1 [accumulate type]
+  int64_t noise_stride_n;      // 0: one noise for all samples       [elements]
+  double slope;                // of the negative side; 1: linear
+  double gain;                 // after the activation
+  double clamp;                // largest magnitude; negative: none
+};
+
+struct KernelGradParams {
+  const void* input;       // data of in                         [dtype]
+  const void* grad;        // data of out's gradient             [dtype]
+  void* kernel_grad;       // [kh, kw] row-major                 [accumulate type]
+  Plane4d in;              //
+  Plane4d out;             // any strides
+  int64_t kh, kw;          // kernel size                        [taps], >= 1
+  int64_t up_x, up_y;      // as above
+  int64_t down_x, down_y;  //
+  int64_t pad_x0, pad_y0;  //
+  Dtype dtype;             // of input and grad
+};
+
+}  // namespace resample_layers

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Resampling layers for PyTorch: zero insertion, FIR filter, decimation, done once and right.
+
+``UpFirDnUpsample``     a layer: [H, W] -> [H * f, W * f]
+``UpFirDnDownsample``   a layer: [H, W] -> [H // f, W // f]
+``UpFirDnSmooth``       a layer: an FIR filter beside a strided convolution
+``make_resample_kernel``  taps -> a normalised 2-D kernel
+``ops``                 the functions that the layers call: ``ops.upfirdn2d``
+``filters``             named taps, low-pass design for any factor
+``geometry``            sizes and pads, derived
+"""
+
+from . import filters, geometry, ops
+from .filters import make_resample_kernel
+from .layers import UpFirDnDownsample, UpFirDnSmooth, UpFirDnUpsample
+from .version import __version__
+
+__all__ = [
+    "UpFirDnDownsample",
+    "UpFirDnSmooth",
+    "UpFirDnUpsample",
+    "__version__",
+    "filters",
+    "geometry",
+    "make_resample_kernel",
+    "ops",
+]

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""From taps to kernels: normalisation, named taps, low-pass design, the per-phase check."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Taps = tuple[float, ...]
+
+
+def make_resample_kernel(k: Any) -> Tensor:
+    """Make the 2-D kernel of some taps: ``outer(k, k)`` if 1-D, and divided by its sum.
+
+    Args:
+        k: taps as a (nested) list or tuple, a NumPy array or a tensor; ``[taps]`` or
+            ``[kh, kw]``.
+
+    Returns:
+        A float32 tensor ``[taps, taps]`` or ``[kh, kw]`` that sums to 1.
+
+    Raises:
+        TypeError: if ``k`` is not made of real numbers.
+        ValueError: if ``k`` is of another rank, is empty, has a tap that is not finite, or sums
+            to zero.
+
+    Example:
+        >>> make_resample_kernel([1, 3, 3, 1])[0] * 64
+        tensor([1., 3., 3., 1.])
+
+    Source of the formula: StyleGAN2's filter set-up, as in BasicSR's function of this name.
+    """
+    taps = normalise_taps("k", k)
+    if taps.dim() == 1:
+        taps = torch.outer(taps, taps)
+    return taps.to(torch.float32)
+
+
+def normalise_taps(name: str, k: Any) -> Tensor:
+    """Check taps and divide them by their sum: float64 ``[taps]`` or ``[kh, kw]`` on the CPU."""
+    if isinstance(k, str):
+        raise TypeError(f"{name} must be a list, tuple, array or tensor of taps, got {k!r} (str)")
+    try:
+        taps = k.detach() if isinstance(k, Tensor) else torch.as_tensor(k, device="cpu")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"{name} must be a list, tuple, array or tensor of real numbers, "
+            f"got {type(k).__name__}: {error}"
+        ) from error
+    if taps.is_complex() or taps.dtype == torch.bool:
+        raise TypeError(f"{name} must be made of real numbers, got {taps.dtype}")
+    if taps.dim() not in (1, 2):
+        raise ValueError(
+            f"{name} must be [taps] or [kh, kw], got {taps.dim()} dimensions: "
+            f"shape {tuple(taps.shape)}"
+        )
+    if taps.numel() == 0:
+        raise ValueError(f"{name} must have at least one tap, got shape {tuple(taps.shape)}")
+    if not isinstance(k, Tensor):
+        taps = torch.as_tensor(k, dtype=torch.float64, device="cpu")  # Python floats are doubles
+    taps = taps.to("cpu", torch.float64)
+    if not bool(torch.isfinite(taps).all()):
+        raise ValueError(f"{name} must be finite, got {taps.tolist()}")
+    total = float(taps.sum())
+    if abs(total) <= 1e-12 * float(taps.abs().sum()):
+        raise ValueError(f"{name} must not sum to zero, got {taps.tolist()}")
+    return taps / total
+
+
+# Named taps
+
+
+def _binomial(taps: int) -> Taps:
+    return tuple(float(math.comb(taps - 1, i)) for i in range(taps))
+
+
+def _sampled(kernel: Any, taps: int) -> Taps:
+    """A continuous interpolation kernel at half its scale, sampled between its zeros."""
+    values = [kernel(abs(i - (taps - 1) / 2) / 2) for i in range(taps)]
+    return tuple(value / sum(values) for value in values)
+
+
+def _triangle(t: float) -> float:
+    return max(0.0, 1.0 - t)
+
+
+def _keys(t: float) -> float:
+    """Cubic convolution with a = -1/2."""
+    if t < 1.0:
+        return 1.5 * t**3 - 2.5 * t**2 + 1.0
+    return -0.5 * t**3 + 2.5 * t**2 - 4.0 * t + 2.0 if t < 2.0 else 0.0
+
+
+def _lanczos3(t: float) -> float:
+    return _sinc(t) * _sinc(t / 3.0) if t < 3.0 else 0.0
+
+
+def _sinc(t: float) -> float:
+    return math.sin(math.pi * t) / (math.pi * t) if t else 1.0
+
+
+NAMED_TAPS: dict[str, Taps] = {
+    **{f"binomial{taps}": _binomial(taps) for taps in range(2, 9)},
+    "linear": _sampled(_triangle, 4),
+    "cubic": _sampled(_keys, 8),
+    "lanczos3": _sampled(_lanczos3, 12),
+}
+"""Taps by name, for a factor of 2.
+
+``binomial2`` to ``binomial8`` are rows of Pascal's triangle (``binomial4`` is StyleGAN's
+[1, 3, 3, 1]); ``linear``, ``cubic`` (Keys, a = -1/2) and ``lanczos3`` are interpolation kernels
+stretched by 2 and sampled at quarters, halves apart, and sum to 1.
+"""
+
+
+# Design
+
+
+def kaiser_beta(attenuation: float) -> float:
+    """The Kaiser window's beta for a stop-band attenuation in dB.
+
+    Example:
+        >>> round(kaiser_beta(60.0), 3)
+        5.653
+
+    Source of the formula: Kaiser, Nonrecursive digital filter design using the I0-sinh window
+    function, 1974; as scipy.signal.kaiser_beta.
+    """
+    if attenuation > 50:
+        return 0.1102 * (attenuation - 8.7)
+    if attenuation > 21:
+        return 0.5842 * (attenuation - 21) ** 0.4 + 0.07886 * (attenuation - 21)
+    return 0.0
+
+
+def kaiser_lowpass(numtaps: int, cutoff: float, beta: float) -> Taps:
+    """A Kaiser-windowed sinc that sums to 1: scipy's ``firwin(numtaps, cutoff,
+    window=("kaiser", beta))``.
+
+    Args:
+        numtaps: number of taps, >= 1.
+        cutoff: frequency where the response is one half, in units of the Nyquist frequency, in
+            (0, 1).
+        beta: shape of the window; :func:`kaiser_beta` derives it from an attenuation.
+
+    Raises:
+        ValueError: if ``numtaps`` or ``cutoff`` is out of range, or ``beta`` is negative.
+
+    Example:
+        >>> [round(tap, 4) for tap in kaiser_lowpass(4, 0.5, 2.0)]
+        [0.0653, 0.4347, 0.4347, 0.0653]
+
+    Source of the formula: windowed-sinc design in the convention of scipy.signal.firwin.
+    """
+    if numtaps < 1:
+        raise ValueError(f"numtaps must be >= 1, got {numtaps}")
+    if not 0.0 < cutoff < 1.0:
+        raise ValueError(f"cutoff must lie in (0, 1), 1 the Nyquist frequency, got {cutoff}")
+    if not beta >= 0.0:
+        raise ValueError(f"beta must be >= 0, got {beta}")
+    window = torch.kaiser_window(
+        numtaps, periodic=False, beta=beta, dtype=torch.float64, device="cpu"
+    ).tolist()
+    taps = [w * _sinc(cutoff * (i - (numtaps - 1) / 2)) for i, w in enumerate(window)]
+    return tuple(tap / sum(taps) for tap in taps)
+
+
+def design_resample_taps(
+    factor: int, numtaps: int | None = None, attenuation: float = 50.0
+) -> Taps:
+    """Low-pass taps for up- or downsampling by any factor, with phases that sum alike.
+
+    1. Design :func:`kaiser_lowpass` with the cutoff ``1 / factor``.
+    2. Divide each phase ``taps[p::factor]`` by ``factor`` times its sum, so that a flat image
+       stays flat when it is upsampled. This moves a tap by far less than the ripple that
+       ``attenuation`` allows.
+
+    Args:
+        factor: the resampling factor, >= 1.
+        numtaps: number of taps, >= factor; default ``6 * factor``.
+        attenuation: stop-band attenuation of the window in dB.
+
+    Returns:
+        Taps that sum to 1.
+
+    Raises:
+        ValueError: if ``factor`` or ``numtaps`` is out of range.
+
+    Example:
+        >>> taps = design_resample_taps(3)
+        >>> [round(sum(taps[p::3]), 12) for p in range(3)]
+        [0.333333333333, 0.333333333333, 0.333333333333]
+    """
+    if factor < 1:
+        raise ValueError(f"factor must be >= 1, got {factor}")
+    numtaps = 6 * factor if numtaps is None else numtaps
+    if numtaps < factor:
+        raise ValueError(f"numtaps must be >= factor={factor}, got {numtaps}")
+    if factor == 1:
+        return (1.0,)
+    taps = kaiser_lowpass(numtaps, 1.0 / factor, kaiser_beta(attenuation))
+    sums = [sum(taps[phase::factor]) for phase in range(factor)]
+    return tuple(tap / (factor * sums[i % factor]) for i, tap in enumerate(taps))
+
+
+# The check
+
+
+def phases_sum_alike(taps: Sequence[Any], factor: int | tuple[int, int]) -> bool:
+    """Whether upsampling a flat image by ``factor`` gives a flat image.
+
+    Output sample ``n`` sees only the taps of phase ``n mod factor``; all phases must have one
+    sum. ``[1, 3, 3, 1]`` does at 2 and does not at 3.
+
+    Args:
+        taps: ``[taps]``, or ``[kh][kw]`` with ``factor`` an int or ``(x, y)``.
+
+    Example:
+        >>> phases_sum_alike([1, 3, 3, 1], 2), phases_sum_alike([1, 3, 3, 1], 3)
+        (True, False)
+    """
+    factor_x, factor_y = (factor, factor) if isinstance(factor, int) else factor
+    if not isinstance(taps[0], Sequence):
+        taps, factor_y = [taps], 1
+    sums = [
+        sum(sum(row[x::factor_x]) for row in taps[y::factor_y])
+        for y in range(factor_y)
+        for x in range(factor_x)
+    ]
+    return max(sums) - min(sums) <= 1e-4 * max(abs(value) for value in sums)

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Every integer formula of the op, derived once. Imports no torch; sizes may be symbolic.
+
+The op, per axis (``k`` taps, indices in samples)::
+
+    u[a]   = input[a / up]  where up divides a and a / up lies inside, else 0
+    out[y] = sum_i kernel[i] * u[y * down + (k - 1 - i) - pad0]
+
+Zeros follow each sample, the last one too, so ``u`` has ``size * up`` samples before padding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+def output_size(size: int, up: int, down: int, pad0: int, pad1: int, taps: int) -> int:
+    """Number of outputs along one axis.
+
+    The padded, zero-inserted input has ``size * up + pad0 + pad1`` samples; the kernel fits in
+    ``that - taps + 1`` places, of which every ``down``-th is kept, starting with the first.
+    """
+    return (size * up + pad0 + pad1 - taps) // down + 1
+
+
+def adjoint_pad(size: int, out: int, up: int, down: int, pad0: int, taps: int) -> tuple[int, int]:
+    """Pads of the op that maps the gradient of ``out`` samples to the gradient of ``size`` samples.
+
+    The transpose of (up, down, kernel) is the op with (down, up, flipped kernel). Output ``y``
+    reads input ``x`` through tap ``i`` where ``x * up = y * down + (k - 1 - i) - pad0``. Seen
+    from ``x`` with the flipped tap ``j = k - 1 - i``: ``y * down = x * up + (k - 1 - j) - g0``
+    with ``g0 = k - 1 - pad0``. The second pad makes the size come out:
+    ``(out * down + g0 + g1 - k) // up + 1 = size`` for the smallest numerator, so
+    ``g1 = (size - 1) * up + k - out * down - g0 = size * up - out * down + pad0 - up + 1``.
+    """
+    return taps - pad0 - 1, size * up - out * down + pad0 - up + 1
+
+
+def adjoint_pads(
+    in_size: Sequence[int],  # (h, w)
+    out_size: Sequence[int],  # (out_h, out_w)
+    up: tuple[int, int],  # (x, y)
+    down: tuple[int, int],
+    pad: tuple[int, int, int, int],  # (x0, x1, y0, y1)
+    kernel_size: Sequence[int],  # (kh, kw)
+) -> tuple[int, int, int, int]:
+    """:func:`adjoint_pad` of both axes, as (x0, x1, y0, y1)."""
+    return (
+        *adjoint_pad(in_size[1], out_size[1], up[0], down[0], pad[0], kernel_size[1]),
+        *adjoint_pad(in_size[0], out_size[0], up[1], down[1], pad[2], kernel_size[0]),
+    )
+
+
+class Tap(NamedTuple):
+    """Tap ``index`` multiplies input sample ``offset + stride * t`` for the phase's output t."""
+
+    index: int
+    offset: int  # [input samples], negative: in the padding
+
+
+class Polyphase(NamedTuple):
+    """How to compute one axis without multiplying an inserted zero.
+
+    Output ``y = r + phases * t`` (phase ``r``, step ``t``) reads
+    ``u[y * down + (k - 1 - i) - pad0]``. With ``g = gcd(up, down)`` and ``phases = up / g``, a
+    step moves that index by ``phases * down = up * (down / g)``: by ``stride = down / g`` input
+    samples, whatever the phase. So phase ``r`` uses the taps ``i`` for which ``up`` divides
+    ``r * down + (k - 1 - i) - pad0``, and the quotient is their offset at ``t = 0``.
+    """
+
+    phases: int
+    stride: int  # [input samples] per step
+    taps: tuple[tuple[Tap, ...], ...]  # for each phase
+    before: int  # zeros needed before the first input sample
+    after: int  # zeros needed after the last one, whatever the size
+
+    def steps(self, out: int) -> int:
+        """Steps that cover ``out`` outputs; at most ``phases - 1`` outputs too many."""
+        return (out - 1) // self.phases + 1
+
+
+def polyphase(up: int, down: int, pad0: int, pad1: int, taps: int) -> Polyphase:
+    """The polyphase plan of one axis. Independent of the input's size.
+
+    ``after``: the last step starts at ``stride * (steps - 1)``, and
+    ``stride * (steps - 1) <= stride * (out - 1) / phases <= size + (pad0 + pad1 - taps) / up``,
+    so no tap reads beyond ``size + (pad0 + pad1 - taps) // up + largest offset``.
+    """
+    divisor = math.gcd(up, down)
+    phases, stride = up // divisor, down // divisor
+    table = tuple(
+        tuple(
+            Tap(i, (phase * down + taps - 1 - i - pad0) // up)
+            for i in range(taps)
+            if (phase * down + taps - 1 - i - pad0) % up == 0
+        )
+        for phase in range(phases)
+    )
+    offsets = [tap.offset for row in table for tap in row] or [0]  # no tap meets a sample: zeros
+    before = max(0, -min(offsets))
+    after = max(0, max(offsets) + 1 + (pad0 + pad1 - taps) // up)
+    return Polyphase(phases, stride, table, before, after)
+
+
+def upsample_pad(taps: int, factor: int) -> tuple[int, int]:
+    """Pads for ``size -> size * factor``: ``p0 + p1 = taps - 1``.
+
+    Split so that the image stays centred: half of the ``taps - factor`` on each side, the odd one
+    before; and the ``factor - 1`` zeros that follow the last sample are balanced by as many
+    before the first.
+    """
+    extra = taps - factor
+    return (extra + 1) // 2 + factor - 1, extra // 2
+
+
+def downsample_pad(taps: int, factor: int) -> tuple[int, int]:
+    """Pads for ``size -> size // factor``: ``p0 + p1 = taps - factor``, the odd one before."""
+    extra = taps - factor
+    return (extra + 1) // 2, extra // 2
+
+
+def smooth_pad(taps: int, up: int, down: int, kernel_size: int) -> tuple[int, int]:
+    """Pads of a smoothing filter that stands beside a convolution of ``kernel_size``.
+
+    ``up > 1``: after a transposed convolution of stride ``up`` without padding, whose output has
+    ``(size - 1) * up + kernel_size`` samples; the result has ``size * up``, hence
+    ``p0 + p1 = taps - kernel_size + up - 1``.
+    ``down > 1``: before a convolution of stride ``down`` without padding; its result has
+    ``size // down`` samples where ``p0 + p1 = (taps - down) + (kernel_size - 1)``.
+    Neither: the size is kept by smoothing and a convolution of ``kernel_size`` without padding
+    together: ``p0 + p1 = (taps - 1) + (kernel_size - 1)``.
+    """
+    if up > 1:
+        extra = (taps - up) - (kernel_size - 1)
+        return (extra + 1) // 2 + up - 1, extra // 2 + up - 1
+    extra = (taps - down) + (kernel_size - 1)
+    return (extra + 1) // 2, extra // 2
+
+
+def row_range(
+    size: int, first: int, last: int, up: int, down: int, pad0: int, taps: int
+) -> tuple[int, int, int, int]:
+    """Input samples ``[a, b)`` that outputs ``[first, last)`` read, and the pads that go with them.
+
+    Output ``first`` starts to read at ``u[first * down - pad0]`` and output ``last - 1`` ends at
+    ``u[(last - 1) * down + taps - 1 - pad0]``; samples stand at multiples of ``up``. The op over
+    ``input[a:b]`` with the returned pads gives exactly ``out[first:last]``.
+    """
+    a = min(max(-(-(first * down - pad0) // up), 0), size)
+    b = min(max(((last - 1) * down + taps - 1 - pad0) // up + 1, a), size)
+    new_pad0 = pad0 - first * down + a * up
+    new_pad1 = (last - first - 1) * down + taps - (b - a) * up - new_pad0
+    return a, b, new_pad0, new_pad1
+
+
+def border(pad0: int, pad1: int, up: int) -> tuple[int, int]:
+    """Input samples that a boundary mode must supply before and after the image.
+
+    Pads count on the upsampled grid, where sample ``m`` before the image stands at ``-m * up``
+    and sample ``size + m`` at ``(size + m) * up``: those within ``pad0`` and ``pad1`` are needed.
+    """
+    return max(0, -(-pad0 // up)), max(0, -(-pad1 // up))

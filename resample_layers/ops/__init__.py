@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The ops: functions that layers are made of.
+
+``upfirdn2d``            the op; start here
+``upfirdn2d_native``     the same in plain torch
+``UpFirDn2d``            the op as an autograd Function
+``UpFirDn2dBackward``    its gradient in the input, as an autograd Function
+``fused_leaky_relu``     bias, leaky ReLU and gain; ``FusedLeakyReLU`` is its module
+"""
+
+from .autograd import UpFirDn2d, UpFirDn2dBackward
+from .fused_act import FusedLeakyReLU, fused_leaky_relu
+from .native import upfirdn2d_native
+from .upfirdn2d import upfirdn2d
+
+__all__ = [
+    "FusedLeakyReLU",
+    "UpFirDn2d",
+    "UpFirDn2dBackward",
+    "fused_leaky_relu",
+    "upfirdn2d",
+    "upfirdn2d_native",
+]

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a user may pass, and the sentence that says why not. Inside the package, trust."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import geometry
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+is_tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]
+Pair = tuple[int, int]
+Pads = tuple[int, int, int, int]
+
+
+def check_call(
+    input: Any, kernel: Any, up: Any, down: Any, pad: Any
+) -> tuple[Tensor, Tensor | None, Pair, Pair, Pads]:
+    """Check one call of the op completely.
+
+    Returns:
+        ``(kernel, taps_y, up, down, pad)``: ``kernel`` is ``[kh, kw]`` with ``taps_y`` None, or
+        ``[kw]`` of a separable kernel with ``taps_y`` ``[kh]`` or None (the same taps); factors
+        are ``(x, y)``, pads ``(x0, x1, y0, y1)``.
+
+    Raises:
+        TypeError: for a wrong kind of value. ValueError: for a wrong value.
+    """
+    if not isinstance(input, Tensor):
+        raise TypeError(f"input must be a tensor [N, C, H, W], got {_describe(input)}")
+    if input.dtype not in DTYPES:
+        raise TypeError(f"input must be float16, bfloat16, float32 or float64, got {input.dtype}")
+    if input.dim() != 4:
+        raise ValueError(
+            f"input must have 4 dimensions [N, C, H, W], got {input.dim()}: "
+            f"shape {tuple(input.shape)}"
+        )
+    if isinstance(kernel, Tensor):
+        taps_y = None
+        kh, kw = _kernel_size("kernel", kernel, input)
+    else:
+        kernel, taps_y, kh, kw = _taps_pair(kernel, input)
+    up = as_factors("up", up)
+    down = as_factors("down", down)
+    pad = as_pads(pad)
+    if not is_tracing():  # traced sizes are tensors: comparing them would fix them
+        height, width = input.shape[2], input.shape[3]
+        out_h = geometry.output_size(height, up[1], down[1], pad[2], pad[3], kh)
+        out_w = geometry.output_size(width, up[0], down[0], pad[0], pad[1], kw)
+        if out_h < 1 or out_w < 1:
+            raise ValueError(
+                f"output must be at least 1x1 (height x width), got {out_h}x{out_w} from input "
+                f"{height}x{width}, kernel {kh}x{kw}, up={up}, down={down}, pad={pad}"
+            )
+    return kernel, taps_y, up, down, pad
+
+
+def as_factors(name: str, value: Any) -> Pair:
+    """An int >= 1, or two of them (x, y)."""
+    if type(value) is int:
+        x = y = value
+    elif isinstance(value, (tuple, list)):
+        if len(value) != 2:
+            raise ValueError(f"{name} must be an int or 2 ints (x, y), got {name}={value!r}")
+        x, y = _as_int(name, value[0], value), _as_int(name, value[1], value)
+    else:
+        x = y = _as_int(name, value, value)
+    if x < 1 or y < 1:
+        raise ValueError(f"{name} must be >= 1 in both axes, got {name}={value!r}")
+    return x, y
+
+
+def as_pads(pad: Any) -> Pads:
+    """(before, after) for both axes, or (x0, x1, y0, y1); negative values crop."""
+    if not isinstance(pad, (tuple, list)):
+        raise TypeError(
+            "pad must be 2 ints (before, after) for both axes or 4 ints (x0, x1, y0, y1), "
+            f"got pad={_describe(pad)}"
+        )
+    if len(pad) == 2:
+        before, after = _as_int("pad", pad[0], pad), _as_int("pad", pad[1], pad)
+        return before, after, before, after
+    if len(pad) == 4:
+        x0, x1, y0, y1 = pad
+        return (
+            _as_int("pad", x0, pad),
+            _as_int("pad", x1, pad),
+            _as_int("pad", y0, pad),
+            _as_int("pad", y1, pad),
+        )
+    raise ValueError(
+        "pad must have 2 values (before, after) or 4 values (x0, x1, y0, y1), "
+        f"got {len(pad)}: pad={pad!r}"
+    )
+
+
+def _kernel_size(name: str, kernel: Tensor, input: Tensor) -> Pair:
+    """(height, width) of a kernel that is fit for ``input``."""
+    if kernel.dtype not in DTYPES:
+        raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {kernel.dtype}")
+    shape = kernel.shape
+    if len(shape) == 2:
+        kh, kw = shape
+    elif len(shape) == 1:
+        kh = kw = shape[0]
+    else:
+        raise ValueError(
+            f"{name} must be [kh, kw], [taps] or a pair of taps ([kw], [kh]), "
+            f"got {len(shape)} dimensions: shape {tuple(shape)}"
+        )
+    if not is_tracing() and (kh < 1 or kw < 1):
+        raise ValueError(f"{name} must have at least one tap, got shape {tuple(shape)}")
+    if kernel.device != input.device:
+        raise ValueError(
+            f"{name} must be on the device of input, got {name} on {kernel.device} "
+            f"and input on {input.device}"
+        )
+    return kh, kw
+
+
+def _taps_pair(kernel: Any, input: Tensor) -> tuple[Tensor, Tensor, int, int]:
+    if not isinstance(kernel, (tuple, list)) or not all(isinstance(t, Tensor) for t in kernel):
+        raise TypeError(
+            "kernel must be a tensor [kh, kw] or [taps], or a pair of tensors "
+            f"(taps_x, taps_y), got {_describe(kernel)}"
+        )
+    if len(kernel) != 2 or kernel[0].dim() != 1 or kernel[1].dim() != 1:
+        raise ValueError(
+            "kernel as a pair must be two tensors (taps_x, taps_y) of 1 dimension each, got "
+            f"{len(kernel)} of shapes {[tuple(t.shape) for t in kernel]}"
+        )
+    taps_x, taps_y = kernel
+    kw, _ = _kernel_size("kernel[0]", taps_x, input)
+    kh, _ = _kernel_size("kernel[1]", taps_y, input)
+    return taps_x, taps_y, kh, kw
+
+
+def _as_int(name: str, value: Any, whole: Any) -> int:
+    """An int, a numpy integer or a symbolic int; no bool, float, string or tensor."""
+    if type(value) is int or isinstance(value, torch.SymInt):
+        return value  # type: ignore[return-value]  # a SymInt stands for an int
+    if not isinstance(value, (bool, Tensor)):
+        try:
+            return operator.index(value)
+        except TypeError:
+            pass
+    raise TypeError(f"{name} must be made of ints, got {name}={_describe(whole)}")
+
+
+def _describe(value: Any) -> str:
+    """A short value with its type, or the type alone: an error must stay one sentence."""
+    text = repr(value)
+    kind = type(value).__name__
+    return f"{text} ({kind})" if len(text) <= 60 else kind

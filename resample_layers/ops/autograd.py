@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Reverse-mode gradients of every order, for eager mode.
+
+With ``F(x, k)`` the op, ``B(g, k)`` its transpose in ``x`` and ``W(x, g)`` its transpose in ``k``::
+
+    F(x, k):  d/dx = B(g, k)    d/dk = W(x, g)
+    B(g, k):  d/dg = F(v, k)    d/dk = W(v, g)        v: the gradient of B's output
+    W(x, g):  d/dx = B(g, v)    d/dg = F(x, v)        v: the gradient of W's output
+
+Each line uses only the three, so the family is closed and no order is cut off. ``B`` is ``F`` with
+``up`` and ``down`` swapped, the kernel flipped and the pads of :func:`geometry.adjoint_pad`.
+``W`` gives the gradient of a 2-D kernel; for ``outer(taps_y, taps_x)`` the chain rule contracts
+it with the other taps.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import geometry
+from .registration import RAW, RAW_KERNEL_GRAD, keep_taps, kernel_size, split_kernel_grad
+
+Pair = tuple[int, int]
+Pads = tuple[int, int, int, int]
+
+
+class UpFirDn2d(torch.autograd.Function):
+    """The op as an autograd Function.
+
+    ``UpFirDn2d.apply(input, kernel, up, down, pad, taps_y=None)`` with ``input`` [N, C, H, W],
+    ``kernel`` [kh, kw] or [kw], ``up`` and ``down`` as ``(x, y)``, ``pad`` as
+    ``(x0, x1, y0, y1)``; ``taps_y`` [kh] goes with a separable ``kernel`` [kw] (None: the same
+    taps). Gives gradients to ``input``, ``kernel`` and ``taps_y``. Nothing is checked here:
+    :func:`resample_layers.ops.upfirdn2d` does that.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        kernel: Tensor,
+        up: Pair,
+        down: Pair,
+        pad: Pads,
+        taps_y: Tensor | None = None,
+    ) -> Tensor:
+        out: Tensor = RAW(input, kernel, taps_y, up, down, pad, False)
+        needs_kernel = ctx.needs_input_grad[1] or (taps_y is not None and ctx.needs_input_grad[5])
+        ctx.save_for_backward(
+            input if needs_kernel else None,
+            keep_taps(kernel),
+            None if taps_y is None else keep_taps(taps_y),
+        )
+        ctx.up, ctx.down, ctx.pad = up, down, pad
+        ctx.in_size, ctx.out_size = input.shape, out.shape[2:]
+        size = kernel_size(kernel, taps_y)
+        ctx.g_pad = geometry.adjoint_pads(input.shape[2:], ctx.out_size, up, down, pad, size)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        input, kernel, taps_y = ctx.saved_tensors
+        grad_input = None
+        if ctx.needs_input_grad[0]:
+            grad_input = UpFirDn2dBackward.apply(
+                grad_output,
+                kernel,
+                None,
+                ctx.up,
+                ctx.down,
+                ctx.pad,
+                ctx.g_pad,
+                ctx.in_size,
+                ctx.out_size,
+                taps_y,
+            )
+        grad_kernel, grad_taps_y = None, None
+        if input is not None:
+            grad_kernel, grad_taps_y = _kernel_grads(
+                input, grad_output, kernel, taps_y, ctx.up, ctx.down, ctx.pad
+            )
+        return grad_input, grad_kernel, None, None, None, grad_taps_y
+
+
+class UpFirDn2dBackward(torch.autograd.Function):
+    """The gradient of the op in its input, itself differentiable.
+
+    ``UpFirDn2dBackward.apply(grad_output, kernel, grad_kernel, up, down, pad, g_pad, in_size,
+    out_size, taps_y=None)``: ``up``, ``down`` and ``pad`` are the op's; ``grad_kernel`` is the
+    flipped kernel, or None to read ``kernel`` backwards; ``g_pad`` ``(x0, x1, y0, y1)`` comes
+    from :func:`geometry.adjoint_pad`; ``in_size`` is the shape of the op's input and
+    ``out_size`` ``(out_h, out_w)``. Gives gradients to ``grad_output``, ``kernel`` and
+    ``taps_y``. The kernel counts once: ``grad_kernel`` stands for the same values, so it gets no
+    gradient of its own.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        grad_output: Tensor,
+        kernel: Tensor,
+        grad_kernel: Tensor | None,
+        up: Pair,
+        down: Pair,
+        pad: Pads,
+        g_pad: Pads,
+        in_size: torch.Size,
+        out_size: Pair,
+        taps_y: Tensor | None = None,
+    ) -> Tensor:
+        needs_kernel = ctx.needs_input_grad[1] or (taps_y is not None and ctx.needs_input_grad[9])
+        ctx.save_for_backward(
+            grad_output if needs_kernel else None,
+            keep_taps(kernel),
+            None if taps_y is None else keep_taps(taps_y),
+        )
+        ctx.up, ctx.down, ctx.pad = up, down, pad
+        grad = grad_output.reshape(in_size[0], in_size[1], out_size[0], out_size[1])
+        if grad_kernel is not None:
+            out: Tensor = RAW(grad, grad_kernel, None, down, up, g_pad, False)
+        else:
+            out = RAW(grad, kernel, taps_y, down, up, g_pad, True)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        grad_output, kernel, taps_y = ctx.saved_tensors
+        grad_grad_output = None
+        if ctx.needs_input_grad[0]:
+            grad_grad_output = UpFirDn2d.apply(v, kernel, ctx.up, ctx.down, ctx.pad, taps_y)
+        grad_kernel, grad_taps_y = None, None
+        if grad_output is not None:
+            grad_kernel, grad_taps_y = _kernel_grads(
+                v, grad_output, kernel, taps_y, ctx.up, ctx.down, ctx.pad
+            )
+        return grad_grad_output, grad_kernel, *(None,) * 7, grad_taps_y
+
+
+class UpFirDn2dKernelGrad(torch.autograd.Function):
+    """``W(input, grad)`` [kh, kw] of the accumulate dtype, differentiable in both arguments.
+
+    ``UpFirDn2dKernelGrad.apply(input, grad, up, down, pad, kernel_size)`` with ``kernel_size``
+    as ``(kw, kh)``.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, input: Tensor, grad: Tensor, up: Pair, down: Pair, pad: Pads, size: Pair
+    ) -> Tensor:
+        ctx.save_for_backward(
+            input if ctx.needs_input_grad[1] else None, grad if ctx.needs_input_grad[0] else None
+        )
+        ctx.up, ctx.down, ctx.pad = up, down, pad
+        ctx.in_size, ctx.out_size = input.shape, grad.shape[2:]
+        out: Tensor = RAW_KERNEL_GRAD(input, grad, up, down, pad, size)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        input, grad = ctx.saved_tensors
+        grad_input, grad_grad = None, None
+        if grad is not None:
+            up, down, pad = ctx.up, ctx.down, ctx.pad
+            g_pad = geometry.adjoint_pads(ctx.in_size[2:], ctx.out_size, up, down, pad, v.shape)
+            grad_input = UpFirDn2dBackward.apply(
+                grad, v, None, up, down, pad, g_pad, ctx.in_size, ctx.out_size
+            )
+        if input is not None:
+            grad_grad = UpFirDn2d.apply(input, v, ctx.up, ctx.down, ctx.pad)
+        return grad_input, grad_grad, None, None, None, None
+
+
+def _kernel_grads(
+    input: Tensor,
+    grad_output: Tensor,
+    kernel: Tensor,
+    taps_y: Tensor | None,
+    up: Pair,
+    down: Pair,
+    pad: Pads,
+) -> tuple[Tensor, Tensor | None]:
+    kh, kw = kernel_size(kernel, taps_y)
+    w = UpFirDn2dKernelGrad.apply(input, grad_output, up, down, pad, (kw, kh))
+    return split_kernel_grad(w, kernel, taps_y)

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Bias, leaky ReLU and gain in one call: what follows every convolution of StyleGAN2."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def fused_leaky_relu(
+    input: Tensor,  # [N, C, ...]
+    bias: Tensor | None = None,  # [C]
+    negative_slope: float = 0.2,
+    scale: float = math.sqrt(2.0),
+) -> Tensor:
+    """``scale * leaky_relu(input + bias)``, the bias along dimension 1.
+
+    The default ``scale`` of sqrt(2) restores the second moment that the activation takes away
+    from a centred normal input (exactly for slope 0, nearly for 0.2).
+
+    Args:
+        input: activations ``[N, C, ...]``.
+        bias: ``[C]``, promoted to the input's dtype; None for no bias.
+        negative_slope: slope for negative values.
+        scale: gain after the activation.
+
+    Shape:
+        - output: as input, of the input's dtype
+
+    Raises:
+        ValueError: if ``bias`` is not ``[C]``.
+
+    Example:
+        >>> import torch
+        >>> fused_leaky_relu(torch.tensor([[1.0, -1.0]]), torch.zeros(2), 0.5, 2.0)
+        tensor([[ 2., -1.]])
+
+    Source of the formula: Karras et al., Analyzing and Improving the Image Quality of StyleGAN,
+    2020, with the gain of He et al., 2015.
+    """
+    if bias is not None:
+        if bias.dim() != 1 or input.dim() < 2 or bias.shape[0] != input.shape[1]:
+            raise ValueError(
+                f"bias must be [C] with the C of input [N, C, ...], got bias of shape "
+                f"{tuple(bias.shape)} and input of shape {tuple(input.shape)}"
+            )
+        input = input + bias.to(input.dtype).reshape(1, -1, *(1,) * (input.dim() - 2))
+    return F.leaky_relu(input, negative_slope) * scale
+
+
+class FusedLeakyReLU(nn.Module):
+    """:func:`fused_leaky_relu` with a learned bias that starts at zero.
+
+    Shape:
+        - input, output: ``[N, channel, ...]``
+    """
+
+    def __init__(
+        self,
+        channel: int,
+        bias: bool = True,
+        negative_slope: float = 0.2,
+        scale: float = math.sqrt(2.0),
+    ) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(channel)) if bias else None
+        self.negative_slope = negative_slope
+        self.scale = scale
+
+    def forward(self, input: Tensor) -> Tensor:
+        return fused_leaky_relu(input, self.bias, self.negative_slope, self.scale)
+
+    def extra_repr(self) -> str:
+        channel = None if self.bias is None else self.bias.shape[0]
+        return f"channel={channel}, negative_slope={self.negative_slope}, scale={self.scale:.4g}"

@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The op and its kernel's gradient in plain torch: any device, differentiable to any order.
+
+Every output is a sum over the taps of its phase, ``acc += input[shifted, strided slice] * tap``.
+No inserted zero is multiplied, and no output is computed that is thrown away but for the last
+``phases - 1`` rows and columns. Slices, multiplications and additions only: no convolution, so
+that no cuDNN algorithm, TF32 flag, autocast mode or 2^31 limit has a say in the result, it is
+the same from run to run, and a compiler can fuse all of it into one kernel.
+
+Two functions compute (``_resample``, ``_kernel_grad``); they are functional, hence traceable and
+differentiable. Where nothing is traced or differentiated, they run piece by piece (``_pieces``)
+so that temporaries stay in cache on a CPU and below 64 MB elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from .. import geometry
+from .arguments import check_call, is_tracing
+
+PIECE_BYTES = {"cpu": 2 << 20}  # input and output of one piece: the size of a core's L2 cache
+PIECE_BYTES_ELSEWHERE = 16 << 20  # few launches, and all temporaries together below 64 MB
+
+
+def upfirdn2d_native(
+    input: Tensor,  # [N, C, H, W]
+    kernel: Tensor | tuple[Tensor, Tensor],  # [kh, kw], [taps] or ([kw], [kh])
+    up_x: int,
+    up_y: int,
+    down_x: int,
+    down_y: int,
+    pad_x0: int,
+    pad_x1: int,
+    pad_y0: int,
+    pad_y1: int,
+) -> Tensor:
+    """Upsample, pad, filter and downsample in plain torch: :func:`upfirdn2d` for every device.
+
+    Differentiable to any order in ``input`` and ``kernel``, forward and reverse; works under
+    ``torch.func`` transforms, ``torch.compile``, ``torch.export``, ``torch.onnx.export`` and
+    ``torch.jit.trace``. The arguments are those of :func:`resample_layers.ops.upfirdn2d`, one by
+    one, and are checked in the same way.
+
+    Shape:
+        - input: ``[N, C, H, W]``, float16, bfloat16, float32 or float64
+        - output: ``[N, C, (H * up_y + pad_y0 + pad_y1 - kh) // down_y + 1,
+          (W * up_x + pad_x0 + pad_x1 - kw) // down_x + 1]``, of the input's dtype
+
+    Raises:
+        TypeError, ValueError: as :func:`resample_layers.ops.upfirdn2d`.
+
+    Memory: where no gradient is recorded, input, output and at most 64 MB.
+
+    Example:
+        >>> import torch
+        >>> from resample_layers.ops import upfirdn2d_native
+        >>> x = torch.ones(1, 1, 4, 4)
+        >>> upfirdn2d_native(x, torch.ones(2, 2), 1, 1, 2, 2, 0, 0, 0, 0)
+        tensor([[[[4., 4.],
+                  [4., 4.]]]])
+
+    Source of the formula: the definition in :mod:`resample_layers.geometry`.
+    """
+    pad = (pad_x0, pad_x1, pad_y0, pad_y1)
+    taps, taps_y, up, down, pad = check_call(input, kernel, (up_x, up_y), (down_x, down_y), pad)
+    return resample(input, taps, taps_y, up, down, pad)
+
+
+def resample(
+    input: Tensor,  # [N, C, H, W]
+    kernel: Tensor,  # [kh, kw], or [kw]: separable
+    taps_y: Tensor | None,  # [kh] of a separable kernel, None: the same as kernel
+    up: tuple[int, int],  # (x, y)
+    down: tuple[int, int],
+    pad: tuple[int, int, int, int],  # (x0, x1, y0, y1)
+    flip: bool = False,  # True: read the taps backwards
+) -> Tensor:
+    """The op, arguments trusted. This is what the registered ops run where no library serves."""
+    if kernel.dim() == 1:
+        taps_y = kernel if taps_y is None else taps_y
+        factors: list[Tensor] = [taps_y[:, None], kernel[None, :]]
+    else:
+        factors = [kernel]
+    dtype = accumulate_dtype(input, *factors)
+    factors = [(k.flip(0, 1) if flip else k).to(dtype) for k in factors]
+    channels_last = not _is_transformed() and is_channels_last(input)
+    if not _is_plain(input, *factors):
+        out = _resample(input.to(dtype), factors, up, down, pad, torch.addcmul).to(input.dtype)
+        return out.contiguous(memory_format=torch.channels_last) if channels_last else out
+
+    # Piece by piece into one allocation
+    kh, kw = factors[0].shape[0], factors[-1].shape[1]
+    n, c, h, w = input.shape
+    out_h = geometry.output_size(h, up[1], down[1], pad[2], pad[3], kh)
+    out_w = geometry.output_size(w, up[0], down[0], pad[0], pad[1], kw)
+    out = torch.empty(
+        (n, c, out_h, out_w),
+        dtype=input.dtype,
+        device=input.device,
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format,
+    )
+    for batch, chan, first, last in _pieces(input, out, dtype):
+        a, b, y0, y1 = geometry.row_range(h, first, last, up[1], down[1], pad[2], kh)
+        piece = input[batch, chan, a:b].to(dtype)
+        pads = (*pad[:2], y0, y1)
+        out[batch, chan, first:last] = _resample(piece, factors, up, down, pads, Tensor.addcmul_)
+    return out
+
+
+def kernel_grad(
+    input: Tensor,  # [N, C, H, W]
+    grad: Tensor,  # [N, C, out_h, out_w]
+    up: tuple[int, int],  # (x, y)
+    down: tuple[int, int],
+    pad: tuple[int, int, int, int],  # (x0, x1, y0, y1)
+    kernel_size: tuple[int, int],  # (kw, kh)
+) -> Tensor:
+    """``w[i, j] = sum(grad * (what tap i, j reads))``: [kh, kw] of the accumulate dtype."""
+    dtype = accumulate_dtype(input, grad)
+    if not _is_plain(input, grad):
+        return _kernel_grad(input.to(dtype), grad.to(dtype), up, down, pad, kernel_size)
+    total = torch.zeros(kernel_size[::-1], dtype=dtype, device=input.device)
+    for batch, chan, first, last in _pieces(input, grad, dtype):
+        a, b, y0, y1 = geometry.row_range(
+            input.shape[2], first, last, up[1], down[1], pad[2], kernel_size[1]
+        )
+        total += _kernel_grad(
+            input[batch, chan, a:b].to(dtype),
+            grad[batch, chan, first:last].to(dtype),
+            up,
+            down,
+            (*pad[:2], y0, y1),
+            kernel_size,
+        )
+    return total
+
+
+def accumulate_dtype(*tensors: Tensor) -> torch.dtype:
+    """float64 where any operand is, else float32: sums of half types are never kept in half."""
+    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether results of ``x`` are laid out as channels_last: it is, and is not contiguous too.
+
+    By strides alone, so that slices of channels_last tensors count and vmap does not object.
+    """
+    if x.is_contiguous():
+        return False
+    _, c, h, w = x.shape
+    stride_n, stride_c, stride_h, stride_w = x.stride()
+    return stride_c == 1 and stride_w >= c and stride_h >= w * stride_w and stride_n >= h * stride_h
+
+
+def _resample(
+    x: Tensor,  # [N, C, H, W], accumulate dtype
+    factors: list[Tensor],  # the kernel as a product: [kh, kw], or [kh, 1] and [1, kw]
+    up: tuple[int, int],
+    down: tuple[int, int],
+    pad: tuple[int, int, int, int],
+    addcmul: Callable[[Tensor, Tensor, Tensor], Tensor],
+) -> Tensor:
+    if len(factors) == 1:
+        return _pass(x, factors[0], up, down, pad, addcmul)
+    x = _pass(x, factors[0], (1, up[1]), (1, down[1]), (0, 0, *pad[2:]), addcmul)
+    return _pass(x, factors[1], (up[0], 1), (down[0], 1), (*pad[:2], 0, 0), addcmul)
+
+
+def _pass(
+    x: Tensor,
+    kernel: Tensor,
+    up: tuple[int, int],
+    down: tuple[int, int],
+    pad: tuple[int, int, int, int],
+    addcmul: Callable[[Tensor, Tensor, Tensor], Tensor],  # in place where nobody looks
+) -> Tensor:
+    """One sum over the taps of a 2-D kernel, phase by phase; then the phases interleaved."""
+    taps = [row.unbind() for row in kernel.unbind()]  # lengths are ints here even to a tracer
+    kh, kw = len(taps), len(taps[0])
+    plan_x = geometry.polyphase(up[0], down[0], pad[0], pad[1], kw)
+    plan_y = geometry.polyphase(up[1], down[1], pad[2], pad[3], kh)
+    out_h = geometry.output_size(x.shape[2], up[1], down[1], pad[2], pad[3], kh)
+    out_w = geometry.output_size(x.shape[3], up[0], down[0], pad[0], pad[1], kw)
+    x = _pad(x, plan_x, plan_y)
+    steps_y, steps_x = plan_y.steps(out_h), plan_x.steps(out_w)
+    rows = []
+    for phase_y in plan_y.taps:
+        columns = []
+        for phase_x in plan_x.taps:
+            acc: Tensor | None = None
+            for i, offset_y in phase_y:
+                strip = _take(x, 2, offset_y + plan_y.before, plan_y.stride, steps_y)
+                for j, offset_x in phase_x:
+                    read = _take(strip, 3, offset_x + plan_x.before, plan_x.stride, steps_x)
+                    tap = taps[i][j]
+                    acc = read * tap if acc is None else addcmul(acc, read, tap)
+            columns.append(_zeros(x, steps_y, steps_x) if acc is None else acc)
+        rows.append(_interleave(columns, 3, out_w))
+    return _interleave(rows, 2, out_h)
+
+
+def _kernel_grad(
+    x: Tensor,
+    grad: Tensor,
+    up: tuple[int, int],
+    down: tuple[int, int],
+    pad: tuple[int, int, int, int],
+    kernel_size: tuple[int, int],
+) -> Tensor:
+    """The same walk over phases and taps; what a tap reads meets the gradient of its phase."""
+    kw, kh = kernel_size
+    plan_x = geometry.polyphase(up[0], down[0], pad[0], pad[1], kw)
+    plan_y = geometry.polyphase(up[1], down[1], pad[2], pad[3], kh)
+    x = _pad(x, plan_x, plan_y)
+    none = x.new_zeros(())
+    sums = [none] * (kh * kw)
+    for phase, phase_y in enumerate(plan_y.taps):
+        grad_y = grad[:, :, phase :: plan_y.phases]
+        for phase2, phase_x in enumerate(plan_x.taps):
+            grad_yx = grad_y[:, :, :, phase2 :: plan_x.phases]
+            steps_y, steps_x = grad_yx.shape[2], grad_yx.shape[3]
+            for i, offset_y in phase_y:
+                strip = _take(x, 2, offset_y + plan_y.before, plan_y.stride, steps_y)
+                for j, offset_x in phase_x:
+                    read = _take(strip, 3, offset_x + plan_x.before, plan_x.stride, steps_x)
+                    sums[i * kw + j] = (read * grad_yx).sum()
+    return torch.stack(sums).reshape(kh, kw)
+
+
+def _pad(x: Tensor, plan_x: geometry.Polyphase, plan_y: geometry.Polyphase) -> Tensor:
+    sides = [plan_x.before, plan_x.after, plan_y.before, plan_y.after]
+    return F.pad(x, sides) if any(sides) else x
+
+
+def _take(x: Tensor, dim: int, start: int, stride: int, steps: int) -> Tensor:
+    """``steps`` samples along ``dim``, from ``start``, every ``stride``-th: a view."""
+    part = slice(start, start + stride * steps, stride)
+    return x[:, :, part] if dim == 2 else x[:, :, :, part]
+
+
+def _zeros(x: Tensor, height: int, width: int) -> Tensor:
+    """[N, C, height, width] of zeros that still depends on ``x``, so that autograd finds it."""
+    return F.pad(x[:, :, :0, :0], [width, 0, height, 0])
+
+
+def _interleave(phases: list[Tensor], dim: int, size: int) -> Tensor:
+    """``out[r + len(phases) * t] = phases[r][t]`` along ``dim``, cut to ``size``."""
+    if len(phases) == 1:
+        return phases[0]
+    return torch.stack(phases, dim + 1).flatten(dim, dim + 1).narrow(dim, 0, size)
+
+
+def _is_plain(*tensors: Tensor) -> bool:
+    """Whether only values are asked for: no graph, no transform, no tracer, no fake tensor."""
+    return (
+        not torch.compiler.is_compiling()
+        and not _is_transformed()
+        and forward_ad._current_level < 0
+        and all(type(t) in (Tensor, torch.nn.Parameter) and not t.is_meta for t in tensors)
+        and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
+    )
+
+
+def _is_transformed() -> bool:
+    """Whether tensors stand for batches or traces: their layout is not theirs to ask for."""
+    return is_tracing() or torch._C._are_functorch_transforms_active()
+
+
+def _pieces(
+    input: Tensor, out: Tensor, dtype: torch.dtype
+) -> Iterator[tuple[slice, slice, int, int]]:
+    """Cut the work into (samples, channels, first row, last row) that fit a budget of bytes.
+
+    Whole samples where several fit; else one sample at a time, cut into channels where these lie
+    apart in memory and into rows of the output where one plane, or a channels_last image, is
+    still too large.
+    """
+    n, c, out_h, out_w = out.shape
+    if n == 0 or c == 0:
+        return
+    budget = PIECE_BYTES.get(input.device.type, PIECE_BYTES_ELSEWHERE) // dtype.itemsize
+    plane = input.shape[2] * input.shape[3] + out_h * out_w  # [elements]
+    samples = max(1, min(n, budget // (c * plane)))
+    channels = c if is_channels_last(out) else max(1, min(c, budget // plane))
+    rows = max(1, min(out_h, budget * out_h // (channels * plane)))
+    for i in range(0, n, samples):
+        for j in range(0, c, channels):
+            for first in range(0, out_h, rows):
+                last = min(first + rows, out_h)
+                yield slice(i, i + samples), slice(j, j + channels), first, last

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The torch.library operators: schemas, native kernels, fakes, autograd and vmap rules.
+
+Each operator exists twice, with one schema and one set of kernels. ``upfirdn2d`` carries autograd
+and vmap rules: compilers and exporters see it. ``_upfirdn2d`` carries none: eager mode calls it
+inside the autograd Functions, which are faster and reach every order of gradient. The kernel's
+gradient ``upfirdn2d_kernel_grad`` is the second operator, twice in the same way.
+
+Native kernels serve every device; a compiled library adds its own under the CPU and CUDA keys
+(see extension.py) and changes nothing here.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import geometry
+from . import native
+
+NAMESPACE = "resample_layers"
+SCHEMA = (
+    "(Tensor input, Tensor kernel, Tensor? taps_y, int[2] up, int[2] down, SymInt[4] pad, "
+    "bool flip) -> Tensor"
+)
+KERNEL_GRAD_SCHEMA = (
+    "(Tensor input, Tensor grad, int[2] up, int[2] down, SymInt[4] pad, int[2] kernel_size) "
+    "-> Tensor"
+)
+
+LIBRARY = torch.library.Library(NAMESPACE, "DEF")
+for _name, _schema, _kernel in (
+    ("upfirdn2d", SCHEMA, native.resample),
+    ("_upfirdn2d", SCHEMA, native.resample),
+    ("upfirdn2d_kernel_grad", KERNEL_GRAD_SCHEMA, native.kernel_grad),
+    ("_upfirdn2d_kernel_grad", KERNEL_GRAD_SCHEMA, native.kernel_grad),
+):
+    LIBRARY.define(_name + _schema, tags=(torch.Tag.pt2_compliant_tag,))
+    LIBRARY.impl(_name, _kernel, "CompositeExplicitAutograd")
+
+OP = torch.ops.resample_layers.upfirdn2d.default
+RAW = torch.ops.resample_layers._upfirdn2d.default
+KERNEL_GRAD = torch.ops.resample_layers.upfirdn2d_kernel_grad.default
+RAW_KERNEL_GRAD = torch.ops.resample_layers._upfirdn2d_kernel_grad.default
+
+
+def kernel_size(kernel: Tensor, taps_y: Tensor | None) -> tuple[int, int]:
+    """(kh, kw) of a kernel [kh, kw], or of the outer product of taps."""
+    if kernel.dim() == 2:
+        return kernel.shape[0], kernel.shape[1]
+    return (kernel if taps_y is None else taps_y).shape[0], kernel.shape[0]
+
+
+def split_kernel_grad(
+    w: Tensor,  # [kh, kw], the gradient of the 2-D kernel
+    kernel: Tensor,
+    taps_y: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """The chain rule through ``outer(taps_y, taps_x)``; the identity for a 2-D kernel."""
+    if kernel.dim() == 2:
+        return w.to(kernel.dtype), None
+    other = kernel if taps_y is None else taps_y
+    grad_x, grad_y = (w * other[:, None]).sum(0), (w * kernel[None, :]).sum(1)
+    if taps_y is None:
+        return (grad_x + grad_y).to(kernel.dtype), None
+    return grad_x.to(kernel.dtype), grad_y.to(taps_y.dtype)
+
+
+# What comes out, without computing it
+
+
+def _fake(
+    input: Tensor,
+    kernel: Tensor,
+    taps_y: Tensor | None,
+    up: tuple[int, int],
+    down: tuple[int, int],
+    pad: tuple[int, int, int, int],
+    flip: bool,
+) -> Tensor:
+    kh, kw = kernel_size(kernel, taps_y)
+    n, c, h, w = input.shape
+    out_h = geometry.output_size(h, up[1], down[1], pad[2], pad[3], kh)
+    out_w = geometry.output_size(w, up[0], down[0], pad[0], pad[1], kw)
+    layout = torch.channels_last if native.is_channels_last(input) else torch.contiguous_format
+    return torch.empty(
+        (n, c, out_h, out_w), dtype=input.dtype, device=input.device, memory_format=layout
+    )
+
+
+def _fake_kernel_grad(
+    input: Tensor,
+    grad: Tensor,
+    up: tuple[int, int],
+    down: tuple[int, int],
+    pad: tuple[int, int, int, int],
+    kernel_size: tuple[int, int],
+) -> Tensor:
+    kw, kh = kernel_size
+    return input.new_empty((kh, kw), dtype=native.accumulate_dtype(input, grad))
+
+
+# Gradients, for compilers: the formulas of autograd.py with the registered operators, where the
+# transpose in the input is the operator itself with flip toggled
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    input, kernel, taps_y, ctx.up, ctx.down, ctx.pad, ctx.flip = inputs
+    needs_kernel = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
+    ctx.save_for_backward(
+        input if needs_kernel else None,
+        keep_taps(kernel),
+        None if taps_y is None else keep_taps(taps_y),
+    )
+    ctx.in_size, ctx.out_size = input.shape[2:], output.shape[2:]
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    input, kernel, taps_y = ctx.saved_tensors
+    up, down, pad, size = ctx.up, ctx.down, ctx.pad, kernel_size(kernel, taps_y)
+    grad_input, grad_kernel, grad_taps_y = None, None, None
+    if ctx.needs_input_grad[0]:
+        g_pad = geometry.adjoint_pads(ctx.in_size, ctx.out_size, up, down, pad, size)
+        grad_input = OP(grad, kernel, taps_y, down, up, g_pad, not ctx.flip)
+    if input is not None:
+        w = KERNEL_GRAD(input, grad, up, down, pad, size[::-1])
+        grad_kernel, grad_taps_y = split_kernel_grad(
+            w.flip(0, 1) if ctx.flip else w, kernel, taps_y
+        )
+    return grad_input, grad_kernel, grad_taps_y, None, None, None, None
+
+
+def _setup_kernel_grad(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    input, grad, ctx.up, ctx.down, ctx.pad, _ = inputs
+    ctx.save_for_backward(
+        input if ctx.needs_input_grad[1] else None, grad if ctx.needs_input_grad[0] else None
+    )
+    ctx.in_size, ctx.out_size = input.shape[2:], grad.shape[2:]
+
+
+def _backward_kernel_grad(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
+    input, grad = ctx.saved_tensors
+    up, down, pad = ctx.up, ctx.down, ctx.pad
+    grad_input, grad_grad = None, None
+    if grad is not None:
+        g_pad = geometry.adjoint_pads(ctx.in_size, ctx.out_size, up, down, pad, v.shape)
+        grad_input = OP(grad, v, None, down, up, g_pad, True)
+    if input is not None:
+        grad_grad = OP(input, v, None, up, down, pad, False)
+    return grad_input, grad_grad, None, None, None, None
+
+
+def keep_taps(taps: Tensor) -> Tensor:
+    """What to save of a kernel: itself where gradients flow to it, else a copy.
+
+    A layer's buffer may be written between forward and backward with the values it has (DDP
+    broadcasts buffers before each forward); the copy has a version counter of its own.
+    """
+    return taps if taps.requires_grad else taps.clone()
+
+
+# Batches of calls
+
+
+def _vmap(
+    op: Any,
+    info: Any,
+    in_dims: tuple[int | None, ...],
+    input: Tensor,
+    kernel: Tensor,
+    taps_y: Tensor | None,
+    *rest: Any,
+) -> tuple[Tensor, int]:
+    """One kernel for all: fold the batch into N. A kernel each: the native walk, vmapped."""
+    if in_dims[1] is None and in_dims[2] is None:
+        assert in_dims[0] is not None
+        x = input.movedim(in_dims[0], 0)
+        return op(x.flatten(0, 1), kernel, taps_y, *rest).unflatten(0, x.shape[:2]), 0
+    call = partial(_resample_with, *rest)
+    return torch.vmap(call, in_dims[:3])(input, kernel, taps_y), 0
+
+
+def _resample_with(
+    up: Any, down: Any, pad: Any, flip: bool, input: Tensor, kernel: Tensor, taps_y: Tensor | None
+) -> Tensor:
+    return native.resample(input, kernel, taps_y, up, down, pad, flip)
+
+
+def _vmap_kernel_grad(
+    info: Any, in_dims: tuple[int | None, ...], input: Tensor, grad: Tensor, *rest: Any
+) -> tuple[Tensor, int]:
+    return torch.vmap(lambda x, g: native.kernel_grad(x, g, *rest), in_dims[:2])(input, grad), 0
+
+
+for _op in ("upfirdn2d", "_upfirdn2d"):
+    torch.library.register_fake(f"{NAMESPACE}::{_op}", _fake, lib=LIBRARY)
+    torch.library.register_vmap(
+        f"{NAMESPACE}::{_op}",
+        partial(_vmap, getattr(torch.ops.resample_layers, _op).default),
+        lib=LIBRARY,
+    )
+for _op in ("upfirdn2d_kernel_grad", "_upfirdn2d_kernel_grad"):
+    torch.library.register_fake(f"{NAMESPACE}::{_op}", _fake_kernel_grad, lib=LIBRARY)
+    torch.library.register_vmap(f"{NAMESPACE}::{_op}", _vmap_kernel_grad, lib=LIBRARY)
+torch.library.register_autograd(
+    f"{NAMESPACE}::upfirdn2d", _backward, setup_context=_setup, lib=LIBRARY
+)
+torch.library.register_autograd(
+    f"{NAMESPACE}::upfirdn2d_kernel_grad",
+    _backward_kernel_grad,
+    setup_context=_setup_kernel_grad,
+    lib=LIBRARY,
+)

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The public function: what it computes, and which of four doors a call takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.overrides import handle_torch_function, has_torch_function
+
+from . import native
+from .arguments import check_call, is_tracing
+from .autograd import UpFirDn2d
+from .registration import OP, RAW
+
+
+def upfirdn2d(
+    input: Tensor,  # [N, C, H, W]
+    kernel: Tensor | tuple[Tensor, Tensor],  # [kh, kw], [taps] or ([kw], [kh])
+    up: int | Sequence[int] = 1,  # (x, y)
+    down: int | Sequence[int] = 1,  # (x, y)
+    pad: Sequence[int] = (0, 0),  # (before, after) or (x0, x1, y0, y1)
+) -> Tensor:
+    """Upsample, pad, filter with an FIR kernel and downsample each channel of a batch of images.
+
+    A ``pad`` of two numbers is *(before, after)* for both axes, as in rosinality's and BasicSR's
+    code; it is not *(x, y)* as in NVIDIA's.
+
+    1. Insert ``up - 1`` zeros after each sample, the last one too.
+    2. Pad with zeros, or crop where ``pad`` is negative. Pads count upsampled samples.
+    3. Convolve with the kernel (a true convolution: the kernel is flipped), where it fits wholly.
+    4. Keep every ``down``-th sample, starting with the first.
+
+    In one formula, with ``u`` the zero-inserted input and zeros outside::
+
+        out[y, x] = sum_ij kernel[i, j] * u[y * down_y + (kh - 1 - i) - pad_y0,
+                                            x * down_x + (kw - 1 - j) - pad_x0]
+
+    Args:
+        input: images, float16, bfloat16, float32 or float64, of any memory format.
+        kernel: a 2-D kernel ``[kh, kw]``; or ``[taps]`` for the separable kernel
+            ``outer(taps, taps)``; or a pair ``(taps_x, taps_y)`` for ``outer(taps_y, taps_x)``.
+            Declaring a kernel separable makes it cheaper; it is never detected. Any of the four
+            dtypes; it is never rounded to the input's.
+        up: zero-insertion factor, an int or ``(x, y)``.
+        down: decimation factor, an int or ``(x, y)``.
+        pad: ``(before, after)`` for both axes, or ``(x0, x1, y0, y1)``.
+
+    Returns:
+        The result, of the input's dtype, device and memory format. Half types are summed in
+        float32. Gradients of every order exist in ``input`` and in ``kernel``.
+
+    Shape:
+        - input: ``[N, C, H, W]``; ``N`` and ``C`` may be 0
+        - output: ``[N, C, out_h, out_w]`` with
+          ``out_h = (H * up_y + pad_y0 + pad_y1 - kh) // down_y + 1``, ``out_w`` likewise
+
+    Raises:
+        TypeError: if input or kernel is not a floating-point tensor, or a factor or pad is not
+            made of ints.
+        ValueError: if a rank, a length, a factor below 1, an empty kernel, the kernel's device or
+            an output side below 1 is at fault.
+
+    Example:
+        scipy's 1-D :func:`scipy.signal.upfirdn` is the row below with pads ``(taps - 1,
+        taps - up)``:
+
+        >>> import torch
+        >>> from resample_layers.ops import upfirdn2d
+        >>> x = torch.tensor([[[[1.0, 2.0, 3.0]]]])
+        >>> taps_x, taps_y = torch.tensor([1.0, 2.0, 1.0]), torch.ones(1)
+        >>> upfirdn2d(x, (taps_x, taps_y), up=(2, 1), pad=(2, 1, 0, 0))
+        tensor([[[[1., 2., 3., 4., 5., 6., 3.]]]])
+
+    Source of the formula: the definition of ``upfirdn`` (upsample, FIR filter, downsample) as in
+    scipy.signal, on two axes; sizes and transposes are derived in
+    :mod:`resample_layers.geometry`.
+    """
+    if has_torch_function((input, kernel)):
+        return handle_torch_function(  # type: ignore[no-any-return]
+            upfirdn2d, (input, kernel), input, kernel, up=up, down=down, pad=pad
+        )
+    taps, taps_y, up, down, pad = check_call(input, kernel, up, down, pad)
+
+    # Door 1: exporters that want standard operators. Door 2: forward mode and torch.func, whose
+    # tangents torch.library would drop silently; before door 3, since it holds under compile too.
+    if (
+        torch.onnx.is_in_onnx_export()
+        or is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+    ):
+        return native.resample(input, taps, taps_y, up, down, pad)
+
+    # Door 3: compilers see one opaque operator, for all sizes
+    if torch.compiler.is_compiling():
+        out: Tensor = OP(input, taps, taps_y, up, down, pad, False)
+        return out
+
+    # Door 4: eager
+    if torch.is_grad_enabled() and (
+        input.requires_grad or taps.requires_grad or (taps_y is not None and taps_y.requires_grad)
+    ):
+        out = UpFirDn2d.apply(input, taps, up, down, pad, taps_y)
+        return out
+    out = RAW(input, taps, taps_y, up, down, pad, False)
+    return out
