@@ -133,7 +133,7 @@ def kaiser_beta(attenuation: float) -> float:
     if attenuation > 50:
         return 0.1102 * (attenuation - 8.7)
     if attenuation > 21:
-        return 0.5842 * (attenuation - 21) ** 0.4 + 0.07886 * (attenuation - 21)
+        return 0.5842 * math.pow(attenuation - 21, 0.4) + 0.07886 * (attenuation - 21)
     return 0.0
 
 
@@ -231,4 +231,4 @@ def phases_sum_alike(taps: Sequence[Any], factor: int | tuple[int, int]) -> bool
         for y in range(factor_y)
         for x in range(factor_x)
     ]
-    return max(sums) - min(sums) <= 1e-4 * max(abs(value) for value in sums)
+    return bool(max(sums) - min(sums) <= 1e-4 * max(abs(value) for value in sums))

@@ -54,9 +54,9 @@ def adjoint_pads(
 
 
 class Tap(NamedTuple):
-    """Tap ``index`` multiplies input sample ``offset + stride * t`` for the phase's output t."""
+    """Tap ``position`` multiplies input sample ``offset + stride * t`` for the phase's output t."""
 
-    index: int
+    position: int
     offset: int  # [input samples], negative: in the padding
 
 
@@ -158,7 +158,8 @@ def row_range(
 def border(pad0: int, pad1: int, up: int) -> tuple[int, int]:
     """Input samples that a boundary mode must supply before and after the image.
 
-    Pads count on the upsampled grid, where sample ``m`` before the image stands at ``-m * up``
-    and sample ``size + m`` at ``(size + m) * up``: those within ``pad0`` and ``pad1`` are needed.
+    Pads count on the upsampled grid. The ``m``-th sample before the image (``m >= 1``) stands at
+    ``-m * up`` and is needed where that is ``>= -pad0``; the ``m``-th after it (``m >= 0``) stands
+    ``m * up`` behind the end and is needed where that is ``< pad1``.
     """
-    return max(0, -(-pad0 // up)), max(0, -(-pad1 // up))
+    return max(0, pad0 // up), max(0, -(-pad1 // up))

@@ -97,7 +97,7 @@ class _Resample(nn.Module):
             self.register_buffer(name, kernel, persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Resample:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         buffer = self.kernel_x if self.separable else self.kernel_2d
         wide = buffer.dtype == torch.float64
         self._build(buffer.device, torch.float64 if wide else torch.float32)

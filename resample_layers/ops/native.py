@@ -200,7 +200,7 @@ def _pass(
                     read = _take(strip, 3, offset_x + plan_x.before, plan_x.stride, steps_x)
                     tap = taps[i][j]
                     acc = read * tap if acc is None else addcmul(acc, read, tap)
-            columns.append(_zeros(x, steps_y, steps_x) if acc is None else acc)
+            columns.append(_zeros(x, kernel, steps_y, steps_x) if acc is None else acc)
         rows.append(_interleave(columns, 3, out_w))
     return _interleave(rows, 2, out_h)
 
@@ -218,8 +218,8 @@ def _kernel_grad(
     plan_x = geometry.polyphase(up[0], down[0], pad[0], pad[1], kw)
     plan_y = geometry.polyphase(up[1], down[1], pad[2], pad[3], kh)
     x = _pad(x, plan_x, plan_y)
-    none = x.new_zeros(())
-    sums = [none] * (kh * kw)
+    untouched = x[:, :, :0].sum() + grad[:, :, :0].sum()  # 0, found by autograd
+    sums = [untouched] * (kh * kw)
     for phase, phase_y in enumerate(plan_y.taps):
         grad_y = grad[:, :, phase :: plan_y.phases]
         for phase2, phase_x in enumerate(plan_x.taps):
@@ -244,9 +244,9 @@ def _take(x: Tensor, dim: int, start: int, stride: int, steps: int) -> Tensor:
     return x[:, :, part] if dim == 2 else x[:, :, :, part]
 
 
-def _zeros(x: Tensor, height: int, width: int) -> Tensor:
-    """[N, C, height, width] of zeros that still depends on ``x``, so that autograd finds it."""
-    return F.pad(x[:, :, :0, :0], [width, 0, height, 0])
+def _zeros(x: Tensor, kernel: Tensor, height: int, width: int) -> Tensor:
+    """[N, C, height, width] of zeros that depend on both arguments, so that autograd finds them."""
+    return F.pad(x[:, :, :0, :0], [width, 0, height, 0]) + kernel[:0].sum()
 
 
 def _interleave(phases: list[Tensor], dim: int, size: int) -> Tensor:

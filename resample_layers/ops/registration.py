@@ -27,7 +27,7 @@ SCHEMA = (
     "bool flip) -> Tensor"
 )
 KERNEL_GRAD_SCHEMA = (
-    "(Tensor input, Tensor grad, int[2] up, int[2] down, SymInt[4] pad, int[2] kernel_size) "
+    "(Tensor input, Tensor grad, int[2] up, int[2] down, SymInt[4] pad, SymInt[2] kernel_size) "
     "-> Tensor"
 )
 
@@ -162,7 +162,7 @@ def keep_taps(taps: Tensor) -> Tensor:
     return taps if taps.requires_grad else taps.clone()
 
 
-# Batches of calls
+# Batches of calls. Transforms of the public function take the native walk instead (door 2)
 
 
 def _vmap(
@@ -174,37 +174,34 @@ def _vmap(
     taps_y: Tensor | None,
     *rest: Any,
 ) -> tuple[Tensor, int]:
-    """One kernel for all: fold the batch into N. A kernel each: the native walk, vmapped."""
+    """One kernel for all: fold the batch into N. A kernel each: call by call."""
     if in_dims[1] is None and in_dims[2] is None:
         assert in_dims[0] is not None
         x = input.movedim(in_dims[0], 0)
         return op(x.flatten(0, 1), kernel, taps_y, *rest).unflatten(0, x.shape[:2]), 0
-    call = partial(_resample_with, *rest)
-    return torch.vmap(call, in_dims[:3])(input, kernel, taps_y), 0
+    return _call_by_call(op, info, in_dims, input, kernel, taps_y, *rest)
 
 
-def _resample_with(
-    up: Any, down: Any, pad: Any, flip: bool, input: Tensor, kernel: Tensor, taps_y: Tensor | None
-) -> Tensor:
-    return native.resample(input, kernel, taps_y, up, down, pad, flip)
-
-
-def _vmap_kernel_grad(
-    info: Any, in_dims: tuple[int | None, ...], input: Tensor, grad: Tensor, *rest: Any
+def _call_by_call(
+    op: Any, info: Any, in_dims: tuple[int | None, ...], *args: Any
 ) -> tuple[Tensor, int]:
-    return torch.vmap(lambda x, g: native.kernel_grad(x, g, *rest), in_dims[:2])(input, grad), 0
+    def select(i: int) -> list[Any]:
+        pairs = zip(args, in_dims, strict=True)
+        return [a.select(d, i) if isinstance(d, int) else a for a, d in pairs]
+
+    return torch.stack([op(*select(i)) for i in range(info.batch_size)]), 0
 
 
 for _op in ("upfirdn2d", "_upfirdn2d"):
     torch.library.register_fake(f"{NAMESPACE}::{_op}", _fake, lib=LIBRARY)
-    torch.library.register_vmap(
-        f"{NAMESPACE}::{_op}",
-        partial(_vmap, getattr(torch.ops.resample_layers, _op).default),
-        lib=LIBRARY,
-    )
+    _overload = getattr(torch.ops.resample_layers, _op).default
+    torch.library.register_vmap(f"{NAMESPACE}::{_op}", partial(_vmap, _overload), lib=LIBRARY)
 for _op in ("upfirdn2d_kernel_grad", "_upfirdn2d_kernel_grad"):
     torch.library.register_fake(f"{NAMESPACE}::{_op}", _fake_kernel_grad, lib=LIBRARY)
-    torch.library.register_vmap(f"{NAMESPACE}::{_op}", _vmap_kernel_grad, lib=LIBRARY)
+    _overload = getattr(torch.ops.resample_layers, _op).default
+    torch.library.register_vmap(
+        f"{NAMESPACE}::{_op}", partial(_call_by_call, _overload), lib=LIBRARY
+    )
 torch.library.register_autograd(
     f"{NAMESPACE}::upfirdn2d", _backward, setup_context=_setup, lib=LIBRARY
 )

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""``python -m resample_layers.info``: what runs on this machine, and why the rest does not."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import warnings
+from pathlib import Path
+
+import torch
+
+from .ops import extension
+from .version import __version__
+
+VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+
+
+def report() -> str:
+    """The whole report, as text."""
+    return "\n".join([*_versions(), *_libraries(), *_backends(), *_environment()])
+
+
+def _versions() -> list[str]:
+    return [
+        "versions",
+        f"  resample_layers  {__version__}  ({Path(__file__).resolve().parent})",
+        f"  torch            {torch.__version__}",
+        f"  Python           {platform.python_version()}  ({platform.platform()})",
+        f"  CUDA             {_cuda()}",
+    ]
+
+
+def _cuda() -> str:
+    if torch.version.hip is not None:
+        return f"none: torch is built for ROCm {torch.version.hip}"
+    if torch.version.cuda is None:
+        return "none: torch is built for the CPU only"
+    try:
+        driver = torch._C._cuda_getDriverVersion()  # type: ignore[attr-defined]
+    except RuntimeError:  # a driver is there but does not answer
+        driver = 0
+    served = f"serves up to {driver // 1000}.{driver % 1000 // 10}" if driver else "not found"
+    return f"{torch.version.cuda} in torch; driver: {served}"
+
+
+def _libraries() -> list[str]:
+    lines = ["libraries"]
+    for device in ("cpu", "cuda"):
+        path = extension.library_path(device)
+        lines.append(f"  {device:<5} {path}")
+        if not path.exists():
+            lines.append("        not there")
+            continue
+        try:
+            _, info = extension.open_library(device)
+        except extension.UnavailableError as error:
+            lines.append(f"        {error}")
+            continue
+        lines.append(
+            f"        for torch {info['target']} and newer; built with the headers of torch "
+            f"{info['headers']}, compiler {info['compiler']}"
+        )
+        if device == "cuda":
+            lines.append(
+                f"        CUDA {info['cuda']}, architectures {info['architectures']}; needs a "
+                f"driver that serves CUDA {info['cuda'].split('.')[0]}.0"
+            )
+    return lines
+
+
+def _backends() -> list[str]:
+    lines = ["backends"]
+    if extension.cuda is not None and torch.cuda.is_available():
+        # A warning, or the error of a backend forced in vain: the reason is printed below
+        with warnings.catch_warnings(), contextlib.suppress(RuntimeError):
+            warnings.simplefilter("ignore")
+            extension.cuda.decide()
+    for device in ("cpu", "cuda"):
+        if device in extension.choices:
+            choice = extension.choices[device]
+            lines.append(f"  {device:<5} {choice.backend}: {choice.reason}")
+        else:
+            lines.append(f"  {device:<5} no such device is visible")
+    lines.append("  other devices  native")
+    return lines
+
+
+def _environment() -> list[str]:
+    names = sorted(n for n in os.environ if n.startswith("RESAMPLE_LAYERS_") or n in VARIABLES)
+    return ["environment", *(f"  {name}={os.environ[name]}" for name in names or ())] + (
+        [] if names else ["  no variable that matters is set"]
+    )
+
+
+if __name__ == "__main__":
+    print(report())

@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Loads the compiled kernels, once; remembers why not.
+
+The package may hold two libraries, ``lib/upfirdn2d_cpu-<version>.so`` and
+``lib/upfirdn2d_cuda-<version>.so``. Loading a file registers nothing: it is asked first what it
+was built for. If that fits, its kernels join the operators under the dispatch key of their
+device. If it does not, or there is no file, the native kernels serve as they did before.
+
+The CPU library is loaded when this module is imported. The CUDA library is loaded by the first
+CUDA tensor: until then a kernel in Python stands in the place of the compiled ones, which
+decides, leaves, and passes the call on. So importing never initialises CUDA, no call pays for
+the question, and compiled graphs, which call the operators directly, get the answer too.
+
+``RESAMPLE_LAYERS_BACKEND=native`` keeps both away; ``extension`` makes their absence an error.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ..version import __version__
+from . import registration
+
+FOLDER = Path(__file__).resolve().parent.parent / "lib"
+VARIABLE = "RESAMPLE_LAYERS_BACKEND"
+REBUILD = "reinstall resample_layers, or rebuild it here with pip install --no-build-isolation"
+SCHEMAS = {
+    "upfirdn2d": registration.SCHEMA,
+    "upfirdn2d_kernel_grad": registration.KERNEL_GRAD_SCHEMA,
+}
+
+
+class Choice(NamedTuple):
+    """What serves a device."""
+
+    backend: str  # "extension" or "native"
+    reason: str
+
+
+class Device(NamedTuple):
+    """A CUDA device that this process sees."""
+
+    name: str
+    capability: tuple[int, int]
+
+
+class UnavailableError(Exception):
+    """Why a library cannot serve, and what helps."""
+
+    def __init__(self, reason: str, cure: str) -> None:
+        super().__init__(f"{reason}. What helps: {cure}.")
+
+
+def library_path(device: str) -> Path:
+    """Where the library for "cpu" or "cuda" lies, if there is one."""
+    return FOLDER / f"upfirdn2d_{device}-{__version__}.so"
+
+
+def open_library(device: str) -> tuple[ctypes.CDLL, dict[str, str]]:
+    """The library and what it says of itself; nothing is registered.
+
+    Raises:
+        UnavailableError: if there is none, or it does not belong to this package and torch.
+    """
+    path = library_path(device)
+    if not path.exists():
+        compiler = "nvcc" if device == "cuda" else "a C++ compiler"
+        raise UnavailableError(
+            f"this installation holds no {device.upper()} kernels: there is no {path}",
+            f"install a wheel that holds them, or build the package where {compiler} is found",
+        )
+    newer = f"update torch, or {REBUILD}"
+    try:
+        torch.ops.load_library(str(path))
+        library = ctypes.CDLL(str(path))  # the same one: a file is loaded once
+    except OSError as error:
+        cause = str(error.__cause__ or error).removeprefix(f"{path}: ")
+        if re.search(r"undefined symbol: (aoti_)?torch_", cause):
+            raise UnavailableError(
+                f"{path} was built for a torch newer than {torch.__version__} ({cause})", newer
+            ) from None
+        raise UnavailableError(f"{path} does not load ({cause})", REBUILD) from None
+    try:
+        info = _describe(library)
+    except AttributeError:
+        raise UnavailableError(f"{path} is not a library of resample_layers", REBUILD) from None
+    if info["version"] != __version__:
+        raise UnavailableError(f"{path} is of version {info['version']}", REBUILD)
+    for name, schema in SCHEMAS.items():
+        if info[name] != schema:  # boxed kernels of another schema would crash
+            raise UnavailableError(f"{path} was built from other sources: {name} differs", REBUILD)
+    if _numbers(info["target"]) > _numbers(torch.__version__):
+        raise UnavailableError(
+            f"{path} was built for torch {info['target']}, this is {torch.__version__}", newer
+        )
+    return library, info
+
+
+def open_cpu() -> tuple[ctypes.CDLL, str]:
+    """The CPU library, fit to be registered, and the vector units that it uses here.
+
+    Raises:
+        UnavailableError: if it cannot serve.
+        ValueError: if RESAMPLE_LAYERS_CPU names vector units that there are not.
+    """
+    library, _ = open_library("cpu")
+    library.resample_layers_cpu_capability.restype = ctypes.c_char_p
+    capability: str = library.resample_layers_cpu_capability().decode()
+    if capability.startswith("error: "):
+        raise ValueError(capability.removeprefix("error: "))
+    return library, capability
+
+
+def open_cuda() -> tuple[ctypes.CDLL, str]:
+    """The CUDA library, fit to be registered, and the architectures that it was built for.
+
+    Raises:
+        UnavailableError: if it cannot serve.
+    """
+    if torch.version.cuda is None:
+        raise UnavailableError(
+            f"this torch, {torch.__version__}, is not built for NVIDIA's CUDA",
+            "install a torch that is; there are no compiled kernels for other devices",
+        )
+    library, info = open_library("cuda")
+    problem = misfit(info, library.resample_layers_cuda_driver(), visible_devices())
+    if problem is not None:
+        raise problem
+    return library, f"architectures {info['architectures']}"
+
+
+def visible_devices() -> list[Device]:
+    """The CUDA devices that torch sees."""
+    return [
+        Device(torch.cuda.get_device_name(i), torch.cuda.get_device_capability(i))
+        for i in range(torch.cuda.device_count())
+    ]
+
+
+def misfit(info: dict[str, str], driver: int, devices: Sequence[Device]) -> UnavailableError | None:
+    """Why CUDA kernels that were built as ``info`` says cannot run here; None: they can.
+
+    ``driver`` is the newest CUDA that the driver serves, as ``1000 * major + 10 * minor``, 0
+    where there is no driver. Machine code needs a driver of the toolkit's major version or newer;
+    PTX needs one that is not older than the toolkit.
+    """
+    major, minor = _numbers(info["cuda"])[:2]
+    if driver // 1000 < major:
+        found = f"serves CUDA {driver // 1000}.{driver % 1000 // 10}" if driver else "is missing"
+        return UnavailableError(
+            f"the kernels were built with CUDA {info['cuda']}, and this machine's driver {found}",
+            f"update the driver, or rebuild with an nvcc that the driver serves ({REBUILD})",
+        )
+    for index, device in enumerate(devices):
+        if not covers(
+            info["architectures"], device.capability, driver >= 1000 * major + 10 * minor
+        ):
+            own = ".".join(map(str, device.capability))
+            return UnavailableError(
+                f"the kernels were built for architectures {info['architectures']}, and "
+                f"cuda:{index} ({device.name}) is {own}",
+                f"rebuild with TORCH_CUDA_ARCH_LIST={own} ({REBUILD}), or hide that device with "
+                "CUDA_VISIBLE_DEVICES",
+            )
+    return None
+
+
+def covers(architectures: str, capability: tuple[int, int], ptx_runs: bool) -> bool:
+    """Whether code for ``architectures``, such as "8.0;9.0a;12.0+PTX", runs on a device.
+
+    Machine code runs on its own architecture and on newer ones of the same major number; with
+    the suffix "a" on its own only. PTX runs on all that are not older.
+    """
+    for text in architectures.split(";"):
+        match = re.fullmatch(r"(\d+)\.(\d)([af]?)(\+PTX)?", text)
+        if match is None:
+            raise ValueError(f"architectures must be like 8.0;9.0a;12.0+PTX, got {architectures!r}")
+        built, suffix, ptx = (int(match[1]), int(match[2])), match[3], match[4]
+        if built == capability:
+            return True
+        if built < capability and suffix != "a" and built[0] == capability[0]:
+            return True
+        if built < capability and not suffix and ptx and ptx_runs:
+            return True
+    return False
+
+
+class Deferred:
+    """A choice that waits for the first tensor of a device."""
+
+    def __init__(self, device: str, open_it: Callable[[], tuple[ctypes.CDLL, str]]) -> None:
+        self.device, self.open_it, self.lock = device, open_it, threading.Lock()
+        # The registrations live as long as this object does
+        self.stand_in: torch.library.Library | None = torch.library.Library(
+            registration.NAMESPACE, "IMPL"
+        )
+        for name, op in _operators().items():
+            self.stand_in.impl(name, partial(self._call, op), device.upper())
+
+    def _call(self, op: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self.decide()
+        return op(*args, **kwargs)  # finds the kernels that are there now
+
+    def decide(self) -> None:
+        """Make the choice, if nobody has; warn where it costs speed.
+
+        Raises:
+            RuntimeError: at each call, if the extension is forced and cannot serve.
+        """
+        with self.lock:
+            if self.stand_in is None:
+                return
+            library = None
+            if self.device not in choices:
+                library, choices[self.device] = _choose(self.open_it)
+            backend, reason = choices[self.device]
+            if backend == "native" and FORCED == "extension":
+                raise RuntimeError(_forced_in_vain(self.device, reason))
+            self.stand_in = None  # before others take its place
+            if library is not None:
+                _register(library)
+        if backend == "native":
+            warnings.warn(
+                f"resample_layers computes natively on {self.device.upper()} devices, which is "
+                f"several times slower: {reason}",
+                stacklevel=4,
+            )
+
+
+def _operators() -> dict[str, Any]:
+    names = [name for each in SCHEMAS for name in (each, f"_{each}")]
+    return {name: getattr(torch.ops.resample_layers, name).default for name in names}
+
+
+def _describe(library: ctypes.CDLL) -> dict[str, str]:
+    library.resample_layers_describe.restype = ctypes.c_char_p
+    text: str = library.resample_layers_describe().decode()
+    return dict(line.split("=", 1) for line in text.splitlines())
+
+
+def _register(library: ctypes.CDLL) -> None:
+    library.resample_layers_register.restype = ctypes.c_char_p
+    problem = library.resample_layers_register()
+    if problem is not None:  # not for lack of anything: all that was checked
+        raise RuntimeError(f"registering the compiled kernels failed: {problem.decode()}")
+
+
+def _choose(
+    open_it: Callable[[], tuple[ctypes.CDLL, str]],
+) -> tuple[ctypes.CDLL | None, Choice]:
+    try:
+        library, reason = open_it()
+    except UnavailableError as error:
+        return None, Choice("native", str(error))
+    return library, Choice("extension", reason)
+
+
+def _choose_cpu() -> None:
+    library, choices["cpu"] = _choose(open_cpu)
+    if library is not None:
+        _register(library)
+    elif FORCED == "extension":
+        raise RuntimeError(_forced_in_vain("cpu", choices["cpu"].reason))
+    elif library_path("cpu").exists():  # an installation without kernels is told by the installer
+        warnings.warn(
+            "resample_layers computes natively on the CPU, which is several times slower: "
+            f"{choices['cpu'].reason}",
+            stacklevel=2,
+        )
+
+
+def _forced_in_vain(device: str, reason: str) -> str:
+    return f"{VARIABLE}=extension asks for compiled {device.upper()} kernels, but {reason}"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The leading numbers of a version: (2, 11) of "2.11.0+cu130"."""
+    match = re.match(r"(\d+)\.(\d+)", version)
+    assert match is not None, version
+    return int(match[1]), int(match[2])
+
+
+FORCED = os.environ.get(VARIABLE, "")
+if FORCED not in ("", "native", "extension"):
+    raise ValueError(f"{VARIABLE} must be native or extension, or not set, got {FORCED!r}")
+
+choices: dict[str, Choice] = {}
+"""What serves "cpu" and "cuda"; no "cuda" yet where no CUDA tensor has come."""
+
+cuda: Deferred | None = None
+if FORCED == "native":
+    choices.update(dict.fromkeys(("cpu", "cuda"), Choice("native", f"{VARIABLE}=native")))
+else:
+    _choose_cpu()
+    if torch.version.cuda is not None or torch.version.hip is not None:
+        cuda = Deferred("cuda", open_cuda)

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The definition, in NumPy float64: loops over the formula, stupid on purpose.
+
+Shares nothing with the package, the length of the output included: an output exists where the
+kernel fits wholly into the padded signal.
+"""
+
+import numpy as np
+import torch
+
+# Largest error allowed, relative to the largest sum of |tap * sample|, by dtype of the input
+TOLERANCE = {
+    torch.float64: 1e-13,
+    torch.float32: 1e-6,
+    torch.float16: 2e-3,
+    torch.bfloat16: 1.6e-2,
+}
+
+
+def padded_samples(x: np.ndarray, up, pad) -> np.ndarray:
+    """Zeros after each sample, then pad or crop: [N, C, H', W']."""
+    n, c, h, w = x.shape
+    (up_x, up_y), (x0, x1, y0, y1) = up, pad
+    u = np.zeros((n, c, h * up_y, w * up_x))
+    u[:, :, ::up_y, ::up_x] = x
+    out = np.zeros((n, c, max(0, h * up_y + y0 + y1), max(0, w * up_x + x0 + x1)))
+    for y in range(out.shape[2]):
+        for z in range(out.shape[3]):
+            if 0 <= y - y0 < u.shape[2] and 0 <= z - x0 < u.shape[3]:
+                out[:, :, y, z] = u[:, :, y - y0, z - x0]
+    return out
+
+
+def upfirdn2d(x: np.ndarray, kernel: np.ndarray, up, down, pad) -> np.ndarray:
+    """[N, C, H, W] -> [N, C, out_h, out_w]."""
+    u = padded_samples(np.asarray(x, np.float64), up, pad)
+    kh, kw = kernel.shape
+    rows = []
+    for top in range(0, u.shape[2] - kh + 1, down[1]):
+        row = []
+        for left in range(0, u.shape[3] - kw + 1, down[0]):
+            total = np.zeros(u.shape[:2])
+            for i in range(kh):
+                for j in range(kw):
+                    total += kernel[i, j] * u[:, :, top + kh - 1 - i, left + kw - 1 - j]
+            row.append(total)
+        rows.append(np.stack(row, -1))
+    return np.stack(rows, -2)
+
+
+def kernel_grad(x: np.ndarray, grad: np.ndarray, size, up, down, pad) -> np.ndarray:
+    """[kh, kw]: what each tap would read, summed against the gradient."""
+    u = padded_samples(np.asarray(x, np.float64), up, pad)
+    kh, kw = size
+    out = np.zeros((kh, kw))
+    for i in range(kh):
+        for j in range(kw):
+            for y in range(grad.shape[2]):
+                for z in range(grad.shape[3]):
+                    read = u[:, :, y * down[1] + kh - 1 - i, z * down[0] + kw - 1 - j]
+                    out[i, j] += (read * grad[:, :, y, z]).sum()
+    return out
+
+
+def assert_matches(actual: torch.Tensor, x: torch.Tensor, kernel: torch.Tensor, up, down, pad):
+    """``actual`` is the op of ``x`` and the 2-D ``kernel``, to the rounding of its dtype."""
+    ours = actual.detach().double().cpu().numpy()
+    samples, taps = x.detach().double().cpu().numpy(), kernel.detach().double().cpu().numpy()
+    expected = upfirdn2d(samples, taps, up, down, pad)
+    assert ours.shape == expected.shape
+    scale = upfirdn2d(abs(samples), abs(taps), up, down, pad).max(initial=0.0) or 1.0
+    error = abs(ours - expected).max(initial=0.0) / scale
+    assert error <= TOLERANCE[actual.dtype], f"relative error {error:.2e} in {actual.dtype}"

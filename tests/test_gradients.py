@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Gradients of every order, in the input and in the kernel, on every path."""
+
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+
+from resample_layers.ops import registration as reg
+from resample_layers.ops import upfirdn2d, upfirdn2d_native
+from resample_layers.ops.autograd import UpFirDn2dKernelGrad
+
+from .cases import CASES
+
+SMALL = [
+    case
+    for case in CASES
+    if 0 < case.shape[0] * case.shape[1] * case.shape[2] * case.shape[3] <= 130
+    and case.kernel[0] * case.kernel[1] <= 35
+]
+
+
+def registered(x, kernel, up, down, pad):
+    taps, taps_y = kernel if isinstance(kernel, tuple) else (kernel, None)
+    return reg.OP(x, taps, taps_y, up, down, pad, False)
+
+
+PATHS = [upfirdn2d, registered]
+
+
+def arguments(case, device, separable):
+    kh, kw = case.kernel
+    double = {"dtype": torch.float64, "device": device}
+    x = torch.randn(1, 1, *case.shape[2:], **double, requires_grad=True)
+    if separable:
+        kernel = [torch.randn(n, **double, requires_grad=True) for n in (kw, kh)]
+    else:
+        kernel = [torch.randn(kh, kw, **double, requires_grad=True)]
+    return x, *kernel
+
+
+def bind(path, case):
+    def call(x, *kernel):
+        kernel = kernel[0] if len(kernel) == 1 else kernel
+        return path(x, kernel, case.up, case.down, case.pad)
+
+    return call
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.__name__)
+@pytest.mark.parametrize("separable", [False, True], ids=["2-D", "separable"])
+@pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
+def test_first_and_second_order(case, separable, path, device):
+    args = arguments(case, device, separable)
+    assert gradcheck(bind(path, case), args)
+    assert gradgradcheck(bind(path, case), args)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.__name__)
+@pytest.mark.parametrize("separable", [False, True], ids=["2-D", "separable"])
+@pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
+def test_third_order_equals_native(case, separable, path, device):
+    """Nested gradients of a nonlinear function of the output, against plain torch throughout."""
+    args = arguments(case, device, separable)
+
+    def native(x, kernel, up, down, pad):
+        return upfirdn2d_native(x, kernel, *up, *down, *pad)
+
+    results = []
+    for each in (path, native):
+        total = bind(each, case)(*args).pow(4).sum()
+        for _ in range(3):
+            grads = torch.autograd.grad(total, args, create_graph=True)
+            total = sum(g.pow(2).sum() for g in grads)
+        results.append(grads)
+    for ours, expected in zip(*results, strict=True):
+        assert expected.detach().abs().max() > 0 or case.name in ("nothing", "deep crop")
+        torch.testing.assert_close(
+            ours, expected, rtol=1e-9, atol=1e-9 * float(expected.detach().abs().max())
+        )
+
+
+def test_third_order_in_the_input_alone(device):
+    """The order that vendored copies cut off silently: sum(f(x) ** 4), three times."""
+    x = torch.randn(1, 1, 5, 4, dtype=torch.float64, device=device, requires_grad=True)
+    k = torch.randn(4, 3, dtype=torch.float64, device=device)
+
+    def grad_of_grad(x):
+        (g,) = torch.autograd.grad(upfirdn2d(x, k, 2, 1, (2, 1)).pow(4).sum(), x, create_graph=True)
+        (gg,) = torch.autograd.grad(g.pow(2).sum(), x, create_graph=True)
+        return gg
+
+    assert gradcheck(grad_of_grad, (x,), rtol=1e-3)
+
+
+def test_kernel_gradient_function(device):
+    x = torch.randn(1, 2, 5, 4, dtype=torch.float64, device=device, requires_grad=True)
+    grad = torch.randn(1, 2, 4, 2, dtype=torch.float64, device=device, requires_grad=True)
+    settings = ((1, 1), (2, 1), (1, 1, 0, 1), (3, 3))
+    assert gradcheck(UpFirDn2dKernelGrad.apply, (x, grad, *settings))
+    assert gradgradcheck(UpFirDn2dKernelGrad.apply, (x, grad, *settings))
+    assert gradgradcheck(reg.KERNEL_GRAD, (x, grad, *settings))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_adjoint_identity(case, device):
+    """<F(x), g> = <x, B(g)> = <k, W(x, g)>."""
+    x = torch.randn(case.shape, dtype=torch.float64, device=device, requires_grad=True)
+    k = torch.randn(case.kernel, dtype=torch.float64, device=device, requires_grad=True)
+    out = upfirdn2d(x, k, case.up, case.down, case.pad)
+    g = torch.randn_like(out)
+    grad_x, grad_k = torch.autograd.grad(out, (x, k), g)
+    assert grad_x.shape == x.shape
+    assert grad_k.shape == k.shape
+    product = (out * g).sum()
+    torch.testing.assert_close((x * grad_x).sum(), product)
+    torch.testing.assert_close((k * grad_k).sum(), product)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_gradients_have_the_dtypes_of_their_tensors(dtype, device):
+    x = torch.randn(1, 2, 6, 5, device=device).to(dtype).requires_grad_()
+    wide = torch.randn(3, 4, device=device, requires_grad=True)
+    half = wide.detach().to(dtype).requires_grad_()
+    for k in (wide, half):
+        gx, gk = torch.autograd.grad(upfirdn2d(x, k, 2).float().pow(2).sum(), (x, k))
+        assert gx.dtype == x.dtype
+        assert gk.dtype == k.dtype
+
+
+def test_only_what_is_asked_for_is_saved(device):
+    """Without a kernel that learns, the input is not kept alive for backward."""
+    x = torch.randn(1, 1, 8, 8, device=device, requires_grad=True)
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        upfirdn2d(x, torch.randn(4, device=device))
+    assert [tuple(t.shape) for t in saved] == [(4,)]
+
+
+def test_the_kernel_may_be_rewritten_between_forward_and_backward(device):
+    """DDP broadcasts buffers in place before each forward: rosinality#236, BasicSR#541."""
+    x = torch.randn(1, 1, 8, 8, device=device, requires_grad=True)
+    k = torch.randn(4, device=device)
+    out = upfirdn2d(x, k)
+    (expected,) = torch.autograd.grad(out.sum(), x, retain_graph=True)
+    k.mul_(2)
+    (grad,) = torch.autograd.grad(out.sum(), x)
+    assert torch.equal(grad, expected)
+
+
+def test_gradients_through_empty_batches(device):
+    x = torch.randn(0, 3, 8, 8, device=device, requires_grad=True)
+    k = torch.randn(4, device=device, requires_grad=True)
+    upfirdn2d(x, k, 2, 1, (2, 1)).sum().backward()
+    assert x.grad.shape == x.shape
+    assert torch.equal(k.grad, torch.zeros_like(k))
+
+
+def test_expanded_gradients(device):
+    """sum().backward() passes a gradient of stride 0."""
+    x = torch.randn(2, 3, 8, 8, device=device, requires_grad=True)
+    k = torch.randn(4, device=device)
+    out = upfirdn2d(x, k, 2)
+    (a,) = torch.autograd.grad(out.sum(), x, retain_graph=True)
+    (b,) = torch.autograd.grad(out, x, torch.ones_like(out))
+    torch.testing.assert_close(a, b)

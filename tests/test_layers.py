@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The layers: sizes, numbers, padding modes, and a kernel that is right after every move."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from resample_layers import UpFirDnDownsample, UpFirDnSmooth, UpFirDnUpsample, filters
+
+from . import oracle
+
+TAPS = (1, 3, 3, 1)
+LAYERS = (
+    lambda: UpFirDnUpsample(),
+    lambda: UpFirDnDownsample(),
+    lambda: UpFirDnSmooth(upsample_factor=2, kernel_size=3),
+    lambda: UpFirDnSmooth(downsample_factor=2, kernel_size=3),
+    lambda: UpFirDnUpsample([[1, 2, 1], [2, 5, 2]], (2, 1)),
+)
+pytestmark = pytest.mark.filterwarnings("ignore:the phases of resample_kernel")
+
+
+def field_pads(name, taps, factor, kernel_size=1):
+    """The field's pads for square kernels (BasicSR's and rosinality's), as published facts."""
+    if name == "up":
+        return (taps - factor + 1) // 2 + factor - 1, (taps - factor) // 2
+    if name == "down":
+        return (taps - factor + 1) // 2, (taps - factor) // 2
+    if name == "smooth up":
+        p = (taps - factor) - (kernel_size - 1)
+        return (p + 1) // 2 + factor - 1, p // 2 + 1
+    p = (taps - factor) + (kernel_size - 1)
+    return (p + 1) // 2, p // 2
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 4])
+@pytest.mark.parametrize("taps", range(1, 9))
+def test_upsample_and_downsample_give_the_field_s_numbers(taps, factor):
+    values = torch.rand(taps, dtype=torch.float64) + 0.1
+    kernel = torch.outer(values, values) / values.sum() ** 2
+    x = torch.randn(2, 3, 9, 11, dtype=torch.float64)
+    for given in (values.tolist(), kernel):
+        up = UpFirDnUpsample(given, factor).double()(x)
+        assert up.shape == (2, 3, 9 * factor, 11 * factor)
+        pads = field_pads("up", taps, factor) * 2
+        oracle.assert_matches(up, x, kernel * factor**2, (factor,) * 2, (1, 1), pads)
+        down = UpFirDnDownsample(given, factor).double()(x)
+        assert down.shape == (2, 3, 9 // factor, 11 // factor)
+        pads = field_pads("down", taps, factor) * 2
+        oracle.assert_matches(down, x, kernel, (1, 1), (factor,) * 2, pads)
+
+
+@pytest.mark.parametrize("kernel_size", [1, 2, 3, 5])
+@pytest.mark.parametrize("taps", [1, 3, 4, 6])
+def test_smooth_gives_basicsr_s_numbers_at_factor_2(taps, kernel_size):
+    values = torch.rand(taps, dtype=torch.float64) + 0.1
+    kernel = torch.outer(values, values) / values.sum() ** 2
+    x = torch.randn(1, 2, 12, 13, dtype=torch.float64)
+    up = UpFirDnSmooth(values, upsample_factor=2, kernel_size=kernel_size).double()(x)
+    pads = field_pads("smooth up", taps, 2, kernel_size) * 2
+    oracle.assert_matches(up, x, 4 * kernel, (1, 1), (1, 1), pads)
+    down = UpFirDnSmooth(values, downsample_factor=2, kernel_size=kernel_size).double()(x)
+    pads = field_pads("smooth down", taps, 2, kernel_size) * 2
+    oracle.assert_matches(down, x, kernel, (1, 1), (1, 1), pads)
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4, (2, 3)])
+@pytest.mark.parametrize("kernel_size", [1, 3, 4, (3, 2)])
+@pytest.mark.parametrize("taps", [4, 5])
+def test_smooth_beside_a_convolution_restores_the_size(taps, kernel_size, factor):
+    fx, fy = factor if isinstance(factor, tuple) else (factor, factor)
+    kx, ky = kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
+    x = torch.randn(1, 2, 12, 14)
+    weight = torch.randn(2, 2, ky, kx)
+    smooth = UpFirDnSmooth([1] * taps, upsample_factor=factor, kernel_size=kernel_size)
+    up = smooth(F.conv_transpose2d(x, weight, stride=(fy, fx)))
+    assert up.shape == (1, 2, 12 * fy, 14 * fx)
+    smooth = UpFirDnSmooth([1] * taps, downsample_factor=factor, kernel_size=kernel_size)
+    down = F.conv2d(smooth(x), weight, stride=(fy, fx))
+    assert down.shape == (1, 2, 12 // fy, 14 // fx)
+    same = F.conv2d(UpFirDnSmooth([1] * taps, kernel_size=kernel_size)(x), weight)
+    assert same.shape == x.shape
+
+
+def test_smooth_alone_smooths_at_the_same_size():
+    x = torch.randn(1, 2, 7, 8)
+    kernel = filters.make_resample_kernel(TAPS)
+    oracle.assert_matches(UpFirDnSmooth(TAPS)(x), x, kernel, (1, 1), (1, 1), (2, 1, 2, 1))
+
+
+def test_axes_may_differ():
+    kernel = torch.rand(3, 6)
+    x = torch.randn(1, 2, 8, 12)
+    up = UpFirDnUpsample(kernel, (3, 2))(x)
+    assert up.shape == (1, 2, 16, 36)
+    pads = (*field_pads("up", 6, 3), *field_pads("up", 3, 2))
+    oracle.assert_matches(up, x, kernel / kernel.sum() * 6, (3, 2), (1, 1), pads)
+    down = UpFirDnDownsample(kernel, (3, 2))(x)
+    assert down.shape == (1, 2, 4, 4)
+    up = UpFirDnUpsample(TAPS, (2, 1))(x)  # separable with a gain for each axis
+    assert up.shape == (1, 2, 8, 24)
+    pads = (2, 1, 2, 1)
+    oracle.assert_matches(up, x, filters.make_resample_kernel(TAPS) * 2, (2, 1), (1, 1), pads)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+@pytest.mark.parametrize("make", LAYERS[:4])
+def test_padding_modes_equal_padding_by_hand(make, mode):
+    """Pad the image far with torch's mode, apply the zero-padded layer, cut the middle out."""
+    plain = make()
+    layer = make()
+    layer.padding_mode = mode
+    x = torch.randn(2, 3, 12, 16)
+    wide = plain(F.pad(x, (8, 8, 8, 8), mode=mode))
+    ours = layer(x)
+    assert ours.shape == plain(x).shape
+    scale = ours.shape[-1] / x.shape[-1] if not isinstance(plain, UpFirDnSmooth) else 1
+    edge = round(8 * scale)
+    middle = wide[:, :, edge : edge + ours.shape[2], edge : edge + ours.shape[3]]
+    torch.testing.assert_close(ours, middle)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_padding_modes_do_not_darken_the_border(mode):
+    x = torch.ones(1, 1, 8, 9)
+    assert UpFirDnUpsample(TAPS)(x).min() < 0.6  # zeros do
+    for layer in (UpFirDnUpsample, UpFirDnDownsample, UpFirDnSmooth):
+        out = layer(TAPS, padding_mode=mode)(x)
+        torch.testing.assert_close(out, torch.ones_like(out))
+
+
+# The kernel is right, of full precision, wherever the module goes
+
+
+def kernel_of(layer):
+    return [buffer for _, buffer in sorted(layer.named_buffers())]
+
+
+def assert_fresh(layer, make, dtype=torch.float32, device="cpu"):
+    """The kernel equals that of a new layer, bit for bit."""
+    fresh = [buffer.to(dtype) for buffer in kernel_of(make().to(dtype))]
+    for ours, expected in zip(kernel_of(layer), fresh, strict=True):
+        assert ours.dtype == dtype
+        assert ours.device.type == device
+        assert torch.equal(ours.cpu(), expected)
+
+
+@pytest.mark.parametrize("make", LAYERS)
+def test_the_kernel_survives_every_move(make, device):
+    assert_fresh(make().half(), make)
+    assert_fresh(make().to(torch.bfloat16), make)
+    assert_fresh(make().double(), make, torch.float64)
+    assert_fresh(make().double().half(), make)
+    assert_fresh(make().half().double(), make, torch.float64)
+    assert_fresh(make().to(device), make, device=device.type)
+    assert_fresh(nn.Sequential(make()).to(device).half()[0], make, device=device.type)
+    assert_fresh(make().to("meta").to_empty(device=device), make, device=device.type)
+    with torch.device("meta"):
+        layer = make()
+    assert all(buffer.is_meta for buffer in kernel_of(layer))
+    assert_fresh(layer.to_empty(device=device), make, device=device.type)
+    assert_fresh(copy.deepcopy(make().half()), make)
+    assert_fresh(pickle.loads(pickle.dumps(make())), make)
+    with torch.device(device):
+        assert_fresh(make(), make, device=device.type)
+
+
+def test_full_precision_in_float64():
+    layer = UpFirDnUpsample([1, 1, 1], 1).double()
+    assert layer.kernel_x.tolist() == [1 / 3] * 3
+
+
+@pytest.mark.parametrize("make", LAYERS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_models_keep_dtype_and_precision(make, dtype, device):
+    layer = make().to(device)
+    x = torch.randn(1, 2, 8, 8, device=device).to(dtype)
+    expected = layer(x.float()).to(dtype)
+    out = layer.to(dtype)(x)
+    assert out.dtype == dtype
+    assert torch.equal(out, expected)
+
+
+@pytest.mark.parametrize("make", LAYERS)
+def test_kernel_property(make):
+    layer = make()
+    assert layer.kernel.dim() == 2
+    gain = layer.gain[0] * layer.gain[1]
+    torch.testing.assert_close(layer.kernel.sum(), torch.tensor(float(gain)))
+
+
+# Checkpoints
+
+
+@pytest.mark.parametrize("make", LAYERS)
+def test_nothing_is_saved(make):
+    assert not make().state_dict()
+
+
+@pytest.mark.parametrize("make", LAYERS)
+def test_checkpoints_with_and_without_filters_load_strictly(make):
+    layer = nn.Sequential(make())
+    kernel = layer[0].kernel
+    gain = layer[0].gain[0] * layer[0].gain[1]
+    layer.load_state_dict({}, strict=True)
+    layer.load_state_dict({"0.kernel": kernel}, strict=True)  # rosinality: gain folded in
+    layer.load_state_dict({"0.resample_filter": kernel / gain}, strict=True)  # NVIDIA: unit sum
+    layer.load_state_dict({"0.resample_filter": (kernel / gain)[None, None]}, strict=True)
+    stored = {"0.kernel": kernel}
+    layer.load_state_dict(stored)
+    assert list(stored) == ["0.kernel"]  # the user's dict is left alone
+    with pytest.raises(RuntimeError, match=r"Unexpected key\(s\).*0\.weight"):
+        layer.load_state_dict({"0.weight": kernel})
+
+
+@pytest.mark.parametrize("make", LAYERS)
+def test_stored_taps_that_differ_raise(make):
+    layer = nn.Sequential(make())
+    kernel = layer[0].kernel
+    changed = kernel.clone()
+    changed[0, 0] += 0.01
+    for stored in (changed, kernel * 4, kernel[1:], torch.ones(1)):
+        with pytest.raises(RuntimeError, match=r"0\.kernel must hold the taps of this layer, \[\["):
+            layer.load_state_dict({"0.kernel": stored})
+    with pytest.raises(RuntimeError, match=r"0\.resample_filter must hold the taps of this layer"):
+        layer.load_state_dict({"0.resample_filter": changed})
+
+
+# What people see
+
+
+def test_repr():
+    assert repr(UpFirDnUpsample()) == "UpFirDnUpsample(resample_kernel=[1, 3, 3, 1], factor=2)"
+    assert repr(UpFirDnDownsample([[1, 2], [2, 4]], (2, 1), "reflect")) == (
+        "UpFirDnDownsample(resample_kernel=[[1, 2], [2, 4]], factor=(2, 1), padding_mode='reflect')"
+    )
+    assert repr(UpFirDnSmooth((1, 2, 1), 2, 1, 3)) == (
+        "UpFirDnSmooth(resample_kernel=[1, 2, 1], upsample_factor=2, downsample_factor=1, "
+        "kernel_size=3)"
+    )
+
+
+def test_layers_in_a_sequential_train(device):
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), UpFirDnDownsample(), nn.ReLU(), UpFirDnUpsample(),
+        nn.Conv2d(4, 3, 1),
+    ).to(device)  # fmt: skip
+    x = torch.randn(2, 3, 8, 8, device=device)
+    optimizer = torch.optim.Adam(model.parameters(), 0.05)
+    losses = []
+    for _ in range(40):
+        loss = F.mse_loss(model(x), x)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+    assert len(list(model.parameters())) == 4  # filters are not learned
