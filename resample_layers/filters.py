@@ -152,7 +152,7 @@ def kaiser_lowpass(numtaps: int, cutoff: float, beta: float) -> Taps:
 
     Example:
         >>> [round(tap, 4) for tap in kaiser_lowpass(4, 0.5, 2.0)]
-        [0.0653, 0.4347, 0.4347, 0.0653]
+        [0.0683, 0.4317, 0.4317, 0.0683]
 
     Source of the formula: windowed-sinc design in the convention of scipy.signal.firwin.
     """

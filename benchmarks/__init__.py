@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Measured figures: ``python -m benchmarks`` writes ``benchmarks/RESULTS.md``."""
