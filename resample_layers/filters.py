@@ -179,6 +179,10 @@ def design_resample_taps(
        stays flat when it is upsampled. This moves a tap by far less than the ripple that
        ``attenuation`` allows.
 
+    The response is one half at the new Nyquist frequency, as interpolation wants it. To suppress
+    aliasing when downsampling, put the edge of the stop band there instead, with more taps:
+    ``kaiser_lowpass(16 * factor, 0.8 / factor, kaiser_beta(50.0))``.
+
     Args:
         factor: the resampling factor, >= 1.
         numtaps: number of taps, >= factor; default ``6 * factor``.
