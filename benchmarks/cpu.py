@@ -21,7 +21,7 @@ LAYOUTS = (torch.contiguous_format, torch.channels_last)
 OPERATIONS = {
     "up 2": (2, 1, geometry.upsample_pad),
     "down 2": (1, 2, geometry.downsample_pad),
-    "smooth": (1, 1, lambda taps, _: geometry.smooth_pad(taps, 1, 1, 1)),
+    "smooth": (1, 1, lambda taps, _: geometry.smooth_pad(taps, 1, 1, 1, False)),
 }
 KERNELS = {
     "4 taps": ((1.0, 3.0, 3.0, 1.0), True),

@@ -57,7 +57,7 @@ def cells() -> Iterator[Cell]:
             return (BATCH, channels, side, side)
 
         # After a transposed 3x3 convolution of stride 2: one sample more, taps - 4 more than 4 taps
-        pad = geometry.smooth_pad(taps, 2, 1, 3)
+        pad = geometry.smooth_pad(taps, 2, 1, 3, True)
         yield Cell("smooth", resolution, taps, shape(resolution + 1), 1, 1, pad)
         yield Cell("up 2", resolution, taps, shape(half), 2, 1, geometry.upsample_pad(taps, 2))
         yield Cell(

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 Taps = tuple[float, ...]
 
@@ -35,40 +37,61 @@ def make_resample_kernel(k: Any) -> Tensor:
     Source of the formula: StyleGAN2's filter set-up, as in BasicSR's function of this name.
     """
     taps = normalise_taps("k", k)
-    if taps.dim() == 1:
-        taps = torch.outer(taps, taps)
-    return taps.to(torch.float32)
+    if isinstance(taps[0], tuple):
+        return torch.tensor(taps, dtype=torch.float32)
+    return torch.tensor([[a * b for b in taps] for a in taps], dtype=torch.float32)
 
 
-def normalise_taps(name: str, k: Any) -> Tensor:
-    """Check taps and divide them by their sum: float64 ``[taps]`` or ``[kh, kw]`` on the CPU."""
-    if isinstance(k, str):
-        raise TypeError(f"{name} must be a list, tuple, array or tensor of taps, got {k!r} (str)")
-    try:
-        taps = k.detach() if isinstance(k, Tensor) else torch.as_tensor(k, device="cpu")
-    except (TypeError, ValueError, RuntimeError) as error:
+def normalise_taps(name: str, k: Any) -> tuple[Any, ...]:
+    """Check taps and divide them by their sum.
+
+    Returns:
+        Python floats: ``(taps...)`` or ``((row...), ...)``, with sum 1.
+
+    Raises:
+        TypeError, ValueError: as :func:`make_resample_kernel`, with ``name`` for the argument.
+    """
+    if isinstance(k, Tensor) and (k.is_meta or isinstance(k, FakeTensor)):
+        raise ValueError(f"{name} must hold values, got a tensor on the meta device")
+    values = k.tolist() if hasattr(k, "tolist") else k
+    if not isinstance(values, (list, tuple)):
+        if isinstance(values, Real):
+            raise ValueError(f"{name} must be [taps] or [kh, kw], got 0 dimensions: {values!r}")
         raise TypeError(
-            f"{name} must be a list, tuple, array or tensor of real numbers, "
-            f"got {type(k).__name__}: {error}"
-        ) from error
-    if taps.is_complex() or taps.dtype == torch.bool:
-        raise TypeError(f"{name} must be made of real numbers, got {taps.dtype}")
-    if taps.dim() not in (1, 2):
-        raise ValueError(
-            f"{name} must be [taps] or [kh, kw], got {taps.dim()} dimensions: "
-            f"shape {tuple(taps.shape)}"
+            f"{name} must be a list, tuple, array or tensor of taps, "
+            f"got {values!r} ({type(k).__name__})"
         )
-    if taps.numel() == 0:
-        raise ValueError(f"{name} must have at least one tap, got shape {tuple(taps.shape)}")
-    if not isinstance(k, Tensor):
-        taps = torch.as_tensor(k, dtype=torch.float64, device="cpu")  # Python floats are doubles
-    taps = taps.to("cpu", torch.float64)
-    if not bool(torch.isfinite(taps).all()):
-        raise ValueError(f"{name} must be finite, got {taps.tolist()}")
-    total = float(taps.sum())
-    if abs(total) <= 1e-12 * float(taps.abs().sum()):
-        raise ValueError(f"{name} must not sum to zero, got {taps.tolist()}")
-    return taps / total
+    nested = [isinstance(row, (list, tuple)) or getattr(row, "ndim", 0) > 0 for row in values]
+    if not any(nested):
+        rows = [[_as_tap(name, tap) for tap in values]]
+    else:
+        rows = [
+            [_as_tap(name, tap) for tap in row] if is_row else [_as_tap(name, row)]
+            for row, is_row in zip(values, nested, strict=True)
+        ]
+        if not all(nested) or len({len(row) for row in rows}) > 1:
+            raise ValueError(f"{name} must have rows of one length, got {values!r}")
+    flat = [tap for row in rows for tap in row]
+    if not flat:
+        raise ValueError(f"{name} must have at least one tap, got {values!r}")
+    if not all(map(math.isfinite, flat)):
+        raise ValueError(f"{name} must be finite, got {values!r}")
+    largest = max(map(abs, flat)) or 1.0
+    total = math.fsum(tap / largest for tap in flat)  # no overflow
+    if abs(total) <= 1e-12 * len(flat):
+        raise ValueError(f"{name} must not sum to zero, got {values!r}")
+    normalised = tuple(tuple(tap / largest / total for tap in row) for row in rows)
+    return normalised if any(nested) else normalised[0]
+
+
+def _as_tap(name: str, value: Any) -> float:
+    if isinstance(value, Tensor) and value.dim() == 0:
+        value = value.item()
+    if isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) > 0:
+        raise ValueError(f"{name} must be [taps] or [kh, kw], got more dimensions: {value!r} in it")
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be made of real numbers, got {value!r} in it")
+    return float(value)
 
 
 # Named taps
@@ -148,7 +171,8 @@ def kaiser_lowpass(numtaps: int, cutoff: float, beta: float) -> Taps:
         beta: shape of the window; :func:`kaiser_beta` derives it from an attenuation.
 
     Raises:
-        ValueError: if ``numtaps`` or ``cutoff`` is out of range, or ``beta`` is negative.
+        TypeError: if ``numtaps`` is not an int.
+        ValueError: if ``numtaps``, ``cutoff`` or ``beta`` is out of range.
 
     Example:
         >>> [round(tap, 4) for tap in kaiser_lowpass(4, 0.5, 2.0)]
@@ -156,12 +180,11 @@ def kaiser_lowpass(numtaps: int, cutoff: float, beta: float) -> Taps:
 
     Source of the formula: windowed-sinc design in the convention of scipy.signal.firwin.
     """
-    if numtaps < 1:
-        raise ValueError(f"numtaps must be >= 1, got {numtaps}")
-    if not 0.0 < cutoff < 1.0:
-        raise ValueError(f"cutoff must lie in (0, 1), 1 the Nyquist frequency, got {cutoff}")
-    if not beta >= 0.0:
-        raise ValueError(f"beta must be >= 0, got {beta}")
+    _check_count("numtaps", numtaps, 1)
+    if not isinstance(cutoff, Real) or not 0.0 < cutoff < 1.0:
+        raise ValueError(f"cutoff must lie in (0, 1), 1 the Nyquist frequency, got {cutoff!r}")
+    if not isinstance(beta, Real) or not 0.0 <= beta < math.inf:
+        raise ValueError(f"beta must be >= 0 and finite, got {beta!r}")
     window = torch.kaiser_window(
         numtaps, periodic=False, beta=beta, dtype=torch.float64, device="cpu"
     ).tolist()
@@ -192,23 +215,31 @@ def design_resample_taps(
         Taps that sum to 1.
 
     Raises:
-        ValueError: if ``factor`` or ``numtaps`` is out of range.
+        TypeError: if ``factor`` or ``numtaps`` is not an int.
+        ValueError: if an argument is out of range.
 
     Example:
         >>> taps = design_resample_taps(3)
         >>> [round(sum(taps[p::3]), 12) for p in range(3)]
         [0.333333333333, 0.333333333333, 0.333333333333]
     """
-    if factor < 1:
-        raise ValueError(f"factor must be >= 1, got {factor}")
+    _check_count("factor", factor, 1)
     numtaps = 6 * factor if numtaps is None else numtaps
-    if numtaps < factor:
-        raise ValueError(f"numtaps must be >= factor={factor}, got {numtaps}")
+    _check_count("numtaps", numtaps, factor)
+    if not isinstance(attenuation, Real) or not 0.0 <= attenuation < math.inf:
+        raise ValueError(f"attenuation must be >= 0 dB and finite, got {attenuation!r}")
     if factor == 1:
         return (1.0,)
     taps = kaiser_lowpass(numtaps, 1.0 / factor, kaiser_beta(attenuation))
     sums = [sum(taps[phase::factor]) for phase in range(factor)]
     return tuple(tap / (factor * sums[i % factor]) for i, tap in enumerate(taps))
+
+
+def _check_count(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be >= {least}, got {value}")
 
 
 # The check
@@ -221,14 +252,17 @@ def phases_sum_alike(taps: Sequence[Any], factor: int | tuple[int, int]) -> bool
     sum. ``[1, 3, 3, 1]`` does at 2 and does not at 3.
 
     Args:
-        taps: ``[taps]``, or ``[kh][kw]`` with ``factor`` an int or ``(x, y)``.
+        taps: ``[taps]``, which serve both axes, or rows ``[kh][kw]``.
+        factor: an int or ``(x, y)``.
 
     Example:
         >>> phases_sum_alike([1, 3, 3, 1], 2), phases_sum_alike([1, 3, 3, 1], 3)
         (True, False)
     """
-    factor_x, factor_y = (factor, factor) if isinstance(factor, int) else factor
+    factor_x, factor_y = factor if isinstance(factor, (tuple, list)) else (factor, factor)
     if not isinstance(taps[0], Sequence):
+        if factor_x != factor_y:
+            return all(phases_sum_alike(taps, f) for f in (factor_x, factor_y))
         taps, factor_y = [taps], 1
     sums = [
         sum(sum(row[x::factor_x]) for row in taps[y::factor_y])

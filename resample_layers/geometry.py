@@ -121,18 +121,17 @@ def downsample_pad(taps: int, factor: int) -> tuple[int, int]:
     return (extra + 1) // 2, extra // 2
 
 
-def smooth_pad(taps: int, up: int, down: int, kernel_size: int) -> tuple[int, int]:
+def smooth_pad(taps: int, up: int, down: int, kernel_size: int, after: bool) -> tuple[int, int]:
     """Pads of a smoothing filter that stands beside a convolution of ``kernel_size``.
 
-    ``up > 1``: after a transposed convolution of stride ``up`` without padding, whose output has
+    ``after`` a transposed convolution of stride ``up`` without padding, whose output has
     ``(size - 1) * up + kernel_size`` samples; the result has ``size * up``, hence
     ``p0 + p1 = taps - kernel_size + up - 1``.
-    ``down > 1``: before a convolution of stride ``down`` without padding; its result has
-    ``size // down`` samples where ``p0 + p1 = (taps - down) + (kernel_size - 1)``.
-    Neither: the size is kept by smoothing and a convolution of ``kernel_size`` without padding
-    together: ``p0 + p1 = (taps - 1) + (kernel_size - 1)``.
+    Before a convolution of stride ``down`` without padding; its result has ``size // down``
+    samples where ``p0 + p1 = (taps - down) + (kernel_size - 1)``. With ``down`` 1 it keeps the
+    size.
     """
-    if up > 1:
+    if after:
         extra = (taps - up) - (kernel_size - 1)
         return (extra + 1) // 2 + up - 1, extra // 2 + up - 1
     extra = (taps - down) + (kernel_size - 1)

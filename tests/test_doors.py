@@ -51,6 +51,20 @@ def test_dual_numbers(args):
     torch.testing.assert_close(tangent, call(dx, k))
 
 
+@pytest.mark.parametrize("wrt", [0, 1], ids=["input", "kernel"])
+def test_dual_numbers_that_require_grad(wrt, args):
+    """Forward over reverse: door 2 stands before the Functions, which have no tangent."""
+    primal = args[wrt].clone().requires_grad_()
+    tangent = torch.randn_like(primal)
+    pair = [*args]
+    with forward_ad.dual_level():
+        pair[wrt] = forward_ad.make_dual(primal, tangent)
+        out = call(*pair)
+        ours = forward_ad.unpack_dual(out).tangent
+    pair[wrt] = tangent
+    torch.testing.assert_close(ours, call(*pair))
+
+
 def test_grad_and_vjp(args):
     x, k = args
     leaves = x.clone().requires_grad_(), k.clone().requires_grad_()
@@ -98,6 +112,22 @@ def test_vmap(in_dims, args, recwarn):
         ours = vmap(lambda x, k: op(x, k, None, UP, DOWN, PAD, False), in_dims)(*moved)  # noqa: B023
         torch.testing.assert_close(ours, expected)
     assert not recwarn.list
+
+
+def test_vmap_of_the_input_alone_is_one_call(args, monkeypatch):
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    calls = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            calls.append(func)
+            return func(*args, **(kwargs or {}))
+
+    x, k = args
+    with Watch():
+        vmap(lambda x: reg.OP(x, k, None, UP, DOWN, PAD, False))(torch.stack([x, x, x]))
+    assert calls.count(reg.OP) == 1
 
 
 def test_vmap_of_separable_taps(device):
@@ -152,6 +182,8 @@ def test_compiled_forward_and_backward_with_one_graph_for_all_sizes(separable, d
         torch.testing.assert_close(a.grad, b.grad)
         torch.testing.assert_close(k.grad, m.grad, rtol=1e-4, atol=1e-3)
     assert counter.frame_count == 1
+    targets = {str(node.target) for graph in counter.graphs for node in graph.graph.nodes}
+    assert "resample_layers.upfirdn2d.default" in targets  # door 3: opaque, not taken apart
 
 
 def test_compiled_layers(device):
@@ -187,12 +219,11 @@ def test_export_with_dynamic_shapes(device):
         torch.testing.assert_close(program.module()(x), model(x))
 
 
-@pytest.mark.parametrize("op", [reg.OP, reg.RAW], ids=str)
-@pytest.mark.parametrize("learn", [False, True])
+@pytest.mark.parametrize(  # the raw operator has no autograd of its own
+    ("op", "learn"), [(reg.OP, False), (reg.OP, True), (reg.RAW, False)]
+)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 def test_opcheck(op, learn, layout, device):
-    if op is reg.RAW and learn:
-        learn = False  # the raw operator has no autograd of its own: inputs without grad
     x = torch.randn(2, 3, 5, 6, device=device).contiguous(memory_format=layout)
     x.requires_grad_(learn)
     taps = torch.randn(4, device=device, requires_grad=learn)
@@ -224,6 +255,28 @@ def test_fake_and_meta_tensors(device):
 
 
 # Tracers
+
+
+def test_onnx_export_makes_standard_operators_of_it(monkeypatch, device):
+    """Door 1: while the exporter runs, the graph holds no operator of ours."""
+    monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
+    program = torch.export.export(
+        UpFirDnUpsample().to(device), (torch.randn(1, 2, 5, 6, device=device),)
+    )
+    targets = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    assert targets
+    assert not [target for target in targets if "resample_layers" in target]
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_tracers_pass_through_padding_modes(mode, device):
+    model = UpFirDnUpsample(padding_mode=mode).to(device)
+    x = torch.randn(1, 2, 8, 9, device=device)
+    torch.testing.assert_close(torch.fx.symbolic_trace(model)(x), model(x))
+    traced = torch.jit.trace(model, torch.randn(1, 2, 5, 4, device=device))
+    torch.testing.assert_close(traced(x), model(x))
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=True)
+    torch.testing.assert_close(compiled(x), model(x))
 
 
 def test_jit_trace_generalises_over_sizes(device):
@@ -262,7 +315,11 @@ def test_subclasses_are_asked_first(device):
             return super().__torch_function__(func, types, args, kwargs or {})
 
     x = torch.randn(1, 1, 4, 4, device=device)
-    out = upfirdn2d(x.as_subclass(Logged), torch.ones(2, device=device))
+    taps = torch.ones(2, device=device)
+    upfirdn2d(x, (taps, taps.as_subclass(Logged)))
+    assert upfirdn2d in Logged.calls
+    Logged.calls.clear()
+    out = upfirdn2d(x.as_subclass(Logged), taps)
     assert upfirdn2d in Logged.calls
     assert isinstance(out, Logged)
     torch.testing.assert_close(out.as_subclass(torch.Tensor), upfirdn2d(x, torch.ones(2).to(x)))

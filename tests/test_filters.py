@@ -25,6 +25,10 @@ EXPECTED = torch.tensor([[1.0, 3, 3, 1], [3, 9, 9, 3], [3, 9, 9, 3], [1, 3, 3, 1
         (1.0, 3.0, 3.0, 1.0),
         np.array([1, 3, 3, 1]),
         np.array([2, 6, 6, 2], dtype=np.float16),
+        np.array([1.0, 3, 3, 1])[::-1],
+        np.array([1, 3, 3, 1], dtype=">f8"),
+        [np.float32(1), torch.tensor(3), 3, 1.0],
+        [5e307, 1.5e308, 1.5e308, 5e307],  # their sum overflows
         torch.tensor([1, 3, 3, 1]),
         torch.tensor([-1.0, -3.0, -3.0, -1.0], dtype=torch.bfloat16, requires_grad=True),
         EXPECTED * 7,
@@ -111,6 +115,8 @@ def test_phases_sum_alike():
     assert phases_sum_alike(((1, 1), (1, 1)), 2)
     assert phases_sum_alike(((1, 1), (1, 1)), (2, 1))
     assert not phases_sum_alike(((1, 1), (1, 2)), 2)
+    assert phases_sum_alike((1, 1, 1), (3, 1))
+    assert not phases_sum_alike((1, 1, 1), (3, 2))
     # Marginals alike, phases not
     assert not phases_sum_alike(((1, 2), (2, 1)), 2)
 
@@ -126,4 +132,6 @@ def test_uneven_phases_warn_once_and_name_taps_that_do_not():
     UpFirDnUpsample([1, 5, 5, 1], 3)  # a second warning would be an error
     flat = layer(torch.ones(1, 1, 9, 9))[..., 9:-9, 9:-9]
     assert flat.max() - flat.min() > 0.1  # the pattern is real
+    with pytest.warns(UserWarning, match=r"at factor 2.*design_resample_taps\(2\)"):
+        UpFirDnUpsample([1, 1, 1], (3, 2))  # it is the axis with factor 2
     UpFirDnDownsample([1, 5, 5, 1], 3)  # flat images stay flat when downsampled

@@ -163,3 +163,59 @@ def test_expanded_gradients(device):
     (a,) = torch.autograd.grad(out.sum(), x, retain_graph=True)
     (b,) = torch.autograd.grad(out, x, torch.ones_like(out))
     torch.testing.assert_close(a, b)
+
+
+# Graphs of Functions, differentiated under a transform that was not there when they were made
+
+
+@pytest.mark.parametrize("wrt", [0, 1], ids=["input", "kernel"])
+@pytest.mark.parametrize("separable", [False, True], ids=["2-D", "separable"])
+def test_gradients_of_batched_jacobians(wrt, separable, device):
+    """is_grads_batched is the legacy vmap, under which Functions lose their graph silently."""
+    x = torch.randn(1, 1, 4, 3, dtype=torch.float64, device=device)
+    k = torch.randn((3,) if separable else (2, 3), dtype=torch.float64, device=device)
+    results = []
+    for vectorize in (False, True):
+        args = [x, k]
+        args[wrt] = args[wrt].clone().requires_grad_()
+
+        def call(a):
+            pair = [*args]  # noqa: B023
+            pair[wrt] = torch.tanh(a)
+            return upfirdn2d(*pair, 2, 1, (2, 1)).pow(2)
+
+        jacobian = torch.autograd.functional.jacobian(
+            call, args[wrt], create_graph=True, vectorize=vectorize
+        )
+        (grad,) = torch.autograd.grad(jacobian.pow(2).sum(), args[wrt])
+        results.append((jacobian.detach(), grad))
+    torch.testing.assert_close(results[1], results[0])
+
+
+@pytest.mark.parametrize("wrt", [0, 1], ids=["input", "kernel"])
+def test_vmap_over_the_backward_of_an_eager_graph(wrt, device):
+    x = torch.randn(1, 2, 5, 4, dtype=torch.float64, device=device, requires_grad=True)
+    k = torch.randn(3, 2, dtype=torch.float64, device=device, requires_grad=True)
+    out = upfirdn2d(x, k, 2)
+    vs = torch.randn(3, *out.shape, dtype=torch.float64, device=device)
+
+    def pull(v):
+        return torch.autograd.grad(out, (x, k)[wrt], v, retain_graph=True)[0]
+
+    torch.testing.assert_close(torch.func.vmap(pull)(vs), torch.stack([pull(v) for v in vs]))
+
+
+@pytest.mark.parametrize("wrt", [0, 1], ids=["input", "kernel"])
+def test_dual_gradients_through_an_eager_graph(wrt, device):
+    from torch.autograd import forward_ad
+
+    x = torch.randn(1, 2, 5, 4, dtype=torch.float64, device=device, requires_grad=True)
+    k = torch.randn(3, 2, dtype=torch.float64, device=device, requires_grad=True)
+    out = upfirdn2d(x, k, 2)
+    v, dv = torch.randn_like(out), torch.randn_like(out)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(v, dv)
+        (grad,) = torch.autograd.grad(out, (x, k)[wrt], dual, retain_graph=True)
+        tangent = forward_ad.unpack_dual(grad).tangent
+    (expected,) = torch.autograd.grad(out, (x, k)[wrt], dv)
+    torch.testing.assert_close(tangent, expected)

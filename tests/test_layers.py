@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from resample_layers import UpFirDnDownsample, UpFirDnSmooth, UpFirDnUpsample, filters
+from resample_layers import UpFirDnDownsample, UpFirDnSmooth, UpFirDnUpsample, filters, ops
 
 from . import oracle
 
@@ -68,7 +68,7 @@ def test_smooth_gives_basicsr_s_numbers_at_factor_2(taps, kernel_size):
     oracle.assert_matches(down, x, kernel, (1, 1), (1, 1), pads)
 
 
-@pytest.mark.parametrize("factor", [2, 3, 4, (2, 3)])
+@pytest.mark.parametrize("factor", [2, 3, 4, (2, 3), (2, 1), (1, 3), (1, 2), (3, 1)])
 @pytest.mark.parametrize("kernel_size", [1, 3, 4, (3, 2)])
 @pytest.mark.parametrize("taps", [4, 5])
 def test_smooth_beside_a_convolution_restores_the_size(taps, kernel_size, factor):
@@ -92,19 +92,30 @@ def test_smooth_alone_smooths_at_the_same_size():
     oracle.assert_matches(UpFirDnSmooth(TAPS)(x), x, kernel, (1, 1), (1, 1), (2, 1, 2, 1))
 
 
-def test_axes_may_differ():
-    kernel = torch.rand(3, 6)
+@pytest.mark.parametrize("factor", [(3, 2), (2, 3), (3, 1), (1, 4)])
+@pytest.mark.parametrize("size", [(3, 6), (5, 6), (6, 3), (4, 4)])
+def test_axes_may_differ(size, factor):
+    kernel = torch.rand(size) + 0.1
+    (kh, kw), (fx, fy) = size, factor
     x = torch.randn(1, 2, 8, 12)
-    up = UpFirDnUpsample(kernel, (3, 2))(x)
-    assert up.shape == (1, 2, 16, 36)
-    pads = (*field_pads("up", 6, 3), *field_pads("up", 3, 2))
-    oracle.assert_matches(up, x, kernel / kernel.sum() * 6, (3, 2), (1, 1), pads)
-    down = UpFirDnDownsample(kernel, (3, 2))(x)
-    assert down.shape == (1, 2, 4, 4)
-    up = UpFirDnUpsample(TAPS, (2, 1))(x)  # separable with a gain for each axis
-    assert up.shape == (1, 2, 8, 24)
-    pads = (2, 1, 2, 1)
-    oracle.assert_matches(up, x, filters.make_resample_kernel(TAPS) * 2, (2, 1), (1, 1), pads)
+    up = UpFirDnUpsample(kernel, factor)(x)
+    assert up.shape == (1, 2, 8 * fy, 12 * fx)
+    pads = (*field_pads("up", kw, fx), *field_pads("up", kh, fy))
+    oracle.assert_matches(up, x, kernel / kernel.sum() * (fx * fy), factor, (1, 1), pads)
+    down = UpFirDnDownsample(kernel, factor)(x)
+    assert down.shape == (1, 2, 8 // fy, 12 // fx)
+    pads = (*field_pads("down", kw, fx), *field_pads("down", kh, fy))
+    oracle.assert_matches(down, x, kernel / kernel.sum(), (1, 1), factor, pads)
+
+
+def test_separable_taps_take_the_gain_of_each_axis():
+    x = torch.randn(1, 2, 8, 12)
+    layer = UpFirDnUpsample(TAPS, (3, 1))
+    assert float(layer.kernel_x.sum()) == pytest.approx(3)
+    assert float(layer.kernel_y.sum()) == pytest.approx(1)
+    pads = (*field_pads("up", 4, 3), *field_pads("up", 4, 1))
+    kernel = filters.make_resample_kernel(TAPS) * 3
+    oracle.assert_matches(layer(x), x, kernel, (3, 1), (1, 1), pads)
 
 
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
@@ -131,6 +142,36 @@ def test_padding_modes_do_not_darken_the_border(mode):
     for layer in (UpFirDnUpsample, UpFirDnDownsample, UpFirDnSmooth):
         out = layer(TAPS, padding_mode=mode)(x)
         torch.testing.assert_close(out, torch.ones_like(out))
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize("make", LAYERS[:4])
+def test_padding_modes_keep_the_promises_of_the_op(make, mode, device):
+    """Dtype under autocast, memory format forward and backward, empty batches and channels."""
+    layer = make().to(device)
+    layer.padding_mode = mode
+    x = torch.randn(2, 3, 8, 10, device=device)
+    with torch.autocast(device.type, torch.bfloat16):
+        out = layer(x.bfloat16())
+    assert out.dtype == torch.bfloat16
+    assert torch.equal(out, layer(x.bfloat16()))
+    nhwc = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    out = layer(nhwc)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    (grad,) = torch.autograd.grad(out, nhwc, torch.randn_like(out))
+    assert grad.is_contiguous(memory_format=torch.channels_last)
+    for empty in (x[:0], x[:, :0]):
+        out = layer(empty.requires_grad_())
+        assert out.shape[:2] == empty.shape[:2]
+        out.sum().backward()
+
+
+def test_padding_modes_differentiate_twice(device):
+    for mode in ("reflect", "replicate", "circular"):
+        layer = UpFirDnUpsample(padding_mode=mode).to(device).double()
+        x = torch.randn(1, 1, 3, 4, dtype=torch.float64, device=device, requires_grad=True)
+        assert torch.autograd.gradcheck(layer, (x,))
+        assert torch.autograd.gradgradcheck(layer, (x,))
 
 
 # The kernel is right, of full precision, wherever the module goes
@@ -167,6 +208,27 @@ def test_the_kernel_survives_every_move(make, device):
     assert_fresh(pickle.loads(pickle.dumps(make())), make)
     with torch.device(device):
         assert_fresh(make(), make, device=device.type)
+
+
+def test_layers_made_under_fake_tensors():
+    with torch._subclasses.FakeTensorMode():
+        out = UpFirDnUpsample()(torch.empty(1, 2, 5, 6))
+    assert out.shape == (1, 2, 10, 12)
+
+
+def test_shared_memory_stays_shared():
+    layer = UpFirDnUpsample().share_memory()
+    assert layer.kernel_x.is_shared()
+    assert_fresh(layer, UpFirDnUpsample)
+
+
+def test_a_kernel_that_learns_is_left_alone():
+    layer = UpFirDnUpsample()
+    taps = layer.kernel_x * 2
+    del layer.kernel_x
+    layer.kernel_x = nn.Parameter(taps)
+    layer.double()
+    torch.testing.assert_close(layer.kernel_x.detach(), taps.double())
 
 
 def test_full_precision_in_float64():
@@ -217,6 +279,18 @@ def test_checkpoints_with_and_without_filters_load_strictly(make):
         layer.load_state_dict({"0.weight": kernel})
 
 
+def test_stored_filters_of_other_dtypes_and_ranks_load():
+    layer = UpFirDnDownsample(filters.NAMED_TAPS["lanczos3"])
+    layer.load_state_dict({"kernel": layer.kernel.bfloat16()})
+    layer.load_state_dict({"resample_filter": layer.kernel_x})  # NVIDIA: 1-D from 8 taps on
+    with pytest.raises(RuntimeError, match="kernel must hold the taps of this layer"):
+        layer.load_state_dict({"kernel": layer.kernel * 1.001})
+    with pytest.raises(RuntimeError, match="kernel must hold taps, got 'x'"):
+        layer.load_state_dict({"kernel": "x"})
+    with pytest.raises(RuntimeError, match="kernel must hold taps, got tensor"):
+        layer.load_state_dict({"kernel": layer.kernel.to("meta")}, assign=True)
+
+
 @pytest.mark.parametrize("make", LAYERS)
 def test_stored_taps_that_differ_raise(make):
     layer = nn.Sequential(make())
@@ -260,3 +334,22 @@ def test_layers_in_a_sequential_train(device):
         losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
     assert len(list(model.parameters())) == 4  # filters are not learned
+
+
+def test_fused_leaky_relu(device):
+    x = torch.randn(2, 3, 4, 5, device=device)
+    bias = torch.randn(3, device=device)
+    expected = F.leaky_relu(x + bias.reshape(1, 3, 1, 1), 0.3) * 1.7
+    torch.testing.assert_close(ops.fused_leaky_relu(x, bias, 0.3, 1.7), expected)
+    torch.testing.assert_close(ops.fused_leaky_relu(x), F.leaky_relu(x, 0.2) * 2**0.5)
+    layer = ops.FusedLeakyReLU(3).to(device)
+    with torch.no_grad():
+        layer.bias.copy_(bias)
+    half = layer(x.half())
+    assert half.dtype == torch.float16  # the bias follows the input
+    torch.testing.assert_close(
+        half, F.leaky_relu(x.half() + bias.half()[:, None, None], 0.2) * 2**0.5
+    )
+    torch.testing.assert_close(layer(x[:, :, 0, 0]), ops.fused_leaky_relu(x, bias)[:, :, 0, 0])
+    torch.testing.assert_close(ops.FusedLeakyReLU(3, bias=False)(x), F.leaky_relu(x, 0.2) * 2**0.5)
+    assert "channel=3" in repr(layer)

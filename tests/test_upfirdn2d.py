@@ -8,6 +8,7 @@ import torch
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
+from resample_layers import geometry
 from resample_layers.ops import UpFirDn2d, UpFirDn2dBackward, native, upfirdn2d, upfirdn2d_native
 from resample_layers.ops import registration as reg
 
@@ -232,6 +233,16 @@ def test_gradients_keep_channels_last(device):
     assert not grad.is_contiguous()
 
 
+def test_one_image_in_nhwc_keeps_its_format(device):
+    """The stride of a dimension of one sample says nothing; torch agrees."""
+    x = torch.randn(9, 8, 3, device=device).permute(2, 0, 1)[None]
+    out = upfirdn2d(x, torch.ones(2, device=device))
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert not out.is_contiguous()
+    wide = torch.randn(2, 5, 9, 1, device=device).contiguous(memory_format=torch.channels_last)
+    assert upfirdn2d(wide, torch.ones(1, device=device)).stride() == wide.stride()
+
+
 def test_input_is_left_alone(device):
     x, k = torch.randn(1, 2, 5, 5, device=device), torch.randn(3, 3, device=device)
     before = x.clone(), k.clone()
@@ -255,6 +266,8 @@ def test_pieces_make_the_whole(device, monkeypatch):
                 monkeypatch.setattr(native, "PIECE_BYTES", {device.type: budget})
                 pieces = list(native._pieces(y, whole, torch.float32))
                 assert len(pieces) > 1
+                if budget == 1:
+                    assert all(last - first == 1 for *_, first, last in pieces)
                 torch.testing.assert_close(native.resample(y, taps, None, up, down, pad), whole)
                 w = native.kernel_grad(y, grad, up, down, pad, (5, 4))
                 torch.testing.assert_close(w, whole_w, rtol=1e-5, atol=1e-4)
@@ -347,11 +360,24 @@ def test_backward_function_with_the_flipped_kernel_given(device):
     out = upfirdn2d(x, k, up, down, pad)
     grad = torch.randn_like(out)
     (expected,) = torch.autograd.grad(out, x, grad)
-    from resample_layers import geometry
-
     g_pad = geometry.adjoint_pads(x.shape[2:], out.shape[2:], up, down, pad, k.shape)
     for flipped in (k.flip(0, 1), None):
         ours = UpFirDn2dBackward.apply(
             grad, k, flipped, up, down, pad, g_pad, x.shape, tuple(out.shape[2:])
+        )
+        torch.testing.assert_close(ours, expected)
+
+
+def test_backward_function_with_separable_taps(device):
+    x = torch.randn(2, 3, 7, 6, dtype=torch.float64, device=device, requires_grad=True)
+    taps_x, taps_y = (torch.randn(n, dtype=torch.float64, device=device) for n in (3, 2))
+    up, down, pad = (2, 1), (1, 2), (2, 1, 1, 2)
+    out = upfirdn2d(x, (taps_x, taps_y), up, down, pad)
+    grad = torch.randn_like(out)
+    (expected,) = torch.autograd.grad(out, x, grad)
+    g_pad = geometry.adjoint_pads(x.shape[2:], out.shape[2:], up, down, pad, (2, 3))
+    for flipped in (taps_x.flip(0), None):
+        ours = UpFirDn2dBackward.apply(
+            grad, taps_x, flipped, up, down, pad, g_pad, x.shape, tuple(out.shape[2:]), taps_y
         )
         torch.testing.assert_close(ours, expected)

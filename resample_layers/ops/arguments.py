@@ -31,15 +31,7 @@ def check_call(
     Raises:
         TypeError: for a wrong kind of value. ValueError: for a wrong value.
     """
-    if not isinstance(input, Tensor):
-        raise TypeError(f"input must be a tensor [N, C, H, W], got {_describe(input)}")
-    if input.dtype not in DTYPES:
-        raise TypeError(f"input must be float16, bfloat16, float32 or float64, got {input.dtype}")
-    if input.dim() != 4:
-        raise ValueError(
-            f"input must have 4 dimensions [N, C, H, W], got {input.dim()}: "
-            f"shape {tuple(input.shape)}"
-        )
+    check_input(input)
     if isinstance(kernel, Tensor):
         taps_y = None
         kh, kw = _kernel_size("kernel", kernel, input)
@@ -60,11 +52,26 @@ def check_call(
     return kernel, taps_y, up, down, pad
 
 
+def check_input(input: Any) -> None:
+    """A floating-point tensor [N, C, H, W].
+
+    Raises:
+        TypeError: for another kind or dtype. ValueError: for another rank.
+    """
+    if not isinstance(input, Tensor):
+        raise TypeError(f"input must be a tensor [N, C, H, W], got {_describe(input)}")
+    if input.dtype not in DTYPES:
+        raise TypeError(f"input must be float16, bfloat16, float32 or float64, got {input.dtype}")
+    if input.dim() != 4:
+        raise ValueError(
+            f"input must have 4 dimensions [N, C, H, W], got {input.dim()}: "
+            f"shape {tuple(input.shape)}"
+        )
+
+
 def as_factors(name: str, value: Any) -> Pair:
     """An int >= 1, or two of them (x, y)."""
-    if type(value) is int:
-        x = y = value
-    elif isinstance(value, (tuple, list)):
+    if isinstance(value, (tuple, list)):
         if len(value) != 2:
             raise ValueError(f"{name} must be an int or 2 ints (x, y), got {name}={value!r}")
         x, y = _as_int(name, value[0], value), _as_int(name, value[1], value)
@@ -142,14 +149,15 @@ def _taps_pair(kernel: Any, input: Tensor) -> tuple[Tensor, Tensor, int, int]:
 
 def _as_int(name: str, value: Any, whole: Any) -> int:
     """An int, a numpy integer or a symbolic int; no bool, float, string or tensor."""
-    if type(value) is int or isinstance(value, torch.SymInt):
-        return value  # type: ignore[return-value]  # a SymInt stands for an int
-    if not isinstance(value, (bool, Tensor)):
-        try:
-            return operator.index(value)
-        except TypeError:
-            pass
-    raise TypeError(f"{name} must be made of ints, got {name}={_describe(whole)}")
+    if isinstance(value, torch.SymInt):
+        return value  # type: ignore[return-value]  # it stands for an int
+    if type(value) is not int:
+        if isinstance(value, (bool, Tensor)) or not hasattr(value, "__index__"):
+            raise TypeError(f"{name} must be made of ints, got {name}={_describe(whole)}")
+        value = operator.index(value)
+    if not -(2**31) < value < 2**31:
+        raise ValueError(f"{name} must be made of ints of 32 bits, got {name}={_describe(whole)}")
+    return value  # type: ignore[no-any-return]
 
 
 def _describe(value: Any) -> str:

@@ -21,7 +21,16 @@ import torch
 from torch import Tensor
 
 from .. import geometry
-from .registration import RAW, RAW_KERNEL_GRAD, keep_taps, kernel_size, split_kernel_grad
+from . import native
+from .registration import (
+    KERNEL_GRAD,
+    OP,
+    RAW,
+    RAW_KERNEL_GRAD,
+    keep_taps,
+    kernel_size,
+    split_kernel_grad,
+)
 
 Pair = tuple[int, int]
 Pads = tuple[int, int, int, int]
@@ -65,23 +74,10 @@ class UpFirDn2d(torch.autograd.Function):
         input, kernel, taps_y = ctx.saved_tensors
         grad_input = None
         if ctx.needs_input_grad[0]:
-            grad_input = UpFirDn2dBackward.apply(
-                grad_output,
-                kernel,
-                None,
-                ctx.up,
-                ctx.down,
-                ctx.pad,
-                ctx.g_pad,
-                ctx.in_size,
-                ctx.out_size,
-                taps_y,
-            )
+            grad_input = _backward(grad_output, kernel, taps_y, ctx)
         grad_kernel, grad_taps_y = None, None
         if input is not None:
-            grad_kernel, grad_taps_y = _kernel_grads(
-                input, grad_output, kernel, taps_y, ctx.up, ctx.down, ctx.pad
-            )
+            grad_kernel, grad_taps_y = _kernel_grads(input, grad_output, kernel, taps_y, ctx)
         return grad_input, grad_kernel, None, None, None, grad_taps_y
 
 
@@ -90,10 +86,10 @@ class UpFirDn2dBackward(torch.autograd.Function):
 
     ``UpFirDn2dBackward.apply(grad_output, kernel, grad_kernel, up, down, pad, g_pad, in_size,
     out_size, taps_y=None)``: ``up``, ``down`` and ``pad`` are the op's; ``grad_kernel`` is the
-    flipped kernel, or None to read ``kernel`` backwards; ``g_pad`` ``(x0, x1, y0, y1)`` comes
-    from :func:`geometry.adjoint_pad`; ``in_size`` is the shape of the op's input and
-    ``out_size`` ``(out_h, out_w)``. Gives gradients to ``grad_output``, ``kernel`` and
-    ``taps_y``. The kernel counts once: ``grad_kernel`` stands for the same values, so it gets no
+    flipped kernel, or None to read ``kernel`` (and ``taps_y``) backwards; ``g_pad``
+    ``(x0, x1, y0, y1)`` comes from :func:`geometry.adjoint_pads`; ``in_size`` is the shape of the
+    op's input and ``out_size`` ``(out_h, out_w)``. Gives gradients to ``grad_output``, ``kernel``
+    and ``taps_y``. The kernel counts once: ``grad_kernel`` stands for the same values, so it gets no
     gradient of its own.
     """
 
@@ -119,7 +115,7 @@ class UpFirDn2dBackward(torch.autograd.Function):
         )
         ctx.up, ctx.down, ctx.pad = up, down, pad
         grad = grad_output.reshape(in_size[0], in_size[1], out_size[0], out_size[1])
-        if grad_kernel is not None:
+        if grad_kernel is not None and taps_y is None:
             out: Tensor = RAW(grad, grad_kernel, None, down, up, g_pad, False)
         else:
             out = RAW(grad, kernel, taps_y, down, up, g_pad, True)
@@ -130,12 +126,10 @@ class UpFirDn2dBackward(torch.autograd.Function):
         grad_output, kernel, taps_y = ctx.saved_tensors
         grad_grad_output = None
         if ctx.needs_input_grad[0]:
-            grad_grad_output = UpFirDn2d.apply(v, kernel, ctx.up, ctx.down, ctx.pad, taps_y)
+            grad_grad_output = _forward(v, kernel, taps_y, ctx)
         grad_kernel, grad_taps_y = None, None
         if grad_output is not None:
-            grad_kernel, grad_taps_y = _kernel_grads(
-                v, grad_output, kernel, taps_y, ctx.up, ctx.down, ctx.pad
-            )
+            grad_kernel, grad_taps_y = _kernel_grads(v, grad_output, kernel, taps_y, ctx)
         return grad_grad_output, grad_kernel, *(None,) * 7, grad_taps_y
 
 
@@ -155,6 +149,7 @@ class UpFirDn2dKernelGrad(torch.autograd.Function):
         )
         ctx.up, ctx.down, ctx.pad = up, down, pad
         ctx.in_size, ctx.out_size = input.shape, grad.shape[2:]
+        ctx.g_pad = geometry.adjoint_pads(input.shape[2:], ctx.out_size, up, down, pad, size[::-1])
         out: Tensor = RAW_KERNEL_GRAD(input, grad, up, down, pad, size)
         return out
 
@@ -163,25 +158,63 @@ class UpFirDn2dKernelGrad(torch.autograd.Function):
         input, grad = ctx.saved_tensors
         grad_input, grad_grad = None, None
         if grad is not None:
-            up, down, pad = ctx.up, ctx.down, ctx.pad
-            g_pad = geometry.adjoint_pads(ctx.in_size[2:], ctx.out_size, up, down, pad, v.shape)
-            grad_input = UpFirDn2dBackward.apply(
-                grad, v, None, up, down, pad, g_pad, ctx.in_size, ctx.out_size
-            )
+            grad_input = _backward(grad, v, None, ctx)
         if input is not None:
-            grad_grad = UpFirDn2d.apply(input, v, ctx.up, ctx.down, ctx.pad)
+            grad_grad = _forward(input, v, None, ctx)
         return grad_input, grad_grad, None, None, None, None
 
 
+# F, B and W of the formulas above, as a backward pass calls them. A graph of Functions may be
+# differentiated under a transform that was not there when it was made; a Function inside would
+# refuse (torch.func, dual numbers) or lose its own graph silently (``is_grads_batched``), so each
+# finds its door anew
+
+
+def _forward(x: Tensor, kernel: Tensor, taps_y: Tensor | None, ctx: Any) -> Tensor:
+    up, down, pad = ctx.up, ctx.down, ctx.pad
+    if native.is_differentiated_elsewhere():
+        return native.resample(x, kernel, taps_y, up, down, pad)
+    if _is_batched(x, kernel, taps_y):
+        out: Tensor = OP(x, kernel, taps_y, up, down, pad, False)
+    elif torch.is_grad_enabled():
+        out = UpFirDn2d.apply(x, kernel, up, down, pad, taps_y)
+    else:
+        out = RAW(x, kernel, taps_y, up, down, pad, False)
+    return out
+
+
+def _backward(grad: Tensor, kernel: Tensor, taps_y: Tensor | None, ctx: Any) -> Tensor:
+    up, down, g_pad = ctx.up, ctx.down, ctx.g_pad
+    if native.is_differentiated_elsewhere():
+        return native.resample(grad, kernel, taps_y, down, up, g_pad, True)
+    if _is_batched(grad, kernel, taps_y):
+        out: Tensor = OP(grad, kernel, taps_y, down, up, g_pad, True)
+    elif torch.is_grad_enabled():
+        out = UpFirDn2dBackward.apply(
+            grad, kernel, None, up, down, ctx.pad, g_pad, ctx.in_size, ctx.out_size, taps_y
+        )
+    else:
+        out = RAW(grad, kernel, taps_y, down, up, g_pad, True)
+    return out
+
+
 def _kernel_grads(
-    input: Tensor,
-    grad_output: Tensor,
-    kernel: Tensor,
-    taps_y: Tensor | None,
-    up: Pair,
-    down: Pair,
-    pad: Pads,
+    x: Tensor, grad: Tensor, kernel: Tensor, taps_y: Tensor | None, ctx: Any
 ) -> tuple[Tensor, Tensor | None]:
     kh, kw = kernel_size(kernel, taps_y)
-    w = UpFirDn2dKernelGrad.apply(input, grad_output, up, down, pad, (kw, kh))
+    rest = ctx.up, ctx.down, ctx.pad, (kw, kh)
+    if native.is_differentiated_elsewhere():
+        w = native.kernel_grad(x, grad, *rest)
+    elif _is_batched(x, grad, None):
+        w = KERNEL_GRAD(x, grad, *rest)
+    elif torch.is_grad_enabled():
+        w = UpFirDn2dKernelGrad.apply(x, grad, *rest)
+    else:
+        w = RAW_KERNEL_GRAD(x, grad, *rest)
     return split_kernel_grad(w, kernel, taps_y)
+
+
+def _is_batched(*tensors: Tensor | None) -> bool:
+    """Whether the legacy vmap of ``is_grads_batched`` is at work."""
+    is_batched = torch._C._functorch.is_legacy_batchedtensor
+    return any(t is not None and is_batched(t) for t in tensors)

@@ -133,10 +133,20 @@ def open_cuda() -> tuple[ctypes.CDLL, str]:
             "install a torch that is; there are no compiled kernels for other devices",
         )
     library, info = open_library("cuda")
-    problem = misfit(info, library.resample_layers_cuda_driver(), visible_devices())
+    problem = misfit(info, driver_version(), visible_devices())
     if problem is not None:
         raise problem
     return library, f"architectures {info['architectures']}"
+
+
+def driver_version() -> int:
+    """The newest CUDA that the driver serves, as ``1000 * major + 10 * minor``; 0: no driver."""
+    version = ctypes.c_int(0)
+    try:
+        ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+    except OSError:
+        return 0
+    return version.value
 
 
 def visible_devices() -> list[Device]:
@@ -150,9 +160,8 @@ def visible_devices() -> list[Device]:
 def misfit(info: dict[str, str], driver: int, devices: Sequence[Device]) -> UnavailableError | None:
     """Why CUDA kernels that were built as ``info`` says cannot run here; None: they can.
 
-    ``driver`` is the newest CUDA that the driver serves, as ``1000 * major + 10 * minor``, 0
-    where there is no driver. Machine code needs a driver of the toolkit's major version or newer;
-    PTX needs one that is not older than the toolkit.
+    Machine code needs a driver of the toolkit's major version or newer; PTX needs one that is not
+    older than the toolkit.
     """
     major, minor = _numbers(info["cuda"])[:2]
     if driver // 1000 < major:

@@ -31,7 +31,8 @@ def fused_leaky_relu(
         - output: as input, of the input's dtype
 
     Raises:
-        ValueError: if ``bias`` is not ``[C]``.
+        TypeError: if ``input`` is not a floating-point tensor, or ``bias`` no tensor.
+        ValueError: if ``bias`` is not ``[C]``, or on another device.
 
     Example:
         >>> import torch
@@ -41,7 +42,17 @@ def fused_leaky_relu(
     Source of the formula: Karras et al., Analyzing and Improving the Image Quality of StyleGAN,
     2020, with the gain of He et al., 2015.
     """
+    if not isinstance(input, Tensor) or not input.is_floating_point():
+        kind = input.dtype if isinstance(input, Tensor) else type(input).__name__
+        raise TypeError(f"input must be a floating-point tensor [N, C, ...], got {kind}")
     if bias is not None:
+        if not isinstance(bias, Tensor):
+            raise TypeError(f"bias must be a tensor [C] or None, got {type(bias).__name__}")
+        if bias.device != input.device:
+            raise ValueError(
+                f"bias must be on the device of input, got bias on {bias.device} and input on "
+                f"{input.device}"
+            )
         if bias.dim() != 1 or input.dim() < 2 or bias.shape[0] != input.shape[1]:
             raise ValueError(
                 f"bias must be [C] with the C of input [N, C, ...], got bias of shape "

@@ -9,7 +9,8 @@ the same from run to run, and a compiler can fuse all of it into one kernel.
 
 Two functions compute (``_resample``, ``_kernel_grad``); they are functional, hence traceable and
 differentiable. Where nothing is traced or differentiated, they run piece by piece (``_pieces``)
-so that temporaries stay in cache on a CPU and below 64 MB elsewhere.
+so that temporaries stay in cache on a CPU and below 64 MB elsewhere; a piece is never less than a
+row.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def upfirdn2d_native(
     Raises:
         TypeError, ValueError: as :func:`resample_layers.ops.upfirdn2d`.
 
-    Memory: where no gradient is recorded, input, output and at most 64 MB.
+    Memory: where no gradient is recorded, input, output and at most 64 MB, or what one row takes.
 
     Example:
         >>> import torch
@@ -89,10 +90,12 @@ def resample(
         factors = [kernel]
     dtype = accumulate_dtype(input, *factors)
     factors = [(k.flip(0, 1) if flip else k).to(dtype) for k in factors]
-    channels_last = not _is_transformed() and is_channels_last(input)
+    channels_last = is_channels_last(input)
     if not _is_plain(input, *factors):
         out = _resample(input.to(dtype), factors, up, down, pad, torch.addcmul).to(input.dtype)
-        return out.contiguous(memory_format=torch.channels_last) if channels_last else out
+        if channels_last and not torch._C._are_functorch_transforms_active():
+            out = out.contiguous(memory_format=torch.channels_last)
+        return out
 
     # Piece by piece into one allocation
     kh, kw = factors[0].shape[0], factors[-1].shape[1]
@@ -149,13 +152,18 @@ def accumulate_dtype(*tensors: Tensor) -> torch.dtype:
 def is_channels_last(x: Tensor) -> bool:
     """Whether results of ``x`` are laid out as channels_last: it is, and is not contiguous too.
 
-    By strides alone, so that slices of channels_last tensors count and vmap does not object.
+    By strides alone, so that slices of channels_last tensors count and vmap does not object. The
+    stride of a dimension of one sample says nothing.
     """
-    if x.is_contiguous():
+    if is_tracing() or x.is_contiguous() or x.shape[1] == 1 or x.stride(1) != 1:
         return False
-    _, c, h, w = x.shape
-    stride_n, stride_c, stride_h, stride_w = x.stride()
-    return stride_c == 1 and stride_w >= c and stride_h >= w * stride_w and stride_n >= h * stride_h
+    least = x.shape[1]
+    for dim in (3, 2, 0):
+        if x.shape[dim] > 1:
+            if x.stride(dim) < least:
+                return False
+            least = x.stride(dim) * x.shape[dim]
+    return True
 
 
 def _resample(
@@ -260,16 +268,17 @@ def _is_plain(*tensors: Tensor) -> bool:
     """Whether only values are asked for: no graph, no transform, no tracer, no fake tensor."""
     return (
         not torch.compiler.is_compiling()
-        and not _is_transformed()
-        and forward_ad._current_level < 0
+        and not is_tracing()
+        and not is_differentiated_elsewhere()
         and all(type(t) in (Tensor, torch.nn.Parameter) and not t.is_meta for t in tensors)
         and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
     )
 
 
-def _is_transformed() -> bool:
-    """Whether tensors stand for batches or traces: their layout is not theirs to ask for."""
-    return is_tracing() or torch._C._are_functorch_transforms_active()
+def is_differentiated_elsewhere() -> bool:
+    """Whether torch.func or forward mode is at work: what differentiates outside of autograd."""
+    active: bool = torch._C._are_functorch_transforms_active()
+    return active or forward_ad._current_level >= 0
 
 
 def _pieces(

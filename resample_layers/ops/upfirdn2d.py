@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.overrides import handle_torch_function, has_torch_function
 
 from . import native
@@ -78,20 +77,16 @@ def upfirdn2d(
     scipy.signal, on two axes; sizes and transposes are derived in
     :mod:`resample_layers.geometry`.
     """
-    if has_torch_function((input, kernel)):
+    tensors = (input, *kernel) if isinstance(kernel, tuple) else (input, kernel)
+    if has_torch_function(tensors):
         return handle_torch_function(  # type: ignore[no-any-return]
-            upfirdn2d, (input, kernel), input, kernel, up=up, down=down, pad=pad
+            upfirdn2d, tensors, input, kernel, up=up, down=down, pad=pad
         )
     taps, taps_y, up, down, pad = check_call(input, kernel, up, down, pad)
 
     # Door 1: exporters that want standard operators. Door 2: forward mode and torch.func, whose
     # tangents torch.library would drop silently; before door 3, since it holds under compile too.
-    if (
-        torch.onnx.is_in_onnx_export()
-        or is_tracing()
-        or torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
-    ):
+    if torch.onnx.is_in_onnx_export() or is_tracing() or native.is_differentiated_elsewhere():
         return native.resample(input, taps, taps_y, up, down, pad)
 
     # Door 3: compilers see one opaque operator, for all sizes

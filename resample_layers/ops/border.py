@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""How an image continues beyond its border: torch's padding modes, of slices and torch.cat.
+
+``F.pad`` would turn half types into float32 under autocast, drop channels_last when circular,
+refuse C = 0, and be differentiated with atomic additions on CUDA; this is none of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
+
+from .arguments import check_input, is_tracing
+from .native import is_channels_last
+
+MODES = ("reflect", "replicate", "circular")
+
+
+def extend(
+    input: Tensor,  # [N, C, H, W]
+    border: tuple[int, int, int, int],  # (left, right, top, bottom) [samples], >= 0
+    mode: str,  # one of MODES
+) -> Tensor:
+    """Continue ``input`` to ``[N, C, top + H + bottom, left + W + right]``, as ``F.pad`` does.
+
+    Raises:
+        TypeError, ValueError: if the input is at fault, or too small to be mirrored or repeated.
+    """
+    if has_torch_function((input,)):
+        return handle_torch_function(extend, (input,), input, border, mode)  # type: ignore[no-any-return]
+    check_input(input)
+    left, right, top, bottom = border
+    if mode != "replicate" and not is_tracing():
+        height, width = input.shape[2:]
+        spare = 1 if mode == "reflect" else 0
+        if max(left, right) + spare > width or max(top, bottom) + spare > height:
+            raise ValueError(
+                f"padding_mode={mode!r} needs an input of at least "
+                f"{max(top, bottom) + spare}x{max(left, right) + spare} (height x width), "
+                f"got {height}x{width}"
+            )
+    out = _extend_axis(_extend_axis(input, 3, left, right, mode), 2, top, bottom, mode)
+    if not torch._C._are_functorch_transforms_active() and is_channels_last(input):
+        out = out.contiguous(memory_format=torch.channels_last)
+    return out
+
+
+def _extend_axis(x: Tensor, dim: int, before: int, after: int, mode: str) -> Tensor:
+    def part(start: int | None, stop: int | None) -> Tensor:
+        index: list[Any] = [slice(None)] * 4
+        index[dim] = slice(start, stop)
+        return x[tuple(index)]
+
+    def repeat(sample: Tensor, count: int) -> Tensor:
+        sizes = [-1] * 4
+        sizes[dim] = count
+        return sample.expand(sizes)
+
+    pieces = [x]
+    if mode == "circular":
+        if before:
+            pieces.insert(0, part(-before, None))
+        if after:
+            pieces.append(part(None, after))
+    elif mode == "reflect":
+        if before:
+            pieces.insert(0, part(1, before + 1).flip(dim))
+        if after:
+            pieces.append(part(-after - 1, -1).flip(dim))
+    else:
+        if before:
+            pieces.insert(0, repeat(part(None, 1), before))
+        if after:
+            pieces.append(repeat(part(-1, None), after))
+    return torch.cat(pieces, dim) if len(pieces) > 1 else x
