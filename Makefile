@@ -3,14 +3,23 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SETUP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+SOURCES := $(shell find csrc build_backend -name '*.py' -o -type f -path 'csrc/*')
 
-.PHONY: demo test lint format bench check clean
+OP_TESTS := $(addprefix tests/test_,upfirdn2d.py gradients.py doors.py errors.py layers.py)
+
+.PHONY: demo test test-native test-oldest lint format bench check wheel test-wheel clean
 
 demo: $(VENV)/.examples  ## train the StyleGAN2 of the examples on handwritten digits
 	$(BIN)/python -m examples.stylegan2.train --out runs/demo
 
 test: $(VENV)/.test  ## all tests
 	$(BIN)/python -m pytest
+
+test-native: $(VENV)/.test  ## the op's and the layers' tests once more, without compiled kernels
+	RESAMPLE_LAYERS_BACKEND=native $(BIN)/python -m pytest $(OP_TESTS)
+
+test-oldest: $(VENV)/.test $(VENV)-oldest/.test  ## the same on the oldest torch that is served
+	$(VENV)-oldest/bin/python -m pytest $(OP_TESTS) tests/test_distributed.py
 
 lint: $(VENV)/.dev  ## formatter and linter, without changing a file, and the type checker
 	$(BIN)/ruff format --check .
@@ -24,15 +33,34 @@ format: $(VENV)/.dev  ## let the formatter and the linter change the files
 bench: $(VENV)/.test  ## time everything; writes benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
 
-check: test lint  ## what CI checks
+check:  ## what CI checks
+	.ci/run
+
+wheel: $(VENV)/.build  ## one wheel for every Python and torch, in dist/; all GPU architectures
+	$(BIN)/python -m pip wheel --no-build-isolation --no-deps --wheel-dir dist .
+
+test-wheel: $(BIN)/python  ## build a wheel and test it on several Pythons and versions of torch
+	$(BIN)/python scripts/test_wheel.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 
-$(VENV)/.examples $(VENV)/.test $(VENV)/.dev: pyproject.toml | $(BIN)/python
-	$(SETUP) --editable ".[$(patsubst .%,%,$(notdir $@))]"
+# What compiles the kernels. Installed once, here: an isolated build would install torch anew
+$(VENV)/.build: | $(BIN)/python
+	$(SETUP) "setuptools>=77" ninja "torch>=2.11"
+	touch $@
+
+$(VENV)/.examples $(VENV)/.test $(VENV)/.dev: pyproject.toml setup.py $(SOURCES) | $(VENV)/.build
+	$(SETUP) --no-build-isolation --editable ".[$(patsubst .%,%,$(notdir $@))]"
+	touch $@
+
+$(VENV)-oldest/.test:
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check \
+		"torch==2.11.*" "pytest>=8" hypothesis numpy scipy
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-oldest build dist resample_layers/lib *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -37,10 +37,7 @@ def _cuda() -> str:
         return f"none: torch is built for ROCm {torch.version.hip}"
     if torch.version.cuda is None:
         return "none: torch is built for the CPU only"
-    try:
-        driver = torch._C._cuda_getDriverVersion()  # type: ignore[attr-defined]
-    except RuntimeError:  # a driver is there but does not answer
-        driver = 0
+    driver = extension.driver_version()
     served = f"serves up to {driver // 1000}.{driver % 1000 // 10}" if driver else "not found"
     return f"{torch.version.cuda} in torch; driver: {served}"
 

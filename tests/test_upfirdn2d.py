@@ -279,16 +279,13 @@ def test_pieces_make_the_whole(device, monkeypatch):
 
 def test_autocast_changes_nothing(device):
     x, taps = torch.randn(1, 2, 9, 8, device=device), torch.randn(4, device=device)
-    expected = upfirdn2d(x, taps, 2, 1, (2, 1))
-    for dtype in (torch.bfloat16, torch.float16):
-        with torch.autocast(device.type, dtype):
-            assert torch.equal(upfirdn2d(x, taps, 2, 1, (2, 1)), expected)
-            assert torch.equal(by_native(x, taps, (2, 2), (1, 1), (2, 1, 2, 1)), expected)
-            recorded = by_native_recorded(x, taps, (2, 2), (1, 1), (2, 1, 2, 1))
-            assert recorded.dtype == torch.float32
-            torch.testing.assert_close(recorded.detach(), expected, rtol=1e-6, atol=1e-6)
-            half = upfirdn2d(x.half(), taps, 2, 1, (2, 1))
-            assert half.dtype == torch.float16
+    settings = (2, 2), (1, 1), (2, 1, 2, 1)
+    for path in (by_function, by_native, by_native_recorded, by_autograd, by_registered):
+        expected = path(x, taps, *settings)
+        for dtype in (torch.bfloat16, torch.float16):
+            with torch.autocast(device.type, dtype):
+                assert torch.equal(path(x, taps, *settings), expected)
+                assert path(x.half(), taps, *settings).dtype == torch.float16
 
 
 @pytest.mark.parametrize("precision", ["highest", "high", "medium"])

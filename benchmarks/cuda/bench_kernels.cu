@@ -50,7 +50,8 @@ __device__ uint32_t mix(uint64_t x) {
 
 template <class T>
 __global__ void fill_random(T* data, int64_t count, uint64_t seed) {
-  for (int64_t i = blockIdx.x * int64_t{256} + threadIdx.x; i < count; i += gridDim.x * int64_t{256}) {
+  const int64_t step = gridDim.x * int64_t{256};
+  for (int64_t i = blockIdx.x * int64_t{256} + threadIdx.x; i < count; i += step) {
     const float u = mix(static_cast<uint64_t>(i) + seed * 0x9e3779b97f4a7c15ull) * 0x1p-31f - 1.0f;
     data[i] = from_accumulate<T>(static_cast<Accumulate<T>>(u));
   }
@@ -68,7 +69,8 @@ __global__ void compare(UpFirDn2dParams p, EpilogueParams e, bool fused, double 
   const acc_t* tx = static_cast<const acc_t*>(p.taps_x);
   const acc_t* ty = static_cast<const acc_t*>(p.taps_y);
   const int64_t total = p.out.n * p.out.c * p.out.h * p.out.w;
-  for (int64_t i = blockIdx.x * int64_t{256} + threadIdx.x; i < total; i += gridDim.x * int64_t{256}) {
+  const int64_t step = gridDim.x * int64_t{256};
+  for (int64_t i = blockIdx.x * int64_t{256} + threadIdx.x; i < total; i += step) {
     const int64_t x = i % p.out.w, y = i / p.out.w % p.out.h;
     const int64_t c = i / p.out.w / p.out.h % p.out.c, n = i / p.out.w / p.out.h / p.out.c;
     double sum = 0, size = 0;
@@ -164,7 +166,8 @@ UpFirDn2dParams params_of(const Case& k, const void* in, void* out) {
   if (k.planar) {
     p.kernel = taps;
   } else {
-    p.taps_x = taps, p.taps_y = static_cast<const char*>(taps) + (k.dtype == Dtype::float64 ? 320 : 160);
+    const int skip = k.dtype == Dtype::float64 ? 320 : 160;  // bytes: other taps than x has
+    p.taps_x = taps, p.taps_y = static_cast<const char*>(taps) + skip;
   }
   p.kh = p.kw = k.taps;
   p.up_x = p.up_y = k.up, p.down_x = p.down_y = k.down;
@@ -204,11 +207,15 @@ void check_call(const Case& k, bool fused, int row) {
   const UpFirDn2dParams p = params_of(k, pool.in, pool.out);
   EpilogueParams e{};
   char* const extra = pool.out + pool.out_bytes / 2;
-  e.bias = pool.taps, e.noise_strength = pool.taps + 7, e.noise = extra;
+  const bool wide = k.dtype == Dtype::float64;
+  e.bias = wide ? static_cast<void*>(pool.taps64) : static_cast<void*>(pool.taps);
+  e.noise_strength = wide ? static_cast<void*>(pool.taps64 + 7) : static_cast<void*>(pool.taps + 7);
+  e.noise = extra;
   e.noise_stride_n = k.out_h * k.out_w;
   e.slope = 0.2, e.gain = 1.5, e.clamp = 4;
   fill(pool.in, in_bytes, k.dtype, static_cast<uint64_t>(checked_calls + 1));
-  if (fused) fill(extra, static_cast<size_t>(k.n * k.out_h * k.out_w) * size_of(k.dtype), k.dtype, 5);
+  const size_t noise_bytes = static_cast<size_t>(k.n * k.out_h * k.out_w) * size_of(k.dtype);
+  if (fused) fill(extra, noise_bytes, k.dtype, 5);
   REQUIRE(cudaMemset(pool.out, 0xff, out_bytes));
   if (row < 0) {
     REQUIRE(fused ? upfirdn2d_bias_act_cuda(p, e, nullptr) : upfirdn2d_cuda(p, nullptr));
@@ -288,7 +295,9 @@ void check_kernel_grad(Dtype dtype, bool last) {
     for (size_t i = 0; i < a.size(); ++i) {
       left += value(a[i]) * value(b[i]), size += std::abs(value(a[i]) * value(b[i]));
     }
-    for (size_t i = 0; i < 25; ++i) right += static_cast<double>(w[i]) * static_cast<double>(taps[i]);
+    for (size_t i = 0; i < 25; ++i) {
+      right += static_cast<double>(w[i]) * static_cast<double>(taps[i]);
+    }
     const double epsilon = sizeof(T) == 2 ? 1e-3 : sizeof(T) == 4 ? 1e-6 : 1e-13;
     ++checked_calls;
     if (!(std::abs(left - right) <= epsilon * size)) {
@@ -306,7 +315,8 @@ int check() {
       for (int row = -1; row < kVariantCount; ++row) {
         const int ups[] = {1, 2, 1, 4, 1, 3}, downs[] = {1, 1, 2, 1, 4, 2};
         for (int f = 0; f < 6; ++f) {
-          if (row >= 0 && (kVariants[row].up != ups[f] || kVariants[row].down != downs[f])) continue;
+          const bool chosen = row < 0;
+          if (!chosen && (kVariants[row].up != ups[f] || kVariants[row].down != downs[f])) continue;
           for (int taps : {1, 3, 4, 7, 8, 12, 15, 24, 31, 32}) {
             for (bool planar : {false, true}) {
               if (planar && taps > 8) continue;

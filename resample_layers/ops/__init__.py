@@ -8,6 +8,7 @@
 ``fused_leaky_relu``     bias, leaky ReLU and gain; ``FusedLeakyReLU`` is its module
 """
 
+from . import extension as extension  # loads the compiled kernels
 from .autograd import UpFirDn2d, UpFirDn2dBackward
 from .fused_act import FusedLeakyReLU, fused_leaky_relu
 from .native import upfirdn2d_native

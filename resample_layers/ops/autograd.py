@@ -88,8 +88,8 @@ class UpFirDn2dBackward(torch.autograd.Function):
     out_size, taps_y=None)``: ``up``, ``down`` and ``pad`` are the op's; ``grad_kernel`` is the
     flipped kernel, or None to read ``kernel`` (and ``taps_y``) backwards; ``g_pad``
     ``(x0, x1, y0, y1)`` comes from :func:`geometry.adjoint_pads`; ``in_size`` is the shape of the
-    op's input and ``out_size`` ``(out_h, out_w)``. Gives gradients to ``grad_output``, ``kernel``
-    and ``taps_y``. The kernel counts once: ``grad_kernel`` stands for the same values, so it gets no
+    op's input, ``out_size`` ``(out_h, out_w)``. Gives gradients to ``grad_output``, ``kernel``
+    and ``taps_y``. The kernel counts once: ``grad_kernel`` holds the same values, so it gets no
     gradient of its own.
     """
 

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Finds the compilers, and says in one sentence what is wrong with them.
+
+Standard library only: it runs before anything is installed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+# What the compiled part is built with, besides setuptools; the bound is pyproject.toml's
+BUILD_REQUIREMENTS = ["torch>=2.11", "ninja"]
+ARCHITECTURES = "7.5;8.0;8.6;8.9;9.0;10.0;12.0+PTX"  # of a wheel: every GPU since Turing
+DEVELOPMENT_ARCHITECTURES = "9.0"  # one, to compile quickly
+
+CXX_TEST = """
+#include <optional>
+#include <string_view>
+template <int N> constexpr int twice() { if constexpr (N > 0) return 2 * N; else return 0; }
+int main() { std::optional<std::string_view> text("17"); return text ? twice<0>() : 1; }
+"""
+NVCC_TEST = """
+#include <optional>
+__global__ void kernel(float* x) { if constexpr (sizeof(float) == 4) x[threadIdx.x] = 1; }
+int main() { kernel<<<1, 32>>>(nullptr); return 0; }
+"""
+
+
+class Cuda(NamedTuple):
+    """A CUDA toolkit."""
+
+    home: Path
+    version: str  # such as "13.0"
+    architectures: tuple[str, ...]  # that its compiler knows, such as "9.0"
+
+    @property
+    def nvcc(self) -> Path:
+        return self.home / "bin" / "nvcc"
+
+    @property
+    def include(self) -> Path:
+        return self.home / "include"
+
+    @property
+    def flags(self) -> list[str]:
+        """A file of a quarter of the size, where every driver that serves this CUDA can read it."""
+        return ["--compress-mode=size"] if int(self.version.split(".")[0]) >= 13 else []
+
+    @property
+    def library_dir(self) -> Path:
+        """Where the static runtime lies."""
+        for folder in ("lib64", "lib", "targets/x86_64-linux/lib", "targets/sbsa-linux/lib"):
+            if (self.home / folder / "libcudart_static.a").exists():
+                return self.home / folder
+        fail(
+            f"{self.home} holds no libcudart_static.a, which the CUDA kernels are linked with",
+            "install the complete CUDA toolkit, point CUDA_HOME at one, or build without the CUDA "
+            "kernels: RESAMPLE_LAYERS_CUDA=0",
+        )
+
+
+def say(text: str) -> None:
+    """A line of the build's log."""
+    print(f"resample_layers: {text}", file=sys.stderr, flush=True)
+
+
+def fail(cause: str, cure: str) -> NoReturn:
+    """End the build. These are its last lines: no traceback hides them."""
+    raise SystemExit(f"\nresample_layers: the build failed.\n  Cause: {cause}.\n  Cure: {cure}.\n")
+
+
+def switch(name: str) -> bool | None:
+    """An environment variable: True for 1, False for 0, None where it is not set."""
+    value = os.environ.get(name, "")
+    if value not in ("", "0", "1"):
+        fail(f"{name} must be 0 or 1, or not set, got {value!r}", f"set {name} to 0 or 1")
+    return {"": None, "0": False, "1": True}[value]
+
+
+# C++
+
+
+def find_cxx() -> str | None:
+    """The C++ compiler to use, None without one or where none is wanted.
+
+    Ends the build where one is asked for and there is none.
+    """
+    wanted = switch("RESAMPLE_LAYERS_EXTENSION")
+    if wanted is False:
+        return None
+    chosen = os.environ.get("CXX", "")
+    for name in [chosen] if chosen else ["c++", "g++", "clang++"]:
+        if shutil.which(shlex.split(name)[0]):
+            return name
+    if chosen or wanted:
+        fail(
+            f"CXX={chosen} is not a program" if chosen else "there is no C++ compiler",
+            "install g++ or clang++, or name one in CXX, or install without compiled kernels: "
+            "RESAMPLE_LAYERS_EXTENSION=0",
+        )
+    return None
+
+
+def check_cxx(cxx: str) -> None:
+    """End the build where the compiler is too old or does not work."""
+    problem = _try([*shlex.split(cxx), "-std=c++17"], "test.cpp", CXX_TEST)
+    if problem:
+        fail(
+            f"the C++ compiler {cxx} ({_first_line([*shlex.split(cxx), '--version'])}) does not "
+            f"compile C++17 ({problem})",
+            "install g++ 9 or clang++ 10, or newer, and name it in CXX; or install without "
+            "compiled kernels: RESAMPLE_LAYERS_EXTENSION=0",
+        )
+
+
+# CUDA
+
+
+def find_cuda() -> Cuda | None:
+    """The CUDA toolkit, None without one.
+
+    ``CUDA_HOME`` or ``CUDA_PATH`` where set, else the toolkit of ``nvcc`` on the PATH. That may
+    be a script that starts the real one, elsewhere: so the compiler itself is asked.
+    """
+    for variable in ("CUDA_HOME", "CUDA_PATH"):
+        named = os.environ.get(variable, "")
+        if named and not (Path(named) / "bin" / "nvcc").exists():
+            fail(
+                f"{variable}={named} holds no bin/nvcc",
+                f"point {variable} at a CUDA toolkit or unset it, or build without the CUDA "
+                "kernels: RESAMPLE_LAYERS_CUDA=0",
+            )
+        if named:
+            return _toolkit(Path(named))
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        return None
+    steps = _run([nvcc, "--dryrun", "-x", "cu", "-c", os.devnull, "-o", os.devnull]).stderr
+    top = re.search(r"^#\$ TOP=(.*)$", steps, re.MULTILINE)
+    home = Path(top[1].strip()) if top else Path(nvcc).resolve().parent.parent
+    return _toolkit(home.resolve())
+
+
+def _toolkit(home: Path) -> Cuda:
+    nvcc = str(home / "bin" / "nvcc")
+    release = re.search(r"release (\d+\.\d+)", _run([nvcc, "--version"]).stdout)
+    if release is None:
+        fail(
+            f"{nvcc} --version does not tell a version",
+            "point CUDA_HOME at a working CUDA toolkit, or build without the CUDA kernels: "
+            "RESAMPLE_LAYERS_CUDA=0",
+        )
+    known = re.findall(r"sm_(\d+)(\d)\b", _run([nvcc, "--list-gpu-code"]).stdout)
+    return Cuda(home, release[1], tuple(f"{major}.{minor}" for major, minor in known))
+
+
+def choose_architectures(cuda: Cuda, default: str) -> list[str]:
+    """``TORCH_CUDA_ARCH_LIST``, checked; where it is not set, those of the default that exist."""
+    named = os.environ.get("TORCH_CUDA_ARCH_LIST", "")
+    chosen = []
+    for text in re.split(r"[;\s]+", named.strip("; ") or default):
+        match = re.fullmatch(r"(\d+\.\d)[af]?(\+PTX)?", text)
+        if match is None:
+            fail(
+                f"TORCH_CUDA_ARCH_LIST={named} names {text}, which is no architecture",
+                f'set it to numbers with ";" between them, such as "{ARCHITECTURES}"',
+            )
+        if match[1] in cuda.architectures:
+            chosen.append(text)
+        elif named:
+            fail(
+                f"TORCH_CUDA_ARCH_LIST={named} names {text}, and {cuda.nvcc} of CUDA "
+                f"{cuda.version} does not know it",
+                f"choose among {';'.join(cuda.architectures)}, or point CUDA_HOME at another CUDA",
+            )
+    if not any(text.endswith("+PTX") for text in chosen) and "+PTX" in default and not named:
+        chosen[-1] += "+PTX"  # the one that had it is newer than this toolkit
+    return chosen
+
+
+def code_flags(architectures: Sequence[str]) -> list[str]:
+    """Flags of nvcc for architectures such as 9.0 (machine code) and 12.0+PTX (that and PTX)."""
+    flags = []
+    for text in architectures:
+        number = text.removesuffix("+PTX").replace(".", "")
+        flags.append(f"-gencode=arch=compute_{number},code=sm_{number}")
+        if text.endswith("+PTX"):
+            flags.append(f"-gencode=arch=compute_{number},code=compute_{number}")
+    return flags
+
+
+def check_nvcc(cuda: Cuda, architectures: Sequence[str]) -> None:
+    """End the build where nvcc, with its host compiler, does not compile a line of CUDA."""
+    host = os.environ.get("CC")  # torch passes it on to nvcc
+    command = [str(cuda.nvcc), "-std=c++17", *(["-ccbin", host] if host else [])]
+    problem = _try([*command, *code_flags(architectures[:1])], "test.cu", NVCC_TEST)
+    if problem:
+        fail(
+            f"{cuda.nvcc} of CUDA {cuda.version} does not compile a test ({problem})",
+            "name a host compiler that this CUDA supports in CC, point CUDA_HOME at another CUDA, "
+            "or build without the CUDA kernels: RESAMPLE_LAYERS_CUDA=0",
+        )
+
+
+# Programs
+
+
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+
+
+def _first_line(command: Sequence[str]) -> str:
+    return (_run(command).stdout.splitlines() or ["no version told"])[0]
+
+
+def _try(command: Sequence[str], name: str, source: str) -> str:
+    """Compile a file; the compiler's first complaint, or nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, name)
+        path.write_text(source)
+        result = _run([*command, "-c", str(path), "-o", str(path.with_suffix(".o"))])
+    if result.returncode == 0:
+        return ""
+    lines = [line for line in (result.stderr + result.stdout).splitlines() if line.strip()]
+    errors = [line for line in lines if "error" in line.lower()]
+    return (errors or lines or [f"exit status {result.returncode}"])[0].replace(folder + "/", "")

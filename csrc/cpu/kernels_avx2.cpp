@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// The kernels for AVX2, FMA and F16C.
+// The target is set here, not on the command line: all sources share one set of
+// compiler flags. Headers come first, so that nothing of theirs is compiled for it.
+#include <cstddef>
+
+#include "plan.h"
+#include "storage.h"
+
+#ifdef RESAMPLE_LAYERS_CPU_LEVELS
+
+#include <immintrin.h>
+
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c")
+
+namespace resample_layers {
+namespace cpu {
+namespace {
+
+#include "vec_avx2.h"
+
+#include "kernels.inc"
+
+}  // namespace
+
+const Kernels avx2_kernels = {
+    {run_units<Half>, run_units<BFloat16>, run_units<float>, run_units<double>},
+    {grad_units<Half>, grad_units<BFloat16>, grad_units<float>, grad_units<double>}};
+
+}  // namespace cpu
+}  // namespace resample_layers
+
+#pragma GCC pop_options
+
+#endif  // RESAMPLE_LAYERS_CPU_LEVELS

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// The kernels for AVX-512 F, BW, DQ and VL.
+// The target is set here, not on the command line: all sources share one set of
+// compiler flags. Headers come first, so that nothing of theirs is compiled for it.
+#include <cstddef>
+
+#include "plan.h"
+#include "storage.h"
+
+#ifdef RESAMPLE_LAYERS_CPU_LEVELS
+
+#include <immintrin.h>
+
+// gcc 12 takes the "undefined" operands inside its own intrinsics for a mistake.
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,prfchw")
+
+namespace resample_layers {
+namespace cpu {
+namespace {
+
+#include "vec_avx512.h"
+
+#include "kernels.inc"
+
+}  // namespace
+
+const Kernels avx512_kernels = {
+    {run_units<Half>, run_units<BFloat16>, run_units<float>, run_units<double>},
+    {grad_units<Half>, grad_units<BFloat16>, grad_units<float>, grad_units<double>}};
+
+}  // namespace cpu
+}  // namespace resample_layers
+
+#pragma GCC pop_options
+
+#endif  // RESAMPLE_LAYERS_CPU_LEVELS

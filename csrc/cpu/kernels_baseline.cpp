@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// The kernels for what the compiler assumes: SSE2 on x86-64, NEON on ARM.
+#include <cstddef>
+
+#include "plan.h"
+#include "storage.h"
+
+namespace resample_layers {
+namespace cpu {
+namespace {
+
+#include "vec_plain.h"
+
+#include "kernels.inc"
+
+}  // namespace
+
+const Kernels baseline_kernels = {
+    {run_units<Half>, run_units<BFloat16>, run_units<float>, run_units<double>},
+    {grad_units<Half>, grad_units<BFloat16>, grad_units<float>, grad_units<double>}};
+
+}  // namespace cpu
+}  // namespace resample_layers

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// What happens to a value between its sum and its store. A kernel asks for the
+// bias of its channels once, and for the noise of a position per output.
+#pragma once
+
+#include "../upfirdn2d.h"
+#include "device.cuh"
+
+namespace resample_layers {
+
+// Nothing: the plain op.
+template <class T>
+struct Identity {
+  using acc_t = Accumulate<T>;
+  static constexpr bool kActive = false;
+
+  DEVICE acc_t bias(int) const { return acc_t(0); }
+  DEVICE acc_t noise(int64_t, int64_t) const { return acc_t(0); }
+  DEVICE acc_t operator()(acc_t value, acc_t, acc_t) const { return value; }
+};
+
+// clamp(gain * leaky_relu(value + noise_strength * noise + bias, slope))
+template <class T>
+struct BiasAct {
+  using acc_t = Accumulate<T>;
+  static constexpr bool kActive = true;
+
+  const acc_t* bias_;
+  const T* noise_;
+  const acc_t* noise_strength_;
+  int64_t noise_stride_n;
+  acc_t slope, gain, clamp;
+
+  DEVICE acc_t bias(int channel) const { return bias_ ? bias_[channel] : acc_t(0); }
+
+  // position: y * out_w + x
+  DEVICE acc_t noise(int64_t n, int64_t position) const {
+    if (!noise_) return acc_t(0);
+    const acc_t strength = noise_strength_ ? *noise_strength_ : acc_t(1);
+    return strength * to_accumulate(noise_[n * noise_stride_n + position]);
+  }
+
+  DEVICE acc_t operator()(acc_t value, acc_t noise, acc_t bias) const {
+    value += noise + bias;
+    value = gain * (value < acc_t(0) ? slope * value : value);
+    // Written so that NaN passes through, as torch.clamp lets it.
+    if (clamp >= acc_t(0)) {
+      value = value > clamp ? clamp : value;
+      value = value < -clamp ? -clamp : value;
+    }
+    return value;
+  }
+};
+
+template <class T>
+inline BiasAct<T> make_bias_act(const EpilogueParams& p) {
+  using acc_t = Accumulate<T>;
+  return BiasAct<T>{static_cast<const acc_t*>(p.bias),
+                    static_cast<const T*>(p.noise),
+                    static_cast<const acc_t*>(p.noise_strength),
+                    p.noise_stride_n,
+                    static_cast<acc_t>(p.slope),
+                    static_cast<acc_t>(p.gain),
+                    static_cast<acc_t>(p.clamp)};
+}
+
+}  // namespace resample_layers

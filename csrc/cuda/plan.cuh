@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// From params to the arguments of the generic kernel and of the kernel's gradient.
+// Host code without a CUDA call, as table.cuh.
+#pragma once
+
+#include <limits>
+
+#include "generic.cuh"
+#include "kernel_grad.cuh"
+#include "table.cuh"
+
+namespace resample_layers {
+
+inline int64_t elements(const Plane4d& p) { return p.n * p.c * p.h * p.w; }
+
+// Offset of the last element, plus one.
+inline int64_t extent(const Plane4d& p) {
+  return (p.n - 1) * p.stride_n + (p.c - 1) * p.stride_c + (p.h - 1) * p.stride_h +
+         (p.w - 1) * p.stride_w + 1;
+}
+
+inline bool channels_innermost(const Plane4d& out) {
+  return out.c > 1 && out.stride_c == 1 && (out.w > 1 || out.h > 1);
+}
+
+// Do all offsets and upsampled positions fit in 32 bits?
+inline bool fits_32_bits(const UpFirDn2dParams& p) {
+  const int64_t limit = std::numeric_limits<int32_t>::max() / 2;
+  auto axis = [&](int64_t in, int64_t out, int64_t up, int64_t down, int64_t pad, int64_t k) {
+    return up < limit && down < limit && k < limit && std::abs(pad) < limit / 4 &&
+           in < limit / up && out < limit / 4 / down;
+  };
+  return extent(p.in) < limit && extent(p.out) < limit && p.kh * p.kw < limit &&
+         axis(p.in.w, p.out.w, p.up_x, p.down_x, p.pad_x0, p.kw) &&
+         axis(p.in.h, p.out.h, p.up_y, p.down_y, p.pad_y0, p.kh);
+}
+
+template <class Index>
+GenericArgs<Index> make_generic_args(const UpFirDn2dParams& p) {
+  auto index = [](int64_t value) { return static_cast<Index>(value); };
+  GenericArgs<Index> a{};
+  a.input = p.input, a.output = p.output;
+  a.kernel = p.kernel, a.taps_x = p.taps_x, a.taps_y = p.taps_y;
+  a.total = index(elements(p.out));
+  a.c = index(p.out.c);
+  a.in_h = index(p.in.h), a.in_w = index(p.in.w);
+  a.out_h = index(p.out.h), a.out_w = index(p.out.w);
+  // Of an axis of one element the stride is never used, and may not fit.
+  auto stride = [&](int64_t size, int64_t value) { return index(size == 1 ? 0 : value); };
+  a.in_stride_n = stride(p.in.n, p.in.stride_n), a.in_stride_c = stride(p.in.c, p.in.stride_c);
+  a.in_stride_h = stride(p.in.h, p.in.stride_h), a.in_stride_w = stride(p.in.w, p.in.stride_w);
+  a.out_stride_n = stride(p.out.n, p.out.stride_n);
+  a.out_stride_c = stride(p.out.c, p.out.stride_c);
+  a.out_stride_h = stride(p.out.h, p.out.stride_h);
+  a.out_stride_w = stride(p.out.w, p.out.stride_w);
+  a.kh = index(p.kh), a.kw = index(p.kw);
+  a.up_x = index(p.up_x), a.up_y = index(p.up_y);
+  a.down_x = index(p.down_x), a.down_y = index(p.down_y);
+  a.pad_x0 = index(p.pad_x0), a.pad_y0 = index(p.pad_y0);
+  a.flip = p.flip;
+  a.channels_innermost = channels_innermost(p.out);
+  return a;
+}
+
+inline unsigned generic_blocks(const UpFirDn2dParams& p) {
+  return static_cast<unsigned>(std::min<int64_t>(ceil_div(elements(p.out), 256), 0x7fffffff));
+}
+
+// As many chunks as the size asks for, whatever the device: the order of the sum must
+// not depend on it.
+inline int grad_chunks(const KernelGradParams& p) {
+  return static_cast<int>(std::max<int64_t>(
+      1, std::min<int64_t>(kGradMaxChunks, ceil_div(elements(p.out), kGradThreads * 8))));
+}
+
+inline KernelGradArgs make_kernel_grad_args(const KernelGradParams& p, void* workspace) {
+  KernelGradArgs a{};
+  a.input = p.input, a.grad = p.grad, a.kernel_grad = p.kernel_grad, a.workspace = workspace;
+  a.total = elements(p.out);
+  a.c = p.out.c;
+  a.in_h = p.in.h, a.in_w = p.in.w, a.out_h = p.out.h, a.out_w = p.out.w;
+  a.in_stride_n = p.in.stride_n, a.in_stride_c = p.in.stride_c;
+  a.in_stride_h = p.in.stride_h, a.in_stride_w = p.in.stride_w;
+  a.out_stride_n = p.out.stride_n, a.out_stride_c = p.out.stride_c;
+  a.out_stride_h = p.out.stride_h, a.out_stride_w = p.out.stride_w;
+  a.kh = p.kh, a.kw = p.kw, a.up_x = p.up_x, a.up_y = p.up_y;
+  a.down_x = p.down_x, a.down_y = p.down_y, a.pad_x0 = p.pad_x0, a.pad_y0 = p.pad_y0;
+  a.chunks = grad_chunks(p);
+  a.channels_innermost = channels_innermost(p.out);
+  return a;
+}
+
+// The grid's second axis: groups of taps. At most 65535 of them.
+inline int64_t grad_tap_groups(const KernelGradParams& p) {
+  return ceil_div(p.kh * p.kw, kGradTaps);
+}
+
+}  // namespace resample_layers

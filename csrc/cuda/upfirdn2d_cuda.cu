@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// The launches: choose a variant, start it on the stream, report the error.
+#include "upfirdn2d_cuda.h"
+
+#include <cstdio>
+
+#include "launch_tile.h"
+#include "plan.cuh"
+
+namespace resample_layers {
+
+// Instantiated in upfirdn2d_<type>.cu.
+extern template cudaError_t launch_tile<Half>(const TilePlan&, const EpilogueParams*,
+                                              cudaStream_t);
+extern template cudaError_t launch_tile<BFloat16>(const TilePlan&, const EpilogueParams*,
+                                                  cudaStream_t);
+extern template cudaError_t launch_tile<float>(const TilePlan&, const EpilogueParams*,
+                                               cudaStream_t);
+
+namespace {
+
+// The current device's limits. Attributes are cached by the driver; no synchronisation.
+cudaError_t device_limits(Limits* limits) {
+  int device = 0, multiprocessors = 0, shared = 0, shared_block = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error != cudaSuccess) return error;
+  error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  if (error != cudaSuccess) return error;
+  error = cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device);
+  if (error != cudaSuccess) return error;
+  error = cudaDeviceGetAttribute(&shared_block, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (error != cudaSuccess) return error;
+  limits->multiprocessors = multiprocessors;
+  limits->shared = static_cast<size_t>(shared);
+  limits->shared_block = static_cast<size_t>(shared_block);
+  return cudaSuccess;
+}
+
+template <class T, class Epilogue>
+cudaError_t launch_generic(const UpFirDn2dParams& p, const Epilogue& epilogue,
+                           cudaStream_t stream) {
+  if (fits_32_bits(p)) {
+    generic_kernel<T, int32_t, Epilogue>
+        <<<generic_blocks(p), 256, 0, stream>>>(make_generic_args<int32_t>(p), epilogue);
+  } else {
+    generic_kernel<T, int64_t, Epilogue>
+        <<<generic_blocks(p), 256, 0, stream>>>(make_generic_args<int64_t>(p), epilogue);
+  }
+  return cudaGetLastError();
+}
+
+template <class T>
+cudaError_t launch_generic(const UpFirDn2dParams& p, const EpilogueParams* epilogue,
+                           cudaStream_t stream) {
+  if (epilogue == nullptr) return launch_generic<T>(p, Identity<T>{}, stream);
+  return launch_generic<T>(p, make_bias_act<T>(*epilogue), stream);
+}
+
+cudaError_t launch(const UpFirDn2dParams& p, const EpilogueParams* epilogue,
+                   cudaStream_t stream) {
+  if (elements(p.out) == 0) return cudaSuccess;
+  Limits limits;
+  const cudaError_t error = device_limits(&limits);
+  if (error != cudaSuccess) return error;
+  const TilePlan plan = choose(p, limits, epilogue != nullptr);
+  const bool tile = plan.variant >= 0;
+  switch (p.dtype) {
+    case Dtype::float16:
+      return tile ? launch_tile<Half>(plan, epilogue, stream)
+                  : launch_generic<Half>(p, epilogue, stream);
+    case Dtype::bfloat16:
+      return tile ? launch_tile<BFloat16>(plan, epilogue, stream)
+                  : launch_generic<BFloat16>(p, epilogue, stream);
+    case Dtype::float32:
+      return tile ? launch_tile<float>(plan, epilogue, stream)
+                  : launch_generic<float>(p, epilogue, stream);
+    case Dtype::float64:
+      return launch_generic<double>(p, epilogue, stream);
+  }
+  return cudaErrorInvalidValue;
+}
+
+template <class T>
+cudaError_t launch_kernel_grad(const KernelGradArgs& a, const KernelGradParams& p,
+                               cudaStream_t stream) {
+  const int64_t groups = grad_tap_groups(p);
+  if (groups > 65535) return cudaErrorInvalidValue;
+  const dim3 grid(static_cast<unsigned>(a.chunks), static_cast<unsigned>(groups));
+  const size_t shared = sizeof(Accumulate<T>) * kGradTaps * kGradThreads;
+  kernel_grad_partial<T><<<grid, kGradThreads, shared, stream>>>(a);
+  const cudaError_t error = cudaGetLastError();
+  if (error != cudaSuccess) return error;
+  const unsigned blocks = static_cast<unsigned>(ceil_div(p.kh * p.kw, kGradThreads));
+  kernel_grad_final<T><<<blocks, kGradThreads, 0, stream>>>(a);
+  return cudaGetLastError();
+}
+
+}  // namespace
+
+cudaError_t upfirdn2d_cuda(const UpFirDn2dParams& params, cudaStream_t stream) {
+  return launch(params, nullptr, stream);
+}
+
+cudaError_t upfirdn2d_bias_act_cuda(const UpFirDn2dParams& params, const EpilogueParams& epilogue,
+                                    cudaStream_t stream) {
+  return launch(params, &epilogue, stream);
+}
+
+int64_t upfirdn2d_kernel_grad_workspace(const KernelGradParams& params) {
+  const int64_t size = params.dtype == Dtype::float64 ? sizeof(double) : sizeof(float);
+  return grad_chunks(params) * params.kh * params.kw * size;
+}
+
+cudaError_t upfirdn2d_kernel_grad_cuda(const KernelGradParams& params, void* workspace,
+                                       cudaStream_t stream) {
+  const KernelGradArgs a = make_kernel_grad_args(params, workspace);
+  switch (params.dtype) {
+    case Dtype::float16: return launch_kernel_grad<Half>(a, params, stream);
+    case Dtype::bfloat16: return launch_kernel_grad<BFloat16>(a, params, stream);
+    case Dtype::float32: return launch_kernel_grad<float>(a, params, stream);
+    case Dtype::float64: return launch_kernel_grad<double>(a, params, stream);
+  }
+  return cudaErrorInvalidValue;
+}
+
+const char* upfirdn2d_cuda_variant(const UpFirDn2dParams& params, bool fused, char* buffer,
+                                   size_t size) {
+  Limits limits;
+  TilePlan plan{};
+  plan.variant = -1;
+  if (device_limits(&limits) == cudaSuccess) plan = choose(params, limits, fused);
+  if (plan.variant < 0) {
+    std::snprintf(buffer, size, "generic");
+  } else {
+    const Variant& v = kVariants[plan.variant];
+    const TileArgs& a = plan.args;
+    std::snprintf(buffer, size, "%d:%s-%s-u%dd%d-t%d%s-b%d tile %dx%d slots %d block %u grid %u",
+                  plan.variant, v.method == Method::separable ? "sep" : "pln",
+                  v.layout == Layout::contiguous ? "nchw" : "nhwc", v.up, v.down, v.taps,
+                  v.exact ? "" : "m", v.bytes, a.tile_h, a.tile_w, a.slots, plan.block, plan.grid);
+  }
+  return buffer;
+}
+
+}  // namespace resample_layers

@@ -1,0 +1,436 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// From tensors to pointers: check, allocate, fill the params (upfirdn2d.h), run
+// the kernels, and offer all that to torch under one dispatch key.
+//
+// Compiled twice: for the CPU library, and with RESAMPLE_LAYERS_CUDA for the
+// CUDA library. Only the LibTorch stable ABI is used, so that one binary serves
+// every torch from TORCH_TARGET_VERSION on; nothing is registered by loading
+// the file: resample_layers/ops/extension.py reads what the library says of
+// itself, and registers it if that fits.
+//
+// Users' errors are found in Python. A check that fails here is a mistake in
+// the package, or a call of the raw operator with arguments nobody looked at.
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <exception>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "upfirdn2d.h"
+
+#ifdef RESAMPLE_LAYERS_CUDA
+#include <cuda_runtime_api.h>
+
+#include "cuda/upfirdn2d_cuda.h"
+// The only symbol that lives in libtorch_cuda, which a CPU-only torch lacks.
+#pragma weak aoti_torch_get_current_cuda_stream
+#else
+#include "cpu/upfirdn2d_cpu.h"
+#endif
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+#define STRING_(x) #x
+#define STRING(x) STRING_(x)
+
+// Passes on torch's own words, such as "out of memory", where the running torch offers them.
+#ifdef STABLE_TORCH_ERROR_CODE_CHECK
+#define CHECK_TORCH STABLE_TORCH_ERROR_CODE_CHECK
+#else
+#define CHECK_TORCH TORCH_ERROR_CODE_CHECK
+#endif
+
+namespace resample_layers {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using Ints = std::vector<int64_t>;
+
+// The schemas as the functions below read them. extension.py holds them against
+// those that Python has defined: a boxed kernel of another schema would crash.
+constexpr const char* kSchema =
+    "(Tensor input, Tensor kernel, Tensor? taps_y, int[2] up, int[2] down, SymInt[4] pad, "
+    "bool flip) -> Tensor";
+constexpr const char* kKernelGradSchema =
+    "(Tensor input, Tensor grad, int[2] up, int[2] down, SymInt[4] pad, SymInt[2] kernel_size) "
+    "-> Tensor";
+
+// ---------------------------------------------------------------- the kernels of one device
+
+#ifdef RESAMPLE_LAYERS_CUDA
+
+constexpr const char* kKey = "CUDA";
+
+void check_cuda(cudaError_t error, const char* what) {
+  STD_TORCH_CHECK(error == cudaSuccess, what, ": ", cudaGetErrorString(error));
+}
+
+// The device of the tensors and its current stream, for as long as this lives.
+class Device {
+ public:
+  explicit Device(const Tensor& tensor) : guard_(tensor.get_device_index()) {
+    const int32_t index = tensor.get_device_index();
+    // This library has a CUDA runtime of its own, which need not know what the
+    // guard has told torch's.
+    check_cuda(cudaSetDevice(index), "cudaSetDevice");
+    STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream != nullptr,
+                    "this torch has no CUDA, but got a CUDA tensor");
+    void* stream = nullptr;
+    CHECK_TORCH(aoti_torch_get_current_cuda_stream(index, &stream));
+    stream_ = static_cast<cudaStream_t>(stream);
+  }
+
+  void run(const UpFirDn2dParams& params) const {
+    check_cuda(upfirdn2d_cuda(params, stream_), "upfirdn2d");
+  }
+
+  void run(const KernelGradParams& params, const Tensor& like) const {
+    const int64_t bytes = upfirdn2d_kernel_grad_workspace(params);
+    if (bytes == 0) {
+      check_cuda(upfirdn2d_kernel_grad_cuda(params, nullptr, stream_), "upfirdn2d_kernel_grad");
+      return;
+    }
+    // torch's allocator orders reuse by stream: the memory may go back before the kernel ran.
+    const std::array<int64_t, 1> size = {bytes};
+    const Tensor workspace = torch::stable::new_empty(like, size, ScalarType::Byte);
+    check_cuda(upfirdn2d_kernel_grad_cuda(params, workspace.mutable_data_ptr(), stream_),
+               "upfirdn2d_kernel_grad");
+  }
+
+  void zero(void* data, int64_t bytes) const {
+    check_cuda(cudaMemsetAsync(data, 0, static_cast<size_t>(bytes), stream_), "cudaMemsetAsync");
+  }
+
+ private:
+  torch::stable::accelerator::DeviceGuard guard_;
+  cudaStream_t stream_ = nullptr;
+};
+
+#else
+
+constexpr const char* kKey = "CPU";
+
+void parallel_for(int64_t count, int64_t grain, void (*body)(int64_t, int64_t, void*),
+                  void* context) {
+  CHECK_TORCH(torch_parallel_for(0, count, grain, body, context));
+}
+
+class Device {
+ public:
+  explicit Device(const Tensor&) {}
+
+  void run(const UpFirDn2dParams& params) const {
+    upfirdn2d_cpu(params, parallel_for, threads());
+  }
+
+  void run(const KernelGradParams& params, const Tensor&) const {
+    upfirdn2d_kernel_grad_cpu(params, parallel_for, threads());
+  }
+
+  void zero(void* data, int64_t bytes) const {
+    std::memset(data, 0, static_cast<size_t>(bytes));
+  }
+
+ private:
+  static int threads() {
+    uint32_t count = 1;
+    CHECK_TORCH(torch_get_num_threads(&count));
+    return static_cast<int>(count);
+  }
+};
+
+#endif
+
+// ---------------------------------------------------------------- tensors
+
+Plane4d plane_of(const Tensor& t, const char* name) {
+  STD_TORCH_CHECK(t.dim() == 4, name, " must have 4 dimensions [N, C, H, W], got ", t.dim());
+  int64_t *size, *stride;
+  CHECK_TORCH(aoti_torch_get_sizes(t.get(), &size));
+  CHECK_TORCH(aoti_torch_get_strides(t.get(), &stride));
+  return Plane4d{size[0],   size[1],   size[2],   size[3],
+                 stride[0], stride[1], stride[2], stride[3]};
+}
+
+int64_t elements(const Plane4d& a) { return a.n * a.c * a.h * a.w; }
+
+// Whether results of `t` are laid out as channels_last: native.is_channels_last, word for word.
+bool is_channels_last(const Tensor& t, const Plane4d& a) {
+  if (t.is_contiguous() || a.c == 1 || a.stride_c != 1) return false;
+  const int64_t size[] = {a.w, a.h, a.n}, stride[] = {a.stride_w, a.stride_h, a.stride_n};
+  int64_t least = a.c;
+  for (int i = 0; i < 3; ++i) {
+    if (size[i] == 1) continue;
+    if (stride[i] < least) return false;
+    least = stride[i] * size[i];
+  }
+  return true;
+}
+
+// A dense array of the given size, with the strides that torch.empty gives it.
+Plane4d dense_plane(int64_t n, int64_t c, int64_t h, int64_t w, bool channels_last) {
+  if (channels_last) return Plane4d{n, c, h, w, h * w * c, 1, w * c, c};
+  return Plane4d{n, c, h, w, std::max<int64_t>(c, 1) * h * w, h * w, w, 1};
+}
+
+Tensor empty(const Plane4d& a, const Tensor& like) {
+  const int64_t size[] = {a.n, a.c, a.h, a.w};
+  const int64_t stride[] = {a.stride_n, a.stride_c, a.stride_h, a.stride_w};
+  int32_t dtype, device_type, device_index;
+  CHECK_TORCH(aoti_torch_get_dtype(like.get(), &dtype));
+  CHECK_TORCH(aoti_torch_get_device_type(like.get(), &device_type));
+  CHECK_TORCH(aoti_torch_get_device_index(like.get(), &device_index));
+  AtenTensorHandle handle = nullptr;
+  CHECK_TORCH(
+      aoti_torch_empty_strided(4, size, stride, dtype, device_type, device_index, &handle));
+  return Tensor(handle);
+}
+
+Dtype dtype_of(ScalarType type, const char* name) {
+  switch (type) {
+    case ScalarType::Half: return Dtype::float16;
+    case ScalarType::BFloat16: return Dtype::bfloat16;
+    case ScalarType::Float: return Dtype::float32;
+    case ScalarType::Double: return Dtype::float64;
+    default: break;
+  }
+  STD_TORCH_CHECK(false, name, " must be float16, bfloat16, float32 or float64");
+  return Dtype::float32;
+}
+
+int64_t element_size(Dtype dtype) {
+  return dtype == Dtype::float64 ? 8 : dtype == Dtype::float32 ? 4 : 2;
+}
+
+void check_same_device(const Tensor& a, const Tensor& b, const char* name) {
+  int32_t type_a, type_b, index_a, index_b;
+  CHECK_TORCH(aoti_torch_get_device_type(a.get(), &type_a));
+  CHECK_TORCH(aoti_torch_get_device_type(b.get(), &type_b));
+  CHECK_TORCH(aoti_torch_get_device_index(a.get(), &index_a));
+  CHECK_TORCH(aoti_torch_get_device_index(b.get(), &index_b));
+  STD_TORCH_CHECK(type_a == type_b && index_a == index_b, name,
+                  " must be on the device of input");
+}
+
+// Contiguous, of the accumulate type; nothing is copied where it is so already.
+Tensor as_taps(const Tensor& taps, ScalarType type) {
+  Tensor result = taps.scalar_type() == type ? taps : torch::stable::to(taps, type);
+  return result.is_contiguous() ? result : torch::stable::contiguous(result);
+}
+
+// ---------------------------------------------------------------- arguments
+
+struct Geometry {
+  int64_t up_x, up_y, down_x, down_y, pad_x0, pad_x1, pad_y0, pad_y1, kh, kw;
+
+  int64_t out_h(int64_t h) const { return size(h, up_y, down_y, pad_y0 + pad_y1, kh); }
+  int64_t out_w(int64_t w) const { return size(w, up_x, down_x, pad_x0 + pad_x1, kw); }
+
+ private:
+  // 0 where the kernel does not fit: the quotient is rounded down.
+  static int64_t size(int64_t n, int64_t up, int64_t down, int64_t pad, int64_t taps) {
+    const int64_t places = n * up + pad - taps;
+    return places < 0 ? 0 : places / down + 1;
+  }
+};
+
+Geometry geometry_of(const Ints& up, const Ints& down, const Ints& pad, int64_t kh, int64_t kw) {
+  STD_TORCH_CHECK(up.size() == 2 && down.size() == 2 && pad.size() == 4,
+                  "up and down must have 2 values (x, y) and pad 4 (x0, x1, y0, y1), got ",
+                  up.size(), ", ", down.size(), " and ", pad.size());
+  STD_TORCH_CHECK(up[0] >= 1 && up[1] >= 1 && down[0] >= 1 && down[1] >= 1,
+                  "up and down must be >= 1, got up=(", up[0], ", ", up[1], "), down=(", down[0],
+                  ", ", down[1], ")");
+  STD_TORCH_CHECK(kh >= 1 && kw >= 1, "kernel must have at least one tap, got ", kh, "x", kw);
+  return Geometry{up[0], up[1], down[0], down[1], pad[0], pad[1], pad[2], pad[3], kh, kw};
+}
+
+// ---------------------------------------------------------------- the operators
+
+// The op for operands of types that go together; `channels_last` is of the output.
+Tensor resample(const Tensor& input, const Tensor& kernel, const std::optional<Tensor>& taps_y,
+                const Geometry& g, bool flip, bool channels_last) {
+  UpFirDn2dParams p{};
+  p.dtype = dtype_of(input.scalar_type(), "input");
+  p.in = plane_of(input, "input");
+  p.out = dense_plane(p.in.n, p.in.c, g.out_h(p.in.h), g.out_w(p.in.w), channels_last);
+  STD_TORCH_CHECK(p.out.h >= 1 && p.out.w >= 1,
+                  "output must be at least 1x1 (height x width), got it empty from input ",
+                  p.in.h, "x", p.in.w, ", kernel ", g.kh, "x", g.kw);
+  Tensor output = empty(p.out, input);
+  if (elements(p.out) == 0) return output;
+
+  const ScalarType accumulate =
+      p.dtype == Dtype::float64 ? ScalarType::Double : ScalarType::Float;
+  const Device device(input);  // before taps are converted: on its stream
+  const Tensor taps = as_taps(kernel, accumulate);
+  std::optional<Tensor> other;
+  if (kernel.dim() == 2) {
+    p.kernel = taps.const_data_ptr();
+  } else {
+    p.taps_x = p.taps_y = taps.const_data_ptr();
+    if (taps_y) {
+      other = as_taps(*taps_y, accumulate);
+      p.taps_y = other->const_data_ptr();
+    }
+  }
+  p.input = input.const_data_ptr();
+  p.output = output.mutable_data_ptr();
+  p.kh = g.kh, p.kw = g.kw;
+  p.up_x = g.up_x, p.up_y = g.up_y;
+  p.down_x = g.down_x, p.down_y = g.down_y;
+  p.pad_x0 = g.pad_x0, p.pad_y0 = g.pad_y0;
+  p.flip = flip;
+  if (elements(p.in) == 0) {
+    device.zero(p.output, elements(p.out) * element_size(p.dtype));  // nothing but padding
+  } else {
+    device.run(p);
+  }
+  return output;
+}
+
+Tensor upfirdn2d(const Tensor& input, const Tensor& kernel, std::optional<Tensor> taps_y,
+                 const Ints& up, const Ints& down, const Ints& pad, bool flip) {
+  const Plane4d in = plane_of(input, "input");
+  const int64_t rank = kernel.dim();
+  STD_TORCH_CHECK(rank == 1 || rank == 2, "kernel must have 1 or 2 dimensions, got ", rank);
+  STD_TORCH_CHECK(!taps_y || (rank == 1 && taps_y->dim() == 1),
+                  "taps_y must have 1 dimension and goes with a kernel of 1 dimension, got ",
+                  taps_y ? taps_y->dim() : 0, " and ", rank);
+  const int64_t kh = rank == 1 && taps_y ? taps_y->size(0) : kernel.size(0);
+  const int64_t kw = kernel.size(rank - 1);
+  const Geometry g = geometry_of(up, down, pad, kh, kw);
+  check_same_device(input, kernel, "kernel");
+  if (taps_y) check_same_device(input, *taps_y, "taps_y");
+
+  const ScalarType type = input.scalar_type(), taps_type = kernel.scalar_type();
+  const ScalarType other_type = taps_y ? taps_y->scalar_type() : taps_type;
+  dtype_of(taps_type, "kernel");
+  dtype_of(other_type, "taps_y");
+  const bool channels_last = is_channels_last(input, in);
+  const bool wide = taps_type == ScalarType::Double || other_type == ScalarType::Double;
+  if (wide && type != ScalarType::Double) {
+    dtype_of(type, "input");
+    // Rare: a float64 kernel asks for float64 sums, and the kernels store what they sum
+    const Tensor result = resample(torch::stable::to(input, ScalarType::Double), kernel, taps_y,
+                                   g, flip, channels_last);
+    return torch::stable::to(result, type);
+  }
+  return resample(input, kernel, taps_y, g, flip, channels_last);
+}
+
+Tensor upfirdn2d_kernel_grad(const Tensor& input, const Tensor& grad, const Ints& up,
+                             const Ints& down, const Ints& pad, const Ints& kernel_size) {
+  STD_TORCH_CHECK(kernel_size.size() == 2, "kernel_size must have 2 values (kw, kh), got ",
+                  kernel_size.size());
+  const Geometry g = geometry_of(up, down, pad, kernel_size[1], kernel_size[0]);
+  check_same_device(input, grad, "grad");
+  const ScalarType type = input.scalar_type(), grad_type = grad.scalar_type();
+  const bool wide = type == ScalarType::Double || grad_type == ScalarType::Double;
+  const ScalarType accumulate = wide ? ScalarType::Double : ScalarType::Float;
+  if (type != grad_type) {
+    return upfirdn2d_kernel_grad(torch::stable::to(input, accumulate),
+                                 torch::stable::to(grad, accumulate), up, down, pad, kernel_size);
+  }
+  KernelGradParams p{};
+  p.dtype = dtype_of(type, "input");
+  p.in = plane_of(input, "input");
+  p.out = plane_of(grad, "grad");
+  STD_TORCH_CHECK(p.out.n == p.in.n && p.out.c == p.in.c && p.out.h == g.out_h(p.in.h) &&
+                      p.out.w == g.out_w(p.in.w),
+                  "grad must be [", p.in.n, ", ", p.in.c, ", ", g.out_h(p.in.h), ", ",
+                  g.out_w(p.in.w), "], the shape of the op's output, got [", p.out.n, ", ",
+                  p.out.c, ", ", p.out.h, ", ", p.out.w, "]");
+  const std::array<int64_t, 2> size = {g.kh, g.kw};
+  Tensor result = torch::stable::new_empty(input, size, accumulate);
+  const Device device(input);
+  p.kernel_grad = result.mutable_data_ptr();
+  if (elements(p.in) == 0 || elements(p.out) == 0) {
+    device.zero(p.kernel_grad, g.kh * g.kw * (wide ? 8 : 4));
+    return result;
+  }
+  p.input = input.const_data_ptr();
+  p.grad = grad.const_data_ptr();
+  p.kh = g.kh, p.kw = g.kw;
+  p.up_x = g.up_x, p.up_y = g.up_y;
+  p.down_x = g.down_x, p.down_y = g.down_y;
+  p.pad_x0 = g.pad_x0, p.pad_y0 = g.pad_y0;
+  device.run(p, input);
+  return result;
+}
+
+std::string describe() {
+  std::string text;
+  const auto line = [&text](const char* key, const std::string& value) {
+    text += key + std::string("=") + value + "\n";
+  };
+  line("version", STRING(RESAMPLE_LAYERS_VERSION));
+  line("key", kKey);
+  line("target", std::to_string(TORCH_FEATURE_VERSION >> 56) + "." +
+                     std::to_string((TORCH_FEATURE_VERSION >> 48) & 0xff));
+  line("headers", STRING(TORCH_VERSION_MAJOR) "." STRING(TORCH_VERSION_MINOR) "." STRING(
+                      TORCH_VERSION_PATCH));
+#ifdef __VERSION__
+  line("compiler", __VERSION__);
+#endif
+#ifdef RESAMPLE_LAYERS_CUDA
+  line("cuda", std::to_string(CUDART_VERSION / 1000) + "." +
+                   std::to_string(CUDART_VERSION % 1000 / 10));
+  line("architectures", STRING(RESAMPLE_LAYERS_ARCHITECTURES));
+#endif
+  line("upfirdn2d", kSchema);
+  line("upfirdn2d_kernel_grad", kKernelGradSchema);
+  return text;
+}
+
+void register_kernels() {
+  // Held for as long as the process lives, like every operator of torch's own.
+  TorchLibraryHandle library = nullptr;
+  CHECK_TORCH(
+      aoti_torch_library_init_impl("resample_layers", kKey, "upfirdn2d_ops.cpp", 0, &library));
+  for (const char* name : {"upfirdn2d", "_upfirdn2d"}) {
+    CHECK_TORCH(torch_library_impl(library, name, TORCH_BOX(&upfirdn2d), TORCH_ABI_VERSION));
+  }
+  for (const char* name : {"upfirdn2d_kernel_grad", "_upfirdn2d_kernel_grad"}) {
+    CHECK_TORCH(
+        torch_library_impl(library, name, TORCH_BOX(&upfirdn2d_kernel_grad), TORCH_ABI_VERSION));
+  }
+}
+
+}  // namespace
+}  // namespace resample_layers
+
+// ---------------------------------------------------------------- what extension.py calls
+
+// Lines "key=value": what this file is, what it was compiled for.
+EXPORT const char* resample_layers_describe() {
+  static const std::string text = resample_layers::describe();
+  return text.c_str();
+}
+
+// Adds the kernels to the operators, which Python has defined. Null, or what went wrong.
+EXPORT const char* resample_layers_register() {
+  static std::string problem;
+  try {
+    resample_layers::register_kernels();
+    return nullptr;
+  } catch (const std::exception& error) {
+    problem = error.what();
+  }
+  return problem.c_str();
+}
+
+#ifndef RESAMPLE_LAYERS_CUDA
+// See cpu/upfirdn2d_cpu.h.
+EXPORT const char* resample_layers_cpu_capability() { return resample_layers::cpu_capability(); }
+#endif

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Builds csrc/cpu as a library without torch and calls it on NumPy arrays.
+
+bfloat16 arrays are uint16 arrays of their bits. `reference` is the formula of
+csrc/upfirdn2d.h in float64 loops; it shares nothing with the kernels.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+CSRC = HERE.parent.parent / "csrc"
+SOURCES = [*sorted((CSRC / "cpu").glob("*.cpp")), HERE / "driver.cpp"]
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+SIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+# The spacing of numbers near 1, and that of the sums behind them.
+EPSILON = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
+
+
+def build(folder: Path, *flags: str) -> Path:
+    """Compiles the library into `folder`, all sources at the flags of the real build."""
+    compiler = shutil.which("g++")
+    if compiler is None:
+        raise FileNotFoundError("g++")
+    folder.mkdir(parents=True, exist_ok=True)
+    running, objects = [], []
+    for source in SOURCES:
+        objects.append(folder / f"{source.stem}.o")
+        command = [
+            compiler,
+            "-std=c++17",
+            "-O3",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-fPIC",
+            "-fvisibility=default",
+            *flags,
+            "-c",
+            str(source),
+            "-o",
+            str(objects[-1]),
+        ]
+        running.append(subprocess.Popen(command))
+    if any(process.wait() for process in running):
+        raise RuntimeError("the CPU kernels do not compile")
+    library = folder / "libcpu_kernels.so"
+    link = [compiler, "-shared", *flags, *map(str, objects), "-o", str(library), "-pthread"]
+    subprocess.run(link, check=True)
+    return library
+
+
+def load(path: Path) -> ctypes.CDLL:
+    """Loads a library made by `build`."""
+    library = ctypes.CDLL(str(path))
+    library.capability.restype = ctypes.c_char_p
+    pointer, threads = ctypes.c_void_p, ctypes.c_int
+    library.forward.argtypes = [pointer] * 6 + [threads]
+    library.forward.restype = None
+    library.kernel_grad.argtypes = [pointer] * 4 + [threads]
+    library.kernel_grad.restype = None
+    library.use_torch_pool.argtypes = [pointer]
+    library.use_torch_pool.restype = None
+    return library
+
+
+def arguments(
+    in_shape, in_strides, out_shape, out_strides, kernel_size, up, down, pad, flip, dtype
+) -> ctypes.Array:
+    """The integers of one call; up, down and pad are (x, y), strides in elements."""
+    values = [
+        *in_shape,
+        *in_strides,
+        *out_shape,
+        *out_strides,
+        *kernel_size,
+        *up,
+        *down,
+        *pad,
+        int(flip),
+        DTYPES.index(dtype),
+    ]
+    return (ctypes.c_int64 * len(values))(*values)
+
+
+def to_bits(values: np.ndarray) -> np.ndarray:
+    """float32 to bfloat16 bits, to nearest, ties to even."""
+    bits = values.astype(np.float32).view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    return np.where(np.isnan(values), np.uint32(0x7FC0), rounded).astype(np.uint16)
+
+
+def to_float(array: np.ndarray) -> np.ndarray:
+    """Any storage array as float64; uint16 holds bfloat16 bits."""
+    if array.dtype == np.uint16:
+        return (array.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
+    return array.astype(np.float64)
+
+
+def stored(values: np.ndarray, dtype: str) -> np.ndarray:
+    """float64 values in a storage type."""
+    return to_bits(values) if dtype == "bfloat16" else values.astype(dtype)
+
+
+def _read_at(x: np.ndarray, k: np.ndarray, up, down, pad, out_size):
+    """For each tap in reading order: its place and the upsampled samples that meet it."""
+    height, width = x.shape[2:]
+    rows = np.arange(out_size[0]) * down[1] - pad[1]
+    columns = np.arange(out_size[1]) * down[0] - pad[0]
+    for s, t in np.ndindex(*k.shape):
+        at_y, at_x = rows + s, columns + t
+        there = np.ix_(
+            (at_y % up[1] == 0) & (at_y >= 0) & (at_y < height * up[1]),
+            (at_x % up[0] == 0) & (at_x >= 0) & (at_x < width * up[0]),
+        )
+        from_y = at_y[there[0].ravel()] // up[1]
+        from_x = at_x[there[1].ravel()] // up[0]
+        yield s, t, there, x[:, :, from_y[:, None], from_x[None, :]]
+
+
+def reference(x: np.ndarray, kernel: np.ndarray, up, down, pad, out_size, flip) -> np.ndarray:
+    """out[y, x] by the formula, tap by tap; up, down, pad are (x, y)."""
+    k = kernel if flip else kernel[::-1, ::-1]
+    out = np.zeros((*x.shape[:2], *out_size))
+    for s, t, there, samples in _read_at(x, k, up, down, pad, out_size):
+        out[(slice(None), slice(None), *there)] += k[s, t] * samples
+    return out
+
+
+def reference_grad(x: np.ndarray, g: np.ndarray, kernel_size, up, down, pad) -> np.ndarray:
+    """The kernel's gradient by its formula."""
+    w = np.zeros(kernel_size)
+    for s, t, there, samples in _read_at(x, w, up, down, pad, g.shape[2:]):
+        w[s, t] = np.sum(g[(slice(None), slice(None), *there)] * samples)
+    return w[::-1, ::-1]
+
+
+def reference_loops(x: np.ndarray, kernel: np.ndarray, up, down, pad, out_size, flip):
+    """`reference` by plain loops; outside the input a tap meets a zero, between samples nothing."""
+    height, width = x.shape[2:]
+    k = kernel if flip else kernel[::-1, ::-1]
+    out = np.zeros((*x.shape[:2], *out_size))
+    for oy, ox, s, t in np.ndindex(*out_size, *k.shape):
+        row, rest_y = divmod(oy * down[1] + s - pad[1], up[1])
+        column, rest_x = divmod(ox * down[0] + t - pad[0], up[0])
+        if rest_y == 0 and rest_x == 0:
+            inside = 0 <= row < height and 0 <= column < width
+            out[:, :, oy, ox] += k[s, t] * (x[:, :, row, column] if inside else 0.0)
+    return out

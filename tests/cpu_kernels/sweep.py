@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Random configurations of the CPU kernels against the formula.
+
+    python sweep.py LIBRARY [count] [seed]
+
+Run in a process of its own: RESAMPLE_LAYERS_CPU is read once, and the library
+under AddressSanitizer wants its run-time loaded first. Every array lies between
+guard elements, which must come back unchanged.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import harness
+import numpy as np
+
+GUARD = 80  # elements
+
+
+class Array:
+    """An [N, C, H, W] array with given strides inside a buffer of exactly its extent."""
+
+    def __init__(self, rng, shape, layout, dtype, values=None):
+        _n, c, h, w = shape
+        if layout == "contiguous":
+            strides = [c * h * w, h * w, w, 1]
+        elif layout == "channels_last":
+            strides = [c * h * w, 1, w * c, c]
+        else:  # permuted, with gaps, some axes expanded (stride 0)
+            strides, step = [0] * 4, int(rng.integers(1, 3))
+            for axis in rng.permutation(4):
+                if rng.random() < 0.15 and layout != "output":
+                    continue
+                strides[axis] = step
+                step *= shape[axis] + int(rng.integers(0, 3))
+        extent = 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=False))
+        storage = "uint16" if dtype == "bfloat16" else dtype
+        # Guards are part of the buffer and NaN: nothing may read or write them.
+        fill = 0x7FFF if dtype == "bfloat16" else np.nan
+        self.buffer = np.full(extent + 2 * GUARD, fill, storage)
+        self.strides, self.guards = strides, self.buffer.copy()
+        inside = self.buffer[GUARD : GUARD + extent]
+        if values is not None:
+            inside[:] = harness.stored(rng.standard_normal(extent), dtype)
+        bytes_ = [stride * inside.itemsize for stride in strides]
+        self.view = np.lib.stride_tricks.as_strided(inside, shape, bytes_)
+
+    @property
+    def pointer(self) -> int:
+        return self.view.ctypes.data
+
+    def check_guards(self):
+        for part in (slice(0, GUARD), slice(-GUARD, None)):
+            assert self.buffer[part].tobytes() == self.guards[part].tobytes(), "guard overwritten"
+
+
+def pick(rng, *choices):
+    return choices[int(rng.integers(len(choices)))]
+
+
+def one(library, rng) -> str:
+    """Draws a configuration, runs it, raises where it is wrong; tells what it was."""
+    # Rates, taps, pads; a crop as often as a pad. Sizes from a point to several tiles.
+    dtype = pick(rng, *harness.DTYPES)
+    common = rng.random() < 0.5
+    up = (int(pick(rng, 1, 1, 2)),) * 2 if common else tuple(int(v) for v in rng.integers(1, 7, 2))
+    down = (
+        (int(pick(rng, 1, 1, 2)),) * 2 if common else tuple(int(v) for v in rng.integers(1, 7, 2))
+    )
+    most = pick(rng, 4, 8, 12, 33)
+    taps = tuple(int(v) for v in rng.integers(1, most + 1, 2))
+    n, c = int(rng.integers(1, 4)), int(pick(rng, 1, 2, 3, 4, 5, 8, 16, 17, 40))
+    h, w = (int(v) for v in rng.integers(1, 24, 2))
+    if rng.random() < 0.1:
+        n, c, w = 1, int(rng.integers(1, 4)), int(rng.integers(200, 3000))
+    if rng.random() < 0.05:
+        n, c, h, w = (
+            1,
+            int(rng.integers(200, 600)),
+            int(rng.integers(1, 6)),
+            int(rng.integers(1, 9)),
+        )
+    pad = tuple(int(v) for v in rng.integers(-6, 12, 2))
+    if rng.random() < 0.05:
+        pad = (int(rng.integers(-40, 90)), int(rng.integers(-40, 90)))
+    full = (h * up[1] + pad[1] + taps[1], w * up[0] + pad[0] + taps[0])
+    out_h = max(1, min(60, (full[0] - taps[1] + int(rng.integers(-3, 6))) // down[1] + 1))
+    out_w = max(1, (full[1] - taps[0] + int(rng.integers(-3, 6))) // down[0] + 1)
+    separable, flip = bool(rng.random() < 0.6), bool(rng.random() < 0.5)
+    in_layout = pick(rng, "contiguous", "channels_last", "strided")
+    out_layout = in_layout if in_layout != "strided" else pick(rng, "contiguous", "channels_last")
+    threads = int(pick(rng, 1, 2, 5))
+    what = (
+        f"{dtype} {in_layout}->{out_layout} in {(n, c, h, w)} out {(out_h, out_w)} taps {taps} "
+        f"up {up} down {down} pad {pad} flip {flip} separable {separable} threads {threads}"
+    )
+
+    # The call.
+    accumulate = "float64" if dtype == "float64" else "float32"
+    taps_x = rng.standard_normal(taps[0]).astype(accumulate)
+    taps_y = rng.standard_normal(taps[1]).astype(accumulate)
+    kernel = rng.standard_normal((taps[1], taps[0])).astype(accumulate)
+    x = Array(rng, (n, c, h, w), in_layout, dtype, True)
+    y = Array(rng, (n, c, out_h, out_w), out_layout, dtype)
+    values = harness.arguments(
+        x.view.shape, x.strides, y.view.shape, y.strides, taps[::-1], up, down, pad, flip, dtype
+    )
+    pointers = (
+        (0, taps_x.ctypes.data, taps_y.ctypes.data) if separable else (kernel.ctypes.data, 0, 0)
+    )
+    library.forward(x.pointer, y.pointer, *pointers, values, threads)
+    y.check_guards()
+    bits = y.view.tobytes()
+    library.forward(x.pointer, y.pointer, *pointers, values, threads % 5 + 1)
+    assert y.view.tobytes() == bits, f"{what}: the result depends on the number of threads"
+
+    # Against the formula, within the rounding of the sums and of the result.
+    if separable:
+        kernel = np.outer(taps_y.astype(np.float64), taps_x.astype(np.float64))
+    exact_x, exact_k = harness.to_float(x.view), kernel.astype(np.float64)
+    wanted = harness.reference(exact_x, exact_k, up, down, pad, (out_h, out_w), flip)
+    size = harness.reference(abs(exact_x), abs(exact_k), up, down, pad, (out_h, out_w), flip)
+    bound = 2 * harness.EPSILON[accumulate] * (sum(taps) + 2) * size
+    bound += harness.EPSILON[dtype] * abs(wanted) + (1e-7 if dtype == "float16" else 1e-37)
+    error = abs(harness.to_float(y.view) - wanted)
+    if not (error <= bound).all():
+        worst = np.unravel_index(np.argmax(np.nan_to_num(error - bound, nan=np.inf)), error.shape)
+        raise AssertionError(
+            f"{what}: at {worst} {harness.to_float(y.view)[worst]} is not {wanted[worst]}"
+        )
+
+    # The kernel's gradient, from any strides.
+    g = Array(rng, y.view.shape, pick(rng, "contiguous", "channels_last", "strided"), dtype, True)
+    result = np.full((taps[1], taps[0]), np.nan, accumulate)
+    values = harness.arguments(
+        x.view.shape, x.strides, g.view.shape, g.strides, taps[::-1], up, down, pad, False, dtype
+    )
+    library.kernel_grad(x.pointer, g.pointer, result.ctypes.data, values, threads)
+    exact_g = harness.to_float(g.view)
+    wanted = harness.reference_grad(exact_x, exact_g, taps[::-1], up, down, pad)
+    size = harness.reference_grad(abs(exact_x), abs(exact_g), taps[::-1], up, down, pad)
+    bound = 40 * harness.EPSILON[accumulate] * size + 1e-37
+    if not (abs(result - wanted) <= bound).all():
+        raise AssertionError(f"{what}: kernel gradient {result} is not {wanted}")
+    again = np.empty_like(result)
+    library.kernel_grad(x.pointer, g.pointer, again.ctypes.data, values, 3)
+    assert again.tobytes() == result.tobytes(), f"{what}: kernel gradient depends on threads"
+    return what
+
+
+def main() -> None:
+    library = harness.load(Path(sys.argv[1]))
+    count = int(sys.argv[2]) if len(sys.argv) > 2 else 1000
+    seed = int(sys.argv[3]) if len(sys.argv) > 3 else 0
+    failed = 0
+    for i in range(count):
+        try:
+            one(library, np.random.default_rng([seed, i]))
+        except AssertionError as error:
+            failed += 1
+            print(f"FAILED [{seed}, {i}]: {error}")
+            if failed > 10:
+                break
+    print(f"{library.capability().decode()}: {count - failed} of {count} configurations are right")
+    sys.exit(failed > 0)
+
+
+if __name__ == "__main__":
+    main()

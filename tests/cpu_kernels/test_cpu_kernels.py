@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The CPU kernels by themselves, without torch: csrc/cpu compiled with g++.
+
+Every vector unit of this processor, the plain code of other processors, and a
+build under AddressSanitizer and UBSan run the same random sweep (sweep.py). A
+few named cases hold what a sweep would not meet by chance.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import harness
+import numpy as np
+import pytest
+
+HERE = Path(__file__).resolve().parent
+LEVELS = ("baseline", "avx2", "avx512")
+COUNT = int(os.environ.get("RESAMPLE_LAYERS_SWEEP", "400"))
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("g++") is None, reason="NOT RUN: CPU kernels, g++ is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    return harness.build(tmp_path_factory.mktemp("release"))
+
+
+@pytest.fixture(scope="module")
+def library(built):
+    return harness.load(built)
+
+
+def sweep(library: Path, count: int, seed: int, **environment: str) -> str:
+    """Runs sweep.py in a process of its own and returns what it printed."""
+    command = [sys.executable, str(HERE / "sweep.py"), str(library), str(count), str(seed)]
+    done = subprocess.run(
+        command, env={**os.environ, **environment}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_sweep(built, level):
+    said = sweep(built, COUNT, 1, RESAMPLE_LAYERS_CPU=level)
+    if said.startswith("error: "):
+        pytest.skip(f"NOT RUN: sweep on {level}, this processor lacks it")
+    assert said.startswith(f"{level}: {COUNT} of {COUNT}")
+
+
+def test_sweep_under_sanitizers(tmp_path):
+    runtimes = []
+    for name in ("libasan.so", "libubsan.so"):
+        found = subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True)
+        runtimes.append(found.stdout.strip())
+    if not all(os.path.isabs(path) for path in runtimes):
+        pytest.skip("NOT RUN: CPU kernels under sanitizers, libasan or libubsan is not installed")
+    flags = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    built = harness.build(tmp_path, *flags)
+    for level in LEVELS:
+        sweep(
+            built,
+            max(50, COUNT // 5),
+            2,
+            RESAMPLE_LAYERS_CPU=level,
+            LD_PRELOAD=":".join(runtimes),
+            ASAN_OPTIONS="detect_leaks=0",
+            PYTHONMALLOC="malloc",
+        )
+
+
+def test_plain_code_of_other_processors(tmp_path):
+    assert sweep(harness.build(tmp_path, "-DRESAMPLE_LAYERS_CPU_PLAIN"), 100, 3).startswith(
+        "baseline: 100 of"
+    )
+
+
+def test_unknown_vector_units_are_an_error(built):
+    assert sweep(built, 1, 0, RESAMPLE_LAYERS_CPU="avx1024").startswith(
+        "error: RESAMPLE_LAYERS_CPU=avx1024 is not one of the vector units of this processor: base"
+    )
+
+
+def test_no_wide_code_leaks(built):
+    """Nothing compiled for wide vectors has a name that a narrow processor could reach."""
+    if shutil.which("objdump") is None:
+        pytest.skip("NOT RUN: leak of wide code, objdump is not installed")
+    for name in ("kernels_baseline", "upfirdn2d_cpu", "driver"):
+        code = subprocess.run(
+            ["objdump", "-d", str(built.parent / f"{name}.o")],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        assert not re.search(r"%[yz]mm", code), name
+    for name in ("kernels_avx2", "kernels_avx512"):
+        symbols = subprocess.run(
+            ["nm", "-C", str(built.parent / f"{name}.o")],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        assert not re.search(r" [WVu] ", symbols), symbols
+
+
+def call(library, x, kernel, up, down, pad, out_size, separable=None, threads=1):
+    """The op on a contiguous float32 array; up, down and pad are (x, y)."""
+    x = np.ascontiguousarray(x, np.float32)
+    out = np.full((*x.shape[:2], *out_size), np.nan, np.float32)
+    strides = [[stride // 4 for stride in array.strides] for array in (x, out)]
+    k = np.ascontiguousarray(kernel, np.float32)
+    taps = [np.ascontiguousarray(t, np.float32) for t in separable or ()]
+    pointers = (0, *(t.ctypes.data for t in taps)) if taps else (k.ctypes.data, 0, 0)
+    values = harness.arguments(
+        x.shape, strides[0], out.shape, strides[1], k.shape, up, down, pad, False, "float32"
+    )
+    library.forward(x.ctypes.data, out.ctypes.data, *pointers, values, threads)
+    return out
+
+
+def test_the_references_agree():
+    rng = np.random.default_rng(0)
+    x, k = rng.standard_normal((2, 2, 5, 6)), rng.standard_normal((3, 4))
+    arguments = ((2, 3), (3, 1), (2, -1), (7, 5), True)
+    np.testing.assert_allclose(
+        harness.reference(x, k, *arguments),
+        harness.reference_loops(x, k, *arguments),
+        rtol=1e-12,
+        atol=1e-12,
+    )
+
+
+@pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2), (3, 2)])
+def test_non_finite_taps_and_samples_propagate(library, up, down):
+    """A zero tap still meets an infinite sample, and an infinite tap the zeros of the pad."""
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((1, 2, 9, 40))
+    x[0, 0, 4, 7], x[0, 1, 2, 3] = np.inf, np.nan
+    kernel = rng.standard_normal((4, 4))
+    kernel[1, 2], kernel[3, 0] = 0.0, np.inf
+    size = (9 * up // down, 40 * up // down)
+    rates = ((up, up), (down, down), (2, 2), size)
+    with np.errstate(invalid="ignore"):
+        wanted = harness.reference_loops(x, kernel, *rates, False)
+    got = call(library, x, kernel, *rates)
+    assert (np.isnan(got) == np.isnan(wanted)).all()
+    finite = np.isfinite(wanted)
+    np.testing.assert_allclose(got[finite], wanted[finite], rtol=1e-4, atol=1e-4)
+    assert (got[np.isinf(wanted)] == wanted[np.isinf(wanted)]).all()
+
+    # Separable, finite taps with a zero: columns first, then rows, as two exact passes.
+    taps = np.array([1.0, 0.0, 3.0, 1.0])
+    with np.errstate(invalid="ignore"):
+        wanted = harness.reference_loops(x, np.outer(taps, taps), *rates, False)
+    got = call(library, x, np.outer(taps, taps), *rates, separable=(taps, taps))
+    assert (np.isnan(got) == np.isnan(wanted)).all()
+    np.testing.assert_allclose(got[~np.isnan(wanted)], wanted[~np.isnan(wanted)], rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4, 5), (2, 0, 4, 5)])
+def test_empty(library, shape):
+    out = call(library, np.zeros(shape), np.ones((2, 2)), (2, 2), (1, 1), (1, 1), (8, 10))
+    assert out.shape == (*shape[:2], 8, 10)
+
+
+def test_long_kernels_use_the_heap(library):
+    rng = np.random.default_rng(2)
+    x, taps = rng.standard_normal((1, 1, 300, 40)), rng.standard_normal((2, 500))
+    rates = ((1, 1), (3, 3), (250, 249), (99, 13))
+    kernel = np.outer(taps[1], taps[0])
+    wanted = harness.reference(x.astype(np.float32), kernel, *rates, False)
+    size = harness.reference(abs(x), abs(kernel), *rates, False).max()
+    got = call(library, x, kernel, *rates, separable=(taps[0], taps[1]))
+    assert abs(got - wanted).max() < 1e-5 * size
+    assert abs(call(library, x, kernel, *rates) - wanted).max() < 1e-5 * size
+
+
+def test_more_than_2_to_the_31_elements(library):
+    """Only the last rows are read: the pages before them are never touched."""
+    height, width = 70_000, 33_000
+    x = np.zeros((1, 1, height, width), np.uint16)
+    rng = np.random.default_rng(3)
+    x[..., -8:, -8:] = harness.to_bits(rng.standard_normal((8, 8)).astype(np.float32))
+    out = np.zeros((1, 1, 6, 6), np.uint16)
+    taps = np.array([1, 3, 3, 1], np.float32)
+    values = harness.arguments(
+        x.shape,
+        (height * width, height * width, width, 1),
+        out.shape,
+        (36, 36, 6, 1),
+        (4, 4),
+        (1, 1),
+        (1, 1),
+        (7 - width, 7 - height),
+        False,
+        "bfloat16",
+    )
+    library.forward(
+        x.ctypes.data, out.ctypes.data, 0, taps.ctypes.data, taps.ctypes.data, values, 2
+    )
+    corner = harness.to_float(x[..., -8:, -8:])
+    wanted = harness.reference(
+        corner, np.outer(taps, taps), (1, 1), (1, 1), (-1, -1), (6, 6), False
+    )
+    np.testing.assert_allclose(harness.to_float(out), wanted, rtol=2**-8, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered")  # signalling NaNs, in NumPy
+@pytest.mark.parametrize("dtype", harness.DTYPES)
+def test_rounding_to_the_storage_type(library, dtype):
+    """One tap of 1: every bit pattern comes back, every NaN as a NaN; ties go to even."""
+    words = np.arange(65536, dtype=np.uint16)
+    if dtype in ("float16", "bfloat16"):
+        x = words if dtype == "bfloat16" else words.view(np.float16)
+    else:
+        x = np.concatenate([words.view(np.float16).astype(dtype), np.array([1e-45, 3e38], dtype)])
+    x = x[: len(x) // 2 * 2].reshape(1, 1, 2, -1)
+    one = np.ones(2, np.float64 if dtype == "float64" else np.float32)
+    out = np.zeros_like(x)
+    strides = (x.size, x.size, x.shape[3], 1)
+    values = harness.arguments(
+        x.shape, strides, x.shape, strides, (1, 1), (1, 1), (1, 1), (0, 0), False, dtype
+    )
+    library.forward(x.ctypes.data, out.ctypes.data, 0, one.ctypes.data, one.ctypes.data, values, 1)
+    nan = np.isnan(harness.to_float(x))
+    assert (np.isnan(harness.to_float(out)) == nan).all()
+    assert out[~nan].tobytes() == x[~nan].tobytes()
+
+    # Halves of every finite value: exact ties in the 16-bit types' subnormal range.
+    half = one / 2
+    library.forward(x.ctypes.data, out.ctypes.data, 0, half.ctypes.data, one.ctypes.data, values, 1)
+    wanted = harness.stored(harness.to_float(x) / 2, dtype)
+    assert out[~nan].tobytes() == wanted[~nan].tobytes()

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// What the checks of all storage types share: a call as plain numbers, the oracle,
+// and the entry that emulates one call.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "../../csrc/upfirdn2d.h"
+#include "table.cuh"
+
+namespace check {
+
+// One call. Arrays live in the checker; strides follow from layout, gap and offset.
+struct Call {
+  int row = -1;                        // of the table; -1: generic, -2: generic with 64 bits
+  int threads = 0, walk = 0;           // smaller tiles than the table's; 0: the table's
+  int64_t n = 1, c = 1, in_h = 1, in_w = 1, out_h = 1, out_w = 1;
+  int64_t kh = 1, kw = 1, up_x = 1, up_y = 1, down_x = 1, down_y = 1, pad_x = 0, pad_y = 0;
+  bool separable = true, flip = false, channels_last = false, fused = false;
+  bool noise_per_sample = false;
+  int64_t row_gap = 0;                 // elements between the rows of the input
+  int64_t in_offset = 0, out_offset = 0;  // elements before the first one
+  uint64_t seed = 1;
+
+  std::string text() const;
+};
+
+// The definition, in double, one output at a time. in and out: dense [n, c, h, w].
+void oracle(const Call& call, const std::vector<double>& in, const std::vector<double>& kernel,
+            std::vector<double>* out);
+void oracle_kernel_grad(const Call& call, const std::vector<double>& in,
+                        const std::vector<double>& grad, std::vector<double>* kernel_grad);
+
+// Emulate one call and compare. Returns the largest error over its tolerance; above 1
+// is wrong (NaN gives infinity). Negative: the row does not serve the call.
+template <class T>
+double run(const Call& call);
+template <class T>
+double run_kernel_grad(const Call& call);
+
+}  // namespace check

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// Emulating one call for one storage type; included by check_<type>.cpp.
+#pragma once
+
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+#include <memory>
+#include <random>
+#include <utility>
+
+#include "check.h"
+#include "plan.cuh"
+#include "tile.cuh"
+
+namespace check {
+
+using namespace resample_layers;
+
+template <class T>
+struct Traits;
+template <>
+struct Traits<Half> {
+  static constexpr Dtype dtype = Dtype::float16;
+  static constexpr double epsilon = 0x1p-11, tiny = 0x1p-24;
+};
+template <>
+struct Traits<BFloat16> {
+  static constexpr Dtype dtype = Dtype::bfloat16;
+  static constexpr double epsilon = 0x1p-8, tiny = 0;
+};
+template <>
+struct Traits<float> {
+  static constexpr Dtype dtype = Dtype::float32;
+  static constexpr double epsilon = 0x1p-24, tiny = 0;
+};
+template <>
+struct Traits<double> {
+  static constexpr Dtype dtype = Dtype::float64;
+  static constexpr double epsilon = 0x1p-53, tiny = 0;
+};
+
+// An array of exactly this many bytes, all NaN, so that an unwritten or foreign
+// element shows; `offset` elements lie before the first one.
+template <class T>
+struct Array {
+  std::unique_ptr<void, void (*)(void*)> memory;
+  T* data;
+
+  Array(int64_t count, int64_t offset)
+      : memory(std::malloc(static_cast<size_t>(count + offset) * sizeof(T)), std::free),
+        data(static_cast<T*>(memory.get()) + offset) {
+    std::memset(memory.get(), 0xff, static_cast<size_t>(count + offset) * sizeof(T));
+  }
+};
+
+inline Plane4d strides_of(int64_t n, int64_t c, int64_t h, int64_t w, bool channels_last,
+                          int64_t gap) {
+  Plane4d p{n, c, h, w, 0, 0, 0, 0};
+  if (channels_last) {
+    p.stride_c = 1, p.stride_w = c, p.stride_h = c * w + gap, p.stride_n = p.stride_h * h;
+  } else {
+    p.stride_w = 1, p.stride_h = w + gap, p.stride_c = p.stride_h * h, p.stride_n = p.stride_c * c;
+  }
+  return p;
+}
+
+template <class F>
+void for_each(const Plane4d& p, const F& f) {
+  size_t i = 0;
+  for (int64_t n = 0; n < p.n; ++n) {
+    for (int64_t c = 0; c < p.c; ++c) {
+      for (int64_t y = 0; y < p.h; ++y) {
+        for (int64_t x = 0; x < p.w; ++x) {
+          f(i++, n * p.stride_n + c * p.stride_c + y * p.stride_h + x * p.stride_w);
+        }
+      }
+    }
+  }
+}
+
+// Random samples, rounded to T, as double and in place.
+template <class T>
+std::vector<double> fill(const Plane4d& p, T* data, std::mt19937_64& random) {
+  std::normal_distribution<double> normal;
+  std::vector<double> values(static_cast<size_t>(elements(p)));
+  for_each(p, [&](size_t i, int64_t at) {
+    data[at] = from_accumulate<T>(static_cast<Accumulate<T>>(normal(random)));
+    values[i] = static_cast<double>(to_accumulate(data[at]));
+  });
+  return values;
+}
+
+template <class A>
+std::vector<double> fill_taps(int64_t count, A* data, std::mt19937_64& random) {
+  std::uniform_real_distribution<double> uniform(-1, 1);
+  std::vector<double> values;
+  for (int64_t i = 0; i < count; ++i) {
+    data[i] = static_cast<A>(uniform(random));
+    values.push_back(static_cast<double>(data[i]));
+  }
+  return values;
+}
+
+// ------------------------------------------------------------------ the launches
+
+template <class T, int Row, class Epilogue>
+void emulate_row(const TilePlan& plan, const Epilogue& epilogue) {
+  if constexpr (!Epilogue::kActive || kVariants[Row].fused) {
+    cuda_host::launch(Dim3{plan.grid, 1, 1}, plan.block, plan.shared,
+                      [&] { tile_kernel<T, Row, Epilogue>(plan.args, epilogue); });
+  } else {
+    cuda_host::fail("row without epilogue");
+  }
+}
+
+template <class T, class Epilogue, int... Rows>
+void emulate_tile(const TilePlan& plan, const Epilogue& epilogue,
+                  std::integer_sequence<int, Rows...>) {
+  using Function = void (*)(const TilePlan&, const Epilogue&);
+  static const Function functions[] = {emulate_row<T, Rows, Epilogue>...};
+  functions[plan.variant](plan, epilogue);
+}
+
+template <class T, class Epilogue>
+bool emulate(const Call& call, const UpFirDn2dParams& p, const Epilogue& epilogue) {
+  if (call.row < 0) {
+    if (call.row == -1 && !fits_32_bits(p)) return false;
+    const Dim3 grid{std::min(generic_blocks(p), 3u), 1, 1};
+    cuda_host::launch(grid, 64, 0, [&] {
+      if (call.row == -1) {
+        generic_kernel<T, int32_t, Epilogue>(make_generic_args<int32_t>(p), epilogue);
+      } else {
+        generic_kernel<T, int64_t, Epilogue>(make_generic_args<int64_t>(p), epilogue);
+      }
+    });
+    return true;
+  }
+  if constexpr (sizeof(T) < 8) {
+    Variant v = kVariants[call.row];
+    if (Epilogue::kActive && !v.fused) return false;
+    if (!serves(v, p)) return false;
+    if (call.threads > 0) v.threads = call.threads;
+    if (call.walk > 0) v.walk = call.walk;
+    TilePlan plan{};
+    if (!plan_tile(v, p, Limits{}, &plan)) return false;
+    plan.variant = call.row;
+    if (plan.block > static_cast<unsigned>(round_up(kVariants[call.row].threads, 32))) {
+      cuda_host::fail("more threads than the kernel's bound");
+    }
+    emulate_tile<T>(plan, epilogue, std::make_integer_sequence<int, kVariantCount>{});
+    return true;
+  }
+  return false;
+}
+
+inline double worst(double so_far, double got, double expected, double tolerance) {
+  const double error = std::abs(got - expected) / tolerance;
+  return error <= so_far ? so_far : (std::isnan(error) ? HUGE_VAL : error);
+}
+
+template <class T>
+double run(const Call& call) {
+  using acc_t = Accumulate<T>;
+  std::mt19937_64 random(call.seed);
+  const Plane4d in = strides_of(call.n, call.c, call.in_h, call.in_w, call.channels_last,
+                                call.row_gap);
+  const Plane4d out = strides_of(call.n, call.c, call.out_h, call.out_w, call.channels_last, 0);
+
+  // Arrays
+  Array<T> input(extent(in), call.in_offset), output(extent(out), call.out_offset);
+  const std::vector<double> in_values = fill(in, input.data, random);
+  Array<acc_t> taps_x(call.kw, 0), taps_y(call.kh, 0), kernel(call.kh * call.kw, 0);
+  std::vector<double> kernel_values;
+  if (call.separable) {
+    const auto x = fill_taps(call.kw, taps_x.data, random);
+    const auto y = fill_taps(call.kh, taps_y.data, random);
+    for (double b : y) {
+      for (double a : x) kernel_values.push_back(a * b);
+    }
+  } else {
+    kernel_values = fill_taps(call.kh * call.kw, kernel.data, random);
+  }
+
+  UpFirDn2dParams p{};
+  p.input = input.data, p.output = output.data, p.in = in, p.out = out;
+  p.kernel = call.separable ? nullptr : kernel.data;
+  p.taps_x = call.separable ? taps_x.data : nullptr;
+  p.taps_y = call.separable ? taps_y.data : nullptr;
+  p.kh = call.kh, p.kw = call.kw;
+  p.up_x = call.up_x, p.up_y = call.up_y, p.down_x = call.down_x, p.down_y = call.down_y;
+  p.pad_x0 = call.pad_x, p.pad_y0 = call.pad_y;
+  p.flip = call.flip, p.dtype = Traits<T>::dtype;
+
+  // Expected, and how far the sums may be off: by rounding of each term, once per pass
+  std::vector<double> expected, magnitude;
+  oracle(call, in_values, kernel_values, &expected);
+  std::vector<double> in_sizes = in_values, kernel_sizes = kernel_values;
+  for (double& v : in_sizes) v = std::abs(v);
+  for (double& v : kernel_sizes) v = std::abs(v);
+  oracle(call, in_sizes, kernel_sizes, &magnitude);
+  const double sum_epsilon = sizeof(T) == 8 ? 0x1p-53 : 0x1p-24;
+  const double terms = static_cast<double>(call.kh + call.kw + 4);
+
+  double slope = 1, gain = 1;
+  bool served;
+  if (call.fused) {
+    const int64_t samples = call.noise_per_sample ? call.n : 1;
+    const int64_t pixels = call.out_h * call.out_w;
+    Array<acc_t> bias(call.c, 0), strength(1, 0);
+    Array<T> noise(samples * pixels, 0);
+    const auto bias_values = fill_taps(call.c, bias.data, random);
+    const auto strength_values = fill_taps(1, strength.data, random);
+    const auto noise_values =
+        fill(strides_of(samples, 1, call.out_h, call.out_w, false, 0), noise.data, random);
+    EpilogueParams e{};
+    e.bias = bias.data, e.noise = noise.data, e.noise_strength = strength.data;
+    e.noise_stride_n = call.noise_per_sample ? pixels : 0;
+    slope = 0.2, gain = 1.4142135623730951;
+    e.slope = slope, e.gain = gain, e.clamp = 2.5;
+    served = emulate<T>(call, p, make_bias_act<T>(e));
+    for (size_t i = 0; i < expected.size(); ++i) {
+      const int64_t position = static_cast<int64_t>(i) % pixels;
+      const int64_t plane = static_cast<int64_t>(i) / pixels;
+      const double from_noise =
+          strength_values[0] *
+          noise_values[static_cast<size_t>(plane / call.c * e.noise_stride_n + position)];
+      const double from_bias = bias_values[static_cast<size_t>(plane % call.c)];
+      const double v = expected[i] + from_noise + from_bias;
+      expected[i] = std::min(std::max(gain * (v < 0 ? slope * v : v), -e.clamp), e.clamp);
+      magnitude[i] = gain * (magnitude[i] + std::abs(from_noise) + std::abs(from_bias));
+    }
+  } else {
+    served = emulate<T>(call, p, Identity<T>{});
+  }
+  if (!served) return -1;
+
+  double error = 0;
+  for_each(out, [&](size_t i, int64_t at) {
+    const double tolerance = terms * sum_epsilon * magnitude[i] +
+                             Traits<T>::epsilon * std::abs(expected[i]) * 1.01 + Traits<T>::tiny +
+                             1e-300;
+    error = worst(error, static_cast<double>(to_accumulate(output.data[at])), expected[i],
+                  tolerance);
+  });
+  return error;
+}
+
+template <class T>
+double run_kernel_grad(const Call& call) {
+  using acc_t = Accumulate<T>;
+  std::mt19937_64 random(call.seed);
+  KernelGradParams p{};
+  p.in = strides_of(call.n, call.c, call.in_h, call.in_w, call.channels_last, call.row_gap);
+  p.out = strides_of(call.n, call.c, call.out_h, call.out_w, call.channels_last, 0);
+  Array<T> input(extent(p.in), call.in_offset), grad(extent(p.out), call.out_offset);
+  Array<acc_t> kernel_grad(call.kh * call.kw, 0);
+  const std::vector<double> in_values = fill(p.in, input.data, random);
+  const std::vector<double> grad_values = fill(p.out, grad.data, random);
+  p.input = input.data, p.grad = grad.data, p.kernel_grad = kernel_grad.data;
+  p.kh = call.kh, p.kw = call.kw;
+  p.up_x = call.up_x, p.up_y = call.up_y, p.down_x = call.down_x, p.down_y = call.down_y;
+  p.pad_x0 = call.pad_x, p.pad_y0 = call.pad_y, p.dtype = Traits<T>::dtype;
+
+  const int64_t taps = call.kh * call.kw;
+  Array<acc_t> workspace(grad_chunks(p) * taps, 0);
+  const KernelGradArgs a = make_kernel_grad_args(p, workspace.data);
+  cuda_host::launch(
+      Dim3{static_cast<unsigned>(a.chunks), static_cast<unsigned>(grad_tap_groups(p)), 1},
+      kGradThreads, sizeof(acc_t) * kGradTaps * kGradThreads, [&] { kernel_grad_partial<T>(a); });
+  cuda_host::launch(Dim3{static_cast<unsigned>(ceil_div(taps, kGradThreads)), 1, 1}, kGradThreads,
+                    0, [&] { kernel_grad_final<T>(a); });
+
+  std::vector<double> expected, magnitude;
+  oracle_kernel_grad(call, in_values, grad_values, &expected);
+  std::vector<double> in_sizes = in_values, grad_sizes = grad_values;
+  for (double& v : in_sizes) v = std::abs(v);
+  for (double& v : grad_sizes) v = std::abs(v);
+  oracle_kernel_grad(call, in_sizes, grad_sizes, &magnitude);
+  double error = 0;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    const double epsilon = sizeof(T) == 8 ? 0x1p-53 : 0x1p-24;
+    error = worst(error, static_cast<double>(kernel_grad.data[i]), expected[i],
+                  32 * epsilon * magnitude[i] + 1e-300);
+  }
+  return error;
+}
+
+}  // namespace check

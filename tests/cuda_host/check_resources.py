@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Compile the CUDA kernels; refuse a specialised variant that spills or has a stack frame.
+
+    python tests/cuda_host/check_resources.py [--arch sm_90 ...] [--all]
+
+Reads the resource report of ptxas (-Xptxas -v); needs nvcc, no GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+CUDA = Path(__file__).resolve().parents[2] / "csrc" / "cuda"
+SOURCES = (
+    "upfirdn2d_cuda.cu",
+    "upfirdn2d_float16.cu",
+    "upfirdn2d_bfloat16.cu",
+    "upfirdn2d_float32.cu",
+)
+
+
+class Resources(NamedTuple):
+    """What one kernel takes, as ptxas reports it."""
+
+    kernel: str
+    registers: int
+    stack: int
+    spill_stores: int
+    spill_loads: int
+
+
+def find_nvcc() -> str | None:
+    """The CUDA compiler, or None."""
+    home = os.environ.get("CUDA_HOME")
+    for candidate in ([f"{home}/bin/nvcc"] if home else []) + [
+        "/usr/local/cuda/bin/nvcc",
+        shutil.which("nvcc") or "",
+    ]:
+        if candidate and os.access(candidate, os.X_OK):
+            return candidate
+    return None
+
+
+def read_report(text: str, source: str) -> list[Resources]:
+    """The kernels of one compile, from what ptxas printed."""
+    kernels: list[Resources] = []
+    name, memory = "", (0, 0, 0)
+    for line in text.splitlines():
+        if match := re.search(r"Compiling entry function '(\S+)' for '(\w+)'", line):
+            name = readable(match[1], source)
+        elif match := re.search(
+            r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", line
+        ):
+            memory = (int(match[1]), int(match[2]), int(match[3]))
+        elif (match := re.search(r"Used (\d+) registers", line)) and name:
+            kernels.append(Resources(name, int(match[1]), *memory))
+            name, memory = "", (0, 0, 0)
+    return kernels
+
+
+def readable(symbol: str, source: str) -> str:
+    """A short name for a mangled one."""
+    dtype = source.removeprefix("upfirdn2d_").removesuffix(".cu")
+    if match := re.search(r"tile_kernelI.*?Li(\d+)E", symbol):
+        fused = " fused" if "BiasAct" in symbol else ""
+        return f"tile row {match[1]} {dtype}{fused}"
+    for kernel in ("generic_kernel", "kernel_grad_partial", "kernel_grad_final"):
+        if kernel in symbol:
+            return symbol[symbol.index(kernel) :]
+    return symbol
+
+
+def compile_one(nvcc: str, source: str, arch: str, folder: str) -> list[Resources]:
+    """Compile one file for one architecture; its kernels' resources."""
+    result = subprocess.run(
+        [
+            nvcc,
+            "-std=c++17",
+            "-O3",
+            f"-arch={arch}",
+            "-Xptxas",
+            "-v",
+            "-c",
+            str(CUDA / source),
+            "-o",
+            f"{folder}/{arch}-{source}.o",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    report = result.stdout + result.stderr
+    if result.returncode != 0:
+        raise RuntimeError(f"nvcc failed on {source} for {arch}:\n{report[-4000:]}")
+    return read_report(report, source)
+
+
+def check(nvcc: str, arch: str, jobs: int = 2) -> tuple[list[Resources], list[Resources]]:
+    """All kernels for one architecture, and the specialised ones that spill."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        concurrent.futures.ThreadPoolExecutor(jobs) as pool,
+    ):
+        parts = pool.map(lambda source: compile_one(nvcc, source, arch, folder), SOURCES)
+        kernels = [kernel for part in parts for kernel in part]
+    bad = [
+        k
+        for k in kernels
+        if k.kernel.startswith("tile") and (k.stack or k.spill_stores or k.spill_loads)
+    ]
+    return kernels, bad
+
+
+def main() -> int:
+    """Entry of the script; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--arch", nargs="+", default=["sm_90"])
+    parser.add_argument("--all", action="store_true", help="print every kernel")
+    arguments = parser.parse_args()
+    nvcc = find_nvcc()
+    if nvcc is None:
+        required = "nvcc" in os.environ.get("RESAMPLE_LAYERS_REQUIRE", "").split(",")
+        print("NOT RUN: resource report, nvcc is missing")
+        return 1 if required else 0
+    status = 0
+    for arch in arguments.arch:
+        kernels, bad = check(nvcc, arch)
+        tiles = [k for k in kernels if k.kernel.startswith("tile")]
+        if not tiles:
+            print(f"{arch}: no tile kernel in the report")
+            status = 1
+            continue
+        for kernel in kernels if arguments.all else bad:
+            print(f"{arch}: {kernel}")
+        most = max(k.registers for k in tiles)
+        print(f"{arch}: {len(tiles)} tile kernels, at most {most} registers, {len(bad)} spill")
+        status |= bool(bad)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,399 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// Emulated kernels against the oracle.
+//
+//   cuda_host list                          rows of the table
+//   cuda_host plans                         what the choice must be
+//   cuda_host conversions                   every float16, and rounding
+//   cuda_host sweep FIRST LAST EXTRA ORDER  rows; random calls beside the edges; thread order
+//   cuda_host generic COUNT ORDER           random rates, strides, crops; the kernel's gradient
+//   cuda_host barrier NUMBER                0: without it every row that meets it goes wrong
+//
+// Exit status 0: all right; 1: a wrong result; 3: a broken rule of the machine.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+
+#include "check.h"
+#include "cuda_host.h"
+#include "device.cuh"
+
+namespace check {
+
+using namespace resample_layers;
+
+extern template double run<Half>(const Call&);
+extern template double run<BFloat16>(const Call&);
+extern template double run<float>(const Call&);
+extern template double run<double>(const Call&);
+extern template double run_kernel_grad<Half>(const Call&);
+extern template double run_kernel_grad<BFloat16>(const Call&);
+extern template double run_kernel_grad<float>(const Call&);
+extern template double run_kernel_grad<double>(const Call&);
+
+namespace {
+
+const Dtype kTypes[] = {Dtype::float32, Dtype::float16, Dtype::bfloat16, Dtype::float64};
+const char* const kTypeNames[] = {"float32", "float16", "bfloat16", "float64"};
+
+double run_any(int type, const Call& call) {
+  switch (kTypes[type]) {
+    case Dtype::float16: return run<Half>(call);
+    case Dtype::bfloat16: return run<BFloat16>(call);
+    case Dtype::float32: return run<float>(call);
+    case Dtype::float64: return run<double>(call);
+  }
+  return HUGE_VAL;
+}
+
+double run_kernel_grad_any(int type, const Call& call) {
+  switch (kTypes[type]) {
+    case Dtype::float16: return run_kernel_grad<Half>(call);
+    case Dtype::bfloat16: return run_kernel_grad<BFloat16>(call);
+    case Dtype::float32: return run_kernel_grad<float>(call);
+    case Dtype::float64: return run_kernel_grad<double>(call);
+  }
+  return HUGE_VAL;
+}
+
+struct Tally {
+  int64_t served = 0, wrong = 0;
+  double worst = 0;
+  bool print = true;
+
+  void add(double error, const char* type, const Call& call) {
+    if (error < 0) return;
+    ++served;
+    if (error > worst) worst = error;
+    if (error <= 1) return;
+    if (++wrong <= 5 && print) std::printf("WRONG %g %s %s\n", error, type, call.text().c_str());
+  }
+};
+
+struct Random {
+  std::mt19937_64 engine;
+  int64_t operator()(int64_t low, int64_t high) {
+    return std::uniform_int_distribution<int64_t>(low, high)(engine);
+  }
+  bool coin() { return (*this)(0, 1) == 1; }
+};
+
+// A call that a row serves, its input about as large as its output asks for.
+Call call_of(int row, int element, Random& random, int64_t out_h, int64_t out_w) {
+  const Variant& v = kVariants[row];
+  const Numbers s = numbers_of(v, element);
+  Call p;
+  p.row = row;
+  p.separable = v.method == Method::separable;
+  p.channels_last = v.layout == Layout::channels_last;
+  p.up_x = p.up_y = v.up, p.down_x = p.down_y = v.down;
+  p.kh = v.exact ? v.taps : random(1, v.taps), p.kw = v.exact ? v.taps : random(1, v.taps);
+  p.out_h = out_h, p.out_w = out_w;
+  p.pad_x = random(-3, v.taps + 2), p.pad_y = random(-3, v.taps + 2);
+  p.flip = random.coin();
+  p.seed = static_cast<uint64_t>(random(1, 1 << 30));
+  auto size = [&](int64_t out, int64_t k, int64_t pad) {
+    return std::max<int64_t>(1, (out * v.down + k - pad) / v.up + random(-4, 4));
+  };
+  p.in_h = size(out_h, p.kh, p.pad_y), p.in_w = size(out_w, p.kw, p.pad_x);
+  p.n = random(1, 2), p.c = random(1, 3);
+  if (p.channels_last) {
+    p.c = s.load * random(1, 3);
+    p.row_gap = s.load * random(0, 1);
+  } else {
+    p.in_w = round_up(p.in_w, s.load);
+    if (s.load > 1) p.row_gap = s.load * random(0, 1);
+    if (s.load == 1) p.row_gap = random(0, 2), p.in_offset = random(0, 3);
+    p.out_offset = random(0, 3) == 0 ? random(1, s.vector) : 0;
+  }
+  return p;
+}
+
+// The least threads with which a tile of a few runs fits.
+int few_threads(int row, int element) {
+  const Variant& v = kVariants[row];
+  const Numbers s = numbers_of(v, element);
+  if (v.layout == Layout::channels_last) {
+    return std::min(v.threads, 2 * ((2 * s.run * v.down + v.taps) / v.up + 3));
+  }
+  const int columns = ((2 * s.run + s.vector) * v.down + v.taps) / v.up + 2 * s.load + 2;
+  return std::min(v.threads, (columns + s.load - 1) / s.load);
+}
+
+Tally sweep_row(int row, int extra, bool print = true) {
+  Tally tally;
+  tally.print = print;
+  const Variant& v = kVariants[row];
+  for (int type = 0; type < 3; ++type) {
+    const int element = type == 0 ? 4 : 2;
+    const Numbers s = numbers_of(v, element);
+    Random random{std::mt19937_64(static_cast<uint64_t>(row * 3 + type))};
+    const int64_t run = s.run, step = s.rows;
+
+    // Small tiles: widths and heights about the edges of runs, tiles, steps and blocks
+    const int64_t widths[] = {1,           run - 1,     run,         run + 1,     2 * run - 1,
+                              2 * run,     2 * run + 1, 3 * run + 1, 4 * run - 1, 4 * run,
+                              4 * run + 1, 6 * run + 3, 8 * run + 1};
+    const int64_t heights[] = {1,            step,         step + 1, 2 * step,
+                               2 * step + 1, 3 * step + 1, 2};
+    int h = 0;
+    for (int64_t w : widths) {
+      const int64_t height = heights[h++ % 7];
+      Call call = call_of(row, element, random, std::max<int64_t>(1, height),
+                          std::max<int64_t>(1, w));
+      call.threads = few_threads(row, element);
+      call.walk = static_cast<int>(h % 2 == 0 ? step : 2 * step);
+      call.fused = v.fused && h % 4 == 0;
+      call.noise_per_sample = h % 8 == 0;
+      tally.add(run_any(type, call), kTypeNames[type], call);
+    }
+
+    // The table's own tile, several small planes in one block, a tall image
+    for (int i = 0; i < 3; ++i) {
+      Call call = call_of(row, element, random, i == 2 ? v.walk + step + 1 : random(3, 9),
+                          i == 2 ? 5 : random(3, 20));
+      if (i == 0) call.n = 3, call.c = call.channels_last ? call.c : 7;
+      call.fused = v.fused && i == 1;
+      tally.add(run_any(type, call), kTypeNames[type], call);
+    }
+
+    // Random calls
+    for (int i = 0; i < extra; ++i) {
+      Call call = call_of(row, element, random, random(1, 5 * step), random(1, 10 * run));
+      call.threads = static_cast<int>(random(few_threads(row, element), v.threads));
+      call.walk = static_cast<int>(step * random(1, 4));
+      call.fused = v.fused && random.coin();
+      call.noise_per_sample = random.coin();
+      if (random(0, 3) == 0) call.pad_x = -random(1, 20), call.pad_y = random(-9, 40);
+      tally.add(run_any(type, call), kTypeNames[type], call);
+    }
+  }
+  return tally;
+}
+
+Call generic_call(Random& random) {
+  Call p;
+  p.row = random.coin() ? -1 : -2;
+  p.n = random(1, 2), p.c = random(1, 3);
+  p.up_x = random(1, 6), p.up_y = random(1, 6);
+  p.down_x = random(1, 6), p.down_y = random(1, 6);
+  p.kh = random(1, 9), p.kw = random(1, 9);
+  p.in_h = random(1, 9), p.in_w = random(1, 9);
+  p.out_h = random(1, 12), p.out_w = random(1, 12);
+  p.pad_x = random(-9, 12), p.pad_y = random(-9, 12);
+  p.separable = random.coin(), p.flip = random.coin();
+  p.channels_last = random.coin(), p.fused = random(0, 3) == 0;
+  p.row_gap = random(0, 2), p.in_offset = random(0, 2), p.out_offset = random(0, 2);
+  p.seed = static_cast<uint64_t>(random(1, 1 << 30));
+  return p;
+}
+
+Tally sweep_generic(int count, bool print = true) {
+  Tally tally;
+  tally.print = print;
+  Random random{std::mt19937_64(7)};
+  for (int i = 0; i < count; ++i) {
+    for (int type = 0; type < 4; ++type) {
+      Call call = generic_call(random);
+      tally.add(run_any(type, call), kTypeNames[type], call);
+      if (i % 4 == type) {
+        // Now and then more outputs than one chunk takes
+        if (i % 16 == type) call.out_h = 40, call.out_w = 60, call.in_h = 30, call.in_w = 45;
+        call.flip = false;
+        tally.add(run_kernel_grad_any(type, call), kTypeNames[type], call);
+      }
+    }
+  }
+  return tally;
+}
+
+// ---------------------------------------------------------------- the choice
+
+int expect(bool holds, const char* what) {
+  if (!holds) std::printf("WRONG plan: %s\n", what);
+  return holds ? 0 : 1;
+}
+
+UpFirDn2dParams params_of(int64_t n, int64_t c, int64_t h, int64_t w, int64_t out_h,
+                          int64_t out_w, int up, int down, int taps, Dtype dtype, bool last) {
+  static const float some_taps[64] = {};
+  UpFirDn2dParams p{};
+  // Never read: only the alignment counts.
+  p.input = reinterpret_cast<const void*>(uintptr_t{1} << 40);
+  p.output = reinterpret_cast<void*>(uintptr_t{1} << 41);
+  auto plane = [&](int64_t ph, int64_t pw) {
+    return last ? Plane4d{n, c, ph, pw, c * ph * pw, 1, pw * c, c}
+                : Plane4d{n, c, ph, pw, c * ph * pw, ph * pw, pw, 1};
+  };
+  p.in = plane(h, w), p.out = plane(out_h, out_w);
+  p.taps_x = p.taps_y = some_taps;
+  p.kh = p.kw = taps;
+  p.up_x = p.up_y = up, p.down_x = p.down_y = down;
+  p.pad_x0 = p.pad_y0 = taps / 2;
+  p.dtype = dtype;
+  return p;
+}
+
+int check_plans() {
+  int wrong = 0;
+  for (Dtype dtype : {Dtype::float32, Dtype::float16, Dtype::bfloat16}) {
+    for (bool last : {false, true}) {
+      for (int taps : {1, 3, 4, 7, 8, 12, 16, 24, 32}) {
+        for (int size : {4, 8, 16, 32, 64, 128, 256, 512, 1024}) {
+          // Smoothing, also at the odd sizes beside convolutions with a stride; up 2; down 2
+          const int cases[][4] = {{size, size, 1, 1},         {2 * size + 1, 2 * size, 1, 1},
+                                  {size, size + 1, 1, 1},     {size, 2 * size, 2, 1},
+                                  {2 * size, size, 1, 2}};
+          for (const auto& k : cases) {
+            const UpFirDn2dParams p =
+                params_of(8, 64, k[0], k[0], k[1], k[1], k[2], k[3], taps, dtype, last);
+            const TilePlan plan = choose(p, Limits{}, false);
+            const Variant* const v = plan.variant < 0 ? nullptr : &kVariants[plan.variant];
+            wrong += expect(v != nullptr, "a StyleGAN2 layer runs on a tile kernel");
+            if (v == nullptr) continue;
+            wrong += expect(plan.block <= static_cast<unsigned>(round_up(v->threads, 32)) &&
+                                plan.shared <= Limits{}.shared / v->blocks,
+                            "block within its bounds");
+            wrong += expect(taps != 4 || k[0] % 8 != 0 || v->bytes == 16,
+                            "aligned images are read 16 bytes at a time");
+            // The padding of the launch: idle threads
+            const TileArgs& a = plan.args;
+            wrong += expect(a.slots * a.slot_threads * 2 > static_cast<int>(plan.block),
+                            "at least half of the threads work");
+          }
+        }
+      }
+    }
+  }
+
+  // Sizes
+  auto variant = [](const UpFirDn2dParams& p) { return choose(p, Limits{}, false); };
+  const Dtype f32 = Dtype::float32;
+  wrong += expect(variant(params_of(1, 200000, 8, 8, 8, 8, 1, 1, 4, f32, false)).variant >= 0,
+                  "n * c above 65535");
+  const TilePlan large = variant(params_of(40, 64, 1024, 1024, 1024, 1024, 1, 1, 4, f32, false));
+  wrong += expect(large.variant >= 0 && large.args.planes == 40 * 64, "above 2^31 elements");
+  wrong += expect(
+      variant(params_of(1, 1, 40000, 40000, 40000, 40000, 1, 1, 4, f32, false)).variant == -1,
+      "one plane above 2^30 elements is generic");
+  wrong += expect(variant(params_of(2, 4, 8, 8, 24, 24, 3, 1, 4, f32, false)).variant == -1,
+                  "factor 3 is generic");
+  wrong += expect(variant(params_of(2, 4, 8, 8, 8, 8, 1, 1, 33, f32, false)).variant == -1,
+                  "33 taps are generic");
+  wrong += expect(
+      variant(params_of(2, 4, 8, 8, 8, 8, 1, 1, 4, Dtype::float64, false)).variant == -1,
+      "float64 is generic");
+  return wrong;
+}
+
+// ---------------------------------------------------------------- conversions
+
+int check_conversions() {
+  int wrong = 0;
+  // Every float16 and bfloat16 comes back from float as it was
+  for (uint32_t bits = 0; bits < 0x10000; ++bits) {
+    const uint16_t half = static_cast<uint16_t>(bits);
+    const float value = half_to_float(half);
+    if (!std::isnan(value) && float_to_half(value) != half) ++wrong;
+    const float brain = to_accumulate(BFloat16{half});
+    if (!std::isnan(brain) && float_to_bfloat16(brain) != half) ++wrong;
+  }
+#if defined(__FLT16_MANT_DIG__)
+  // Rounding, against the compiler's own float16
+  Random random{std::mt19937_64(3)};
+  for (int i = 0; i < 200000; ++i) {
+    const float value = bits_to_float(static_cast<uint32_t>(random(0, 0xffffffffLL)));
+    if (std::isnan(value)) continue;
+    for (float v : {value, value * 0x1p-60f, std::ldexp(value, -std::ilogb(value) - 8 + i % 24)}) {
+      if (std::isnan(v)) continue;
+      const _Float16 expected = static_cast<_Float16>(v);
+      uint16_t bits;
+      std::memcpy(&bits, &expected, 2);
+      if (bits != float_to_half(v)) ++wrong;
+    }
+  }
+#endif
+  if (wrong > 0) std::printf("WRONG conversions: %d\n", wrong);
+  return wrong;
+}
+
+int report(const char* what, const Tally& tally) {
+  std::printf("%s: %lld calls, %lld wrong, worst error %.3f of its tolerance\n", what,
+              static_cast<long long>(tally.served), static_cast<long long>(tally.wrong),
+              tally.worst);
+  if (tally.served == 0) std::printf("WRONG nothing was run\n");
+  return tally.wrong > 0 || tally.served == 0 ? 1 : 0;
+}
+
+// Without one barrier, every row that meets it must go wrong in at least one order.
+int check_barrier(int number) {
+  using cuda_host::Order;
+  cuda_host::options.removed_barrier = number;
+  int red = 0, green = 0;
+  // The row after the last one stands for the generic kernels, which hold the
+  // kernel's gradient.
+  for (int row = 0; row <= kVariantCount; ++row) {
+    bool met = false, wrong = false;
+    for (Order order : {Order::ascending, Order::descending, Order::random}) {
+      if (wrong) break;
+      cuda_host::options.order = order;
+      cuda_host::barriers_met.assign(64, 0);
+      const Tally tally = row < kVariantCount ? sweep_row(row, 0, false) : sweep_generic(8, false);
+      if (cuda_host::barriers_met[static_cast<size_t>(number)] == 0) break;
+      met = true;
+      wrong = tally.wrong > 0;
+    }
+    if (!met) continue;
+    wrong ? ++red : ++green;
+    if (!wrong) std::printf("GREEN without barrier %d: row %d\n", number, row);
+  }
+  std::printf("without barrier %d: %d wrong, %d unharmed\n", number, red, green);
+  return red > 0 && green == 0 ? 0 : 1;
+}
+
+void set_order(const char* name) {
+  cuda_host::options.order = std::strcmp(name, "descending") == 0 ? cuda_host::Order::descending
+                             : std::strcmp(name, "random") == 0   ? cuda_host::Order::random
+                                                                  : cuda_host::Order::ascending;
+}
+
+}  // namespace
+}  // namespace check
+
+int main(int argc, char** argv) {
+  using namespace check;
+  const std::string command = argc > 1 ? argv[1] : "";
+  if (command == "list") {
+    for (int row = 0; row < kVariantCount; ++row) {
+      const Variant& v = kVariants[row];
+      std::printf("%d %s %s up %d down %d taps %d\n", row,
+                  v.method == Method::separable ? "separable" : "planar",
+                  v.layout == Layout::contiguous ? "contiguous" : "channels_last", v.up, v.down,
+                  v.taps);
+    }
+    return 0;
+  }
+  if (command == "plans") return check_plans() > 0;
+  if (command == "conversions") return check_conversions() > 0;
+  if (command == "sweep" && argc == 6) {
+    set_order(argv[5]);
+    int status = 0;
+    const int last = std::min(std::atoi(argv[3]), kVariantCount - 1);
+    for (int row = std::atoi(argv[2]); row <= last; ++row) {
+      const std::string name = "row " + std::to_string(row);
+      status |= report(name.c_str(), sweep_row(row, std::atoi(argv[4])));
+    }
+    return status;
+  }
+  if (command == "generic" && argc == 4) {
+    set_order(argv[3]);
+    return report("generic", sweep_generic(std::atoi(argv[2])));
+  }
+  if (command == "barrier" && argc == 3) {
+    return check_barrier(std::atoi(argv[2]));
+  }
+  std::fprintf(stderr, "see the head of main.cpp for the commands\n");
+  return 2;
+}

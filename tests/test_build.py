@@ -1,0 +1,354 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The build: what it makes, where it makes less, and the last lines of each failure."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from resample_layers.ops import extension
+
+from .tools import require
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "build_backend"))
+toolchain = pytest.importorskip("toolchain", reason="no checkout: the build is tested there")
+SETUP = (ROOT / "setup.py").read_text()
+CONTENT = ("csrc", "build_backend", "resample_layers", "setup.py", "pyproject.toml", "LICENSE",
+           "README.md", "MANIFEST.in")  # fmt: skip
+OURS = ("RESAMPLE_LAYERS_", "CUDA_", "TORCH_CUDA", "CXX", "CC", "LDFLAGS", "MAX_JOBS")
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    """A copy of the sources, nothing built."""
+    folder = tmp_path / "source"
+    folder.mkdir()
+    ignore = shutil.ignore_patterns("lib", "__pycache__")
+    for name in CONTENT:
+        path = ROOT / name
+        if path.is_dir():
+            shutil.copytree(path, folder / name, ignore=ignore)
+        elif path.exists():
+            shutil.copy(path, folder)
+    return folder
+
+
+@pytest.fixture
+def no_compilers(tmp_path) -> str:
+    """A PATH with nothing on it."""
+    (tmp_path / "empty").mkdir()
+    return str(tmp_path / "empty")
+
+
+def run(folder: Path, *arguments: str, check: bool = True, **environment: str):
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(OURS)}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**kept, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=check,
+    )
+
+
+def build(folder: Path, *arguments: str, check: bool = True, **environment: str) -> str:
+    """What ``setup.py`` says."""
+    result = run(folder, "setup.py", *arguments, check=False, **environment)
+    assert (result.returncode == 0) == check, result.stdout
+    return result.stdout
+
+
+# Without a compiler
+
+
+def test_without_a_compiler_the_wheel_is_native(source, no_compilers, tmp_path):
+    said = build(source, "-q", "bdist_wheel", "-d", str(tmp_path / "dist"), PATH=no_compilers)
+    assert "no C++ compiler was found" in said
+    assert "computes natively" in said
+    (wheel,) = (tmp_path / "dist").iterdir()
+    assert wheel.name.endswith("-py3-none-any.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "resample_layers/ops/native.py" in names
+    assert not [name for name in names if "/lib/" in name or name.endswith(".so")]
+
+
+BACKEND = "import backend; print(backend.get_requires_for_build_wheel())"
+
+
+def test_torch_is_asked_for_only_where_there_is_a_compiler(source, no_compilers):
+    paths = {"PYTHONPATH": str(source / "build_backend")}
+    assert "torch" not in run(source, "-c", BACKEND, PATH=no_compilers, **paths).stdout
+    assert "torch" not in run(source, "-c", BACKEND, RESAMPLE_LAYERS_EXTENSION="0", **paths).stdout
+    require("c++")
+    last = run(source, "-c", BACKEND, **paths).stdout.splitlines()[-1]
+    assert all(repr(each) in last for each in toolchain.BUILD_REQUIREMENTS)
+
+
+def test_the_bound_on_torch_is_said_once():
+    assert (
+        f'dependencies = ["{toolchain.BUILD_REQUIREMENTS[0]}"]'
+        in (ROOT / "pyproject.toml").read_text()
+    )
+    major, minor = re.findall(r"torch>=(\d+)\.(\d+)", toolchain.BUILD_REQUIREMENTS[0])[0]
+    assert f'"0x{int(major):02x}{int(minor):02x}000000000000"' in SETUP
+
+
+def test_sources_are_listed():
+    """Each file of csrc by name, where a compiler starts."""
+    for suffix in (".cpp", ".cu"):
+        found = {str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob(f"*{suffix}")}
+        assert found == set(re.findall(rf'"(csrc/.*\{suffix})"', SETUP))
+
+
+# Failures: cause and cure are the last words
+
+
+def assert_last_words(said: str, cause: str, cure: str) -> None:
+    title, first, second = said.strip().splitlines()[-3:]
+    assert title == "resample_layers: the build failed."
+    assert re.match(rf"  Cause: .*{cause}", first), first
+    assert re.match(rf"  Cure: .*{cure}", second), second
+
+
+@pytest.mark.parametrize(
+    ("environment", "cause", "cure"),
+    [
+        (
+            {"RESAMPLE_LAYERS_EXTENSION": "1", "PATH": "/nowhere"},
+            "there is no C\\+\\+ compiler",
+            "install g\\+\\+ or clang\\+\\+, or name one in CXX",
+        ),
+        ({"CXX": "g++-that-is-not"}, "CXX=g\\+\\+-that-is-not is not a program", "install g\\+\\+"),
+        ({"CXX": "false"}, "compiler false .* does not compile C\\+\\+17", "install g\\+\\+ 9"),
+        ({"RESAMPLE_LAYERS_EXTENSION": "yes"}, "must be 0 or 1, or not set, got 'yes'", "set"),
+    ],
+)
+def test_last_words_on_the_compiler(source, environment, cause, cure):
+    assert_last_words(build(source, "bdist_wheel", check=False, **environment), cause, cure)
+
+
+@pytest.fixture
+def only_cxx(tmp_path) -> str:
+    """A PATH with a C++ compiler and what it starts, and no nvcc."""
+    folder = tmp_path / "tools"
+    folder.mkdir()
+    for tool in ("c++", "as", "ld"):
+        (folder / tool).symlink_to(require(tool))
+    return str(folder)
+
+
+def test_last_words_where_cuda_is_wanted_and_missing(source, only_cxx):
+    said = build(source, "bdist_wheel", check=False, PATH=only_cxx, RESAMPLE_LAYERS_CUDA="1")
+    assert_last_words(said, "asks for CUDA kernels, and there is no nvcc", "install the CUDA")
+
+
+def test_last_words_on_a_wrong_cuda_home(source, only_cxx):
+    said = build(source, "bdist_wheel", check=False, PATH=only_cxx, CUDA_HOME="/nowhere")
+    assert_last_words(said, "CUDA_HOME=/nowhere holds no bin/nvcc", "point CUDA_HOME at")
+
+
+def test_last_words_without_torch(source, only_cxx):
+    (source / "torch.py").write_text("raise ImportError('no torch here')")
+    said = build(source, "bdist_wheel", check=False, PATH=only_cxx, PYTHONPATH=str(source))
+    assert_last_words(said, "torch cannot be imported .no torch here", "install torch, setuptools")
+
+
+# CUDA toolkits, made up
+
+
+@pytest.fixture
+def toolkit(tmp_path) -> Path:
+    """A toolkit whose nvcc knows three architectures."""
+    home = tmp_path / "cuda-12.9"
+    (home / "bin").mkdir(parents=True)
+    (home / "lib64").mkdir()
+    (home / "lib64" / "libcudart_static.a").touch()
+    script(home / "bin" / "nvcc", f"""
+case "$*" in
+  *--dryrun*) echo '#$ _HERE_={home}/bin' >&2; echo '#$ TOP={home}/bin/..' >&2;;
+  --version) echo 'Cuda compilation tools, release 12.9, V12.9.1';;
+  --list-gpu-code) printf 'sm_75\\nsm_90\\nsm_100\\n';;
+esac""")  # fmt: skip
+    return home
+
+
+def script(path: Path, text: str) -> None:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def clean(monkeypatch):
+    for name in [name for name in os.environ if name.startswith(OURS)]:
+        monkeypatch.delenv(name)
+    return monkeypatch
+
+
+def test_a_wrapped_nvcc_is_followed_to_its_toolkit(clean, toolkit, tmp_path):
+    (tmp_path / "bin").mkdir()
+    script(tmp_path / "bin" / "nvcc", f'exec {toolkit}/bin/nvcc "$@"')
+    clean.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    cuda = toolchain.find_cuda()
+    assert cuda == toolchain.Cuda(toolkit, "12.9", ("7.5", "9.0", "10.0"))
+    assert cuda.library_dir == toolkit / "lib64"
+
+
+def test_cuda_home_is_believed(clean, toolkit):
+    clean.setenv("CUDA_HOME", str(toolkit))
+    assert toolchain.find_cuda().home == toolkit
+
+
+def test_architectures(clean, toolkit):
+    clean.setenv("CUDA_HOME", str(toolkit))
+    cuda = toolchain.find_cuda()
+    # The default: those that this compiler knows, PTX for what is newer
+    assert toolchain.choose_architectures(cuda, "7.5;8.0;9.0;10.0;12.0+PTX") == [
+        "7.5", "9.0", "10.0+PTX"
+    ]  # fmt: skip
+    assert toolchain.choose_architectures(cuda, "9.0") == ["9.0"]
+    for text in ("7.5;9.0+PTX", "7.5 9.0+PTX"):
+        clean.setenv("TORCH_CUDA_ARCH_LIST", text)
+        assert toolchain.choose_architectures(cuda, "10.0") == ["7.5", "9.0+PTX"]
+    assert toolchain.code_flags(["7.5", "9.0+PTX"]) == [
+        "-gencode=arch=compute_75,code=sm_75",
+        "-gencode=arch=compute_90,code=sm_90",
+        "-gencode=arch=compute_90,code=compute_90",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("named", "cause", "cure"),
+    [
+        ("Hopper", "names Hopper, which is no architecture", 'such as "7.5;8.0'),
+        ("9.0;12.0", r"names 12\.0, and .*nvcc of CUDA 12\.9 does not know it",
+         r"choose among 7\.5;9\.0;10\.0"),
+    ],
+)  # fmt: skip
+def test_last_words_on_architectures(clean, toolkit, named, cause, cure):
+    clean.setenv("CUDA_HOME", str(toolkit))
+    clean.setenv("TORCH_CUDA_ARCH_LIST", named)
+    with pytest.raises(SystemExit) as caught:
+        toolchain.choose_architectures(toolchain.find_cuda(), "9.0")
+    assert_last_words(str(caught.value), cause, cure)
+
+
+def test_last_words_on_a_compiler_that_nvcc_refuses(clean, toolkit):
+    script(toolkit / "bin" / "nvcc", "echo 'error: unsupported GNU version!' >&2; exit 1")
+    cuda = toolchain.Cuda(toolkit, "12.9", ("9.0",))
+    with pytest.raises(SystemExit) as caught:
+        toolchain.check_nvcc(cuda, ["9.0"])
+    assert_last_words(str(caught.value), "unsupported GNU version", "name a host compiler")
+
+
+# With a compiler. The rest of the way, to a wheel in fresh environments: make test-wheel
+
+
+def test_only_what_changed_is_compiled_again(source):
+    require("c++")
+    pytest.importorskip("ninja", reason="no ninja")
+    inplace = ("build_ext", "--inplace")
+    said = build(source, *inplace, RESAMPLE_LAYERS_CUDA="0", CXXFLAGS="-DTEST")
+    compiled = r"^\[\d+/(\d+)\]"
+    sources = set(re.findall(r'"(csrc/.*\.cpp)"', SETUP))
+    assert set(re.findall(compiled, said, re.MULTILINE)) == {str(len(sources))}
+    (library,) = (source / "resample_layers" / "lib").iterdir()
+    assert library.name == extension.library_path("cpu").name
+
+    (source / "csrc" / "upfirdn2d_ops.cpp").touch()
+    said = build(source, *inplace, RESAMPLE_LAYERS_CUDA="0", CXXFLAGS="-DTEST")
+    assert set(re.findall(compiled, said, re.MULTILINE)) == {"1"}
+
+    (source / "csrc" / "upfirdn2d_ops.cpp").write_text("#error on purpose")
+    said = build(source, *inplace, RESAMPLE_LAYERS_CUDA="0", CXXFLAGS="-DTEST", check=False)
+    assert_last_words(said, "a compiler or the linker failed, its words are above", "CXX")
+
+
+def test_the_library_under_sanitizers(source):
+    """Random calls, in a process in which reading one byte too many ends it."""
+    if "asan" not in os.environ.get("RESAMPLE_LAYERS_REQUIRE", "").split(","):
+        pytest.skip("minutes under sanitizers: only with RESAMPLE_LAYERS_REQUIRE=asan")
+    compiler = require("g++")
+    runtimes = [
+        subprocess.run([compiler, f"-print-file-name=lib{name}.so"], capture_output=True, text=True)
+        for name in ("asan", "ubsan")
+    ]
+    flags = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined"
+    switches = {"RESAMPLE_LAYERS_CUDA": "0", "CXX": compiler, "CXXFLAGS": flags}
+    build(source, "build_ext", "--inplace", **switches)
+    shutil.copytree(ROOT / "tests", source / "tests")
+    names = "random or check or serves or dtype or threads"
+    result = run(
+        source,
+        *("-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", "tests/test_extension.py"),
+        *("-k", names),
+        check=False,
+        RESAMPLE_LAYERS_BACKEND="extension",
+        LD_PRELOAD=" ".join(runtime.stdout.strip() for runtime in runtimes),
+        ASAN_OPTIONS="detect_leaks=0:detect_odr_violation=0",  # Python's own
+        UBSAN_OPTIONS="print_stacktrace=1",
+    )
+    assert result.returncode == 0, result.stdout[:8000]
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def library(request) -> Path:
+    path = extension.library_path(request.param)
+    require(f"{request.param.upper()} library", found=path.exists())
+    return path
+
+
+def lines(tool: str, *arguments) -> list[str]:
+    command = [require(tool), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def test_needed_libraries(library):
+    """Torch's two names and the system's: no Python, no CUDA runtime, no C++ part of torch."""
+    dynamic = lines("readelf", "--dynamic", "--wide", library)
+    needed = [re.findall(r"\[(.*)\]", line)[0] for line in dynamic if "(NEEDED)" in line]
+    assert {"libtorch.so", "libtorch_cpu.so"} <= set(needed)
+    system = re.compile(
+        r"(libstdc\+\+|libgcc_s|libc|libm|libdl|librt|libpthread|ld-linux.*)\.so\.\d"
+    )
+    assert [n for n in needed if not system.fullmatch(n)] in (
+        ["libtorch_cpu.so", "libtorch.so"],
+        ["libtorch.so", "libtorch_cpu.so"],
+    )
+    assert not [line for line in dynamic if "RPATH" in line or "RUNPATH" in line]
+
+
+def test_undefined_symbols(library):
+    """From torch nothing but its C functions; what is in libtorch_cuda is weak."""
+    names = []
+    for line in lines("nm", "--dynamic", "--undefined-only", library):
+        kind, name = line.split()[-2:]
+        if re.match("_ITM_|__gmon_start__|__cxa_finalize", name):
+            continue
+        if "cuda_stream" in name:
+            assert kind == "w"
+        else:
+            assert re.match("(aoti_)?torch_[a-z]", name) or "@" in name, line  # of a system library
+            assert "Py" not in name
+        names.append(name)
+    assert "torch_library_impl" in names
+    assert ("aoti_torch_get_current_cuda_stream" in names) == ("cuda" in library.name)
+
+
+def test_exported_symbols(library):
+    exported = [line.split()[-1] for line in lines("nm", "--dynamic", "--defined-only", library)]
+    assert exported
+    assert all(name.startswith("resample_layers_") for name in exported), exported
+
+
+def test_no_path_of_this_machine(library):
+    content = library.read_bytes()
+    for folder in {ROOT, Path.home(), Path(sys.prefix)} - {Path("/")}:
+        assert not re.search(re.escape(os.fsencode(folder)) + rb"/[\w./]*\.(h|cpp|cu)", content)

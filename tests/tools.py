@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Tools that a machine may lack: their tests are skipped, or fail where they are required."""
+
+import os
+import shutil
+
+import pytest
+
+
+def require(tool: str, *, found: bool | None = None) -> str:
+    """The path of a tool; without it the test is skipped, and the summary says NOT RUN.
+
+    ``RESAMPLE_LAYERS_REQUIRE=nvcc,readelf`` makes the absence of those an error. ``found`` is for
+    what is no program, such as a library that was built.
+    """
+    path = shutil.which(tool) or "" if found is None else tool if found else ""
+    if not path:
+        if tool in os.environ.get("RESAMPLE_LAYERS_REQUIRE", "").split(","):
+            pytest.fail(f"RESAMPLE_LAYERS_REQUIRE asks for {tool}, and there is none")
+        pytest.skip(f"no {tool}")
+    return path
