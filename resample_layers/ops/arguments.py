@@ -71,6 +71,8 @@ def check_input(input: Any) -> None:
 
 def as_factors(name: str, value: Any) -> Pair:
     """An int >= 1, or two of them (x, y)."""
+    if type(value) is int and 0 < value < 2**31:  # the usual
+        return value, value
     if isinstance(value, (tuple, list)):
         if len(value) != 2:
             raise ValueError(f"{name} must be an int or 2 ints (x, y), got {name}={value!r}")

@@ -63,10 +63,7 @@ class UpFirDn2d(torch.autograd.Function):
             keep_taps(kernel),
             None if taps_y is None else keep_taps(taps_y),
         )
-        ctx.up, ctx.down, ctx.pad = up, down, pad
-        ctx.in_size, ctx.out_size = input.shape, out.shape[2:]
-        size = kernel_size(kernel, taps_y)
-        ctx.g_pad = geometry.adjoint_pads(input.shape[2:], ctx.out_size, up, down, pad, size)
+        ctx.call = up, down, pad, input.shape, out.shape[2:]
         return out
 
     @staticmethod
@@ -113,7 +110,7 @@ class UpFirDn2dBackward(torch.autograd.Function):
             keep_taps(kernel),
             None if taps_y is None else keep_taps(taps_y),
         )
-        ctx.up, ctx.down, ctx.pad = up, down, pad
+        ctx.call = up, down, pad, in_size, out_size
         grad = grad_output.reshape(in_size[0], in_size[1], out_size[0], out_size[1])
         if grad_kernel is not None and taps_y is None:
             out: Tensor = RAW(grad, grad_kernel, None, down, up, g_pad, False)
@@ -147,9 +144,7 @@ class UpFirDn2dKernelGrad(torch.autograd.Function):
         ctx.save_for_backward(
             input if ctx.needs_input_grad[1] else None, grad if ctx.needs_input_grad[0] else None
         )
-        ctx.up, ctx.down, ctx.pad = up, down, pad
-        ctx.in_size, ctx.out_size = input.shape, grad.shape[2:]
-        ctx.g_pad = geometry.adjoint_pads(input.shape[2:], ctx.out_size, up, down, pad, size[::-1])
+        ctx.call = up, down, pad, input.shape, grad.shape[2:]
         out: Tensor = RAW_KERNEL_GRAD(input, grad, up, down, pad, size)
         return out
 
@@ -171,7 +166,7 @@ class UpFirDn2dKernelGrad(torch.autograd.Function):
 
 
 def _forward(x: Tensor, kernel: Tensor, taps_y: Tensor | None, ctx: Any) -> Tensor:
-    up, down, pad = ctx.up, ctx.down, ctx.pad
+    up, down, pad, _, _ = ctx.call
     if native.is_differentiated_elsewhere():
         return native.resample(x, kernel, taps_y, up, down, pad)
     if _is_batched(x, kernel, taps_y):
@@ -184,14 +179,15 @@ def _forward(x: Tensor, kernel: Tensor, taps_y: Tensor | None, ctx: Any) -> Tens
 
 
 def _backward(grad: Tensor, kernel: Tensor, taps_y: Tensor | None, ctx: Any) -> Tensor:
-    up, down, g_pad = ctx.up, ctx.down, ctx.g_pad
+    up, down, pad, in_size, out_size = ctx.call
+    g_pad = geometry.adjoint_pads(in_size[2:], out_size, up, down, pad, kernel_size(kernel, taps_y))
     if native.is_differentiated_elsewhere():
         return native.resample(grad, kernel, taps_y, down, up, g_pad, True)
     if _is_batched(grad, kernel, taps_y):
         out: Tensor = OP(grad, kernel, taps_y, down, up, g_pad, True)
     elif torch.is_grad_enabled():
         out = UpFirDn2dBackward.apply(
-            grad, kernel, None, up, down, ctx.pad, g_pad, ctx.in_size, ctx.out_size, taps_y
+            grad, kernel, None, up, down, pad, g_pad, in_size, out_size, taps_y
         )
     else:
         out = RAW(grad, kernel, taps_y, down, up, g_pad, True)
@@ -202,7 +198,7 @@ def _kernel_grads(
     x: Tensor, grad: Tensor, kernel: Tensor, taps_y: Tensor | None, ctx: Any
 ) -> tuple[Tensor, Tensor | None]:
     kh, kw = kernel_size(kernel, taps_y)
-    rest = ctx.up, ctx.down, ctx.pad, (kw, kh)
+    rest = *ctx.call[:3], (kw, kh)
     if native.is_differentiated_elsewhere():
         w = native.kernel_grad(x, grad, *rest)
     elif _is_batched(x, grad, None):

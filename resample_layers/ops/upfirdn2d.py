@@ -84,13 +84,19 @@ def upfirdn2d(
         )
     taps, taps_y, up, down, pad = check_call(input, kernel, up, down, pad)
 
-    # Door 1: exporters that want standard operators. Door 2: forward mode and torch.func, whose
-    # tangents torch.library would drop silently; before door 3, since it holds under compile too.
-    if torch.onnx.is_in_onnx_export() or is_tracing() or native.is_differentiated_elsewhere():
+    # Door 1: exporters that want standard operators (ONNX's trace or compile). Door 2: forward mode
+    # and torch.func, whose tangents torch.library would drop silently; before door 3, since it
+    # holds under compile too.
+    compiling = torch.compiler.is_compiling()
+    if (
+        is_tracing()
+        or native.is_differentiated_elsewhere()
+        or (compiling and torch.onnx.is_in_onnx_export())
+    ):
         return native.resample(input, taps, taps_y, up, down, pad)
 
     # Door 3: compilers see one opaque operator, for all sizes
-    if torch.compiler.is_compiling():
+    if compiling:
         out: Tensor = OP(input, taps, taps_y, up, down, pad, False)
         return out
 
