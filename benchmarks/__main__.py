@@ -5,7 +5,7 @@ import argparse
 
 import torch
 
-from . import cpu
+from . import cpu, overhead
 
 parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
 parser.add_argument("--quick", action="store_true", help="one shape instead of four")
@@ -14,4 +14,5 @@ arguments = parser.parse_args()
 
 torch.set_num_threads(2)
 torch.manual_seed(0)
+overhead.run(arguments.seconds)
 cpu.run(arguments.quick, arguments.seconds)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Native on the CPU beside the formulations one would write without it."""
+"""The CPU kernels and native beside the formulations one would write without them."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import partial
 
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 
 from resample_layers import geometry
-from resample_layers.ops import native
+from resample_layers.ops import extension, native
+from resample_layers.ops import registration as reg
 
 from . import formulations
 from .measure import interleaved, median, peak_memory, provenance, spread, table, write_section
@@ -57,9 +59,11 @@ def exact(x: Tensor, kernel: Tensor, up: int, down: int, pad: tuple[int, int]) -
 
 
 def run(quick: bool, seconds: float) -> None:
-    """Time every cell and write the sections ``cpu`` and ``memory``."""
+    """Time every cell and write the sections ``cpu``, ``floor`` and ``memory``."""
     others = formulations.available()
-    rows, worst = [], {name: float("inf") for name in others}
+    compiled = extension.choices["cpu"].backend == "extension"
+    rows: list[list[str]] = []
+    ratios: dict[str, list[float]] = {}
     for shape, layout, operation, kernel_name in cells(quick):
         up, down, pads = OPERATIONS[operation]
         taps, separable = KERNELS[kernel_name]
@@ -68,68 +72,129 @@ def run(quick: bool, seconds: float) -> None:
         kernel = torch.outer(taps_1d, taps_1d)
         pad = pads(len(taps), max(up, down))
         x = torch.randn(shape).contiguous(memory_format=layout)
-        ours = partial(
-            native.resample,
-            x,
-            taps_1d if separable else kernel,
-            None,
-            (up, up),
-            (down, down),
-            (*pad, *pad),
-        )
-        out = ours()
+        rest = (taps_1d if separable else kernel, None, (up, up), (down, down), (*pad, *pad))
+        out = native.resample(x, *rest)
         calls: dict[str, Callable[[], object]] = {
             "fill": lambda size=out.shape: torch.empty(size).fill_(0.0),
             "sum": lambda x=x: x.sum(),
-            "native": ours,
+            "native": partial(native.resample, x, *rest),
         }
+        if compiled:
+            calls["compiled"] = partial(reg.RAW, x, *rest, False)
         calls |= {
             name: partial(function, x, kernel, up, down, pad)  # type: ignore[arg-type]
             for name, function in others.items()
         }
         times = interleaved(calls, seconds)
         floor = median(times["fill"]) + median(times["sum"])
-        mine = median(times["native"])
         truth = exact(x, kernel, up, down, pad)
-        deviations = {}
-        for name in ("native", *others):
+        row = [
+            "x".join(map(str, shape)),
+            "channels_last" if layout == torch.channels_last else "contiguous",
+            operation,
+            kernel_name,
+        ]
+        for name in [n for n in ("compiled", "native", *others) if n in calls]:
             result = calls[name]()
             assert isinstance(result, Tensor)
             part = result[:1, :2].double().numpy()
-            deviations[name] = (
-                abs(part - truth).max() / abs(truth).max() if part.shape == truth.shape else np.nan
-            )
-        for name in others:
-            worst[name] = min(worst[name], median(times[name]) / mine)
-        rows.append(
-            [
-                "x".join(map(str, shape)),
-                "channels_last" if layout == torch.channels_last else "contiguous",
-                operation,
-                kernel_name,
-                f"{1e3 * mine:.2f} ms",
-                spread(times["native"]),
-                f"{mine / floor:.1f}",
-                f"{deviations['native']:.1e}",
-                *(f"{median(times[name]) / mine:.1f} ({deviations[name]:.0e})" for name in others),
-            ]
-        )
-        print(*rows[-1], sep=" | ", flush=True)
-    header = ["shape", "layout", "op", "kernel", "native", "spread", "/ floor", "error", *others]
+            same = part.shape == truth.shape
+            error = abs(part - truth).max() / abs(truth).max() if same else np.nan
+            ratio = median(times[name]) / floor
+            row.append(f"{ratio:.1f} ({spread(times[name])}; {error:.0e})")
+            if shape[1] == 64:
+                ratios.setdefault(name, []).append(ratio)
+        rows.append(row)
+        print(*row, sep=" | ", flush=True)
+    against = [
+        f"{name} / native at 64 channels: "
+        f"{min(a / b for a, b in zip(ratios[name], ratios['native'], strict=True)):.1f} and more"
+        for name in ("zero-stuffing", "diffusers")
+        if name in ratios
+    ]
+    names = [*(["compiled"] if compiled else []), "native", *others]
     write_section(
         "cpu",
-        f"""## Native on the CPU, float32
+        f"""## On the CPU, float32, forward
 
-{provenance()}. Command: `make bench`. Medians of rounds in which all columns take turns; spread:
-20th and 80th percentile. *floor*: `torch.empty(out).fill_(0.)` plus `input.sum()`. A formulation's
-column tells how many times as long as native it takes and, in brackets, its largest deviation from
-the float64 definition relative to the largest output (`interpolate` computes another filter).
-Smallest ratio in the table: {", ".join(f"{n} {v:.1f}" for n, v in worst.items())}.
+{provenance()}. Command: `make bench`. Medians of rounds in which all columns take turns, as
+multiples of the floor `torch.empty(out).fill_(0.)` plus `input.sum()`; in brackets the spread (20th
+and 80th percentile) and the largest deviation from the float64 definition, relative to the largest
+output (`interpolate` computes another filter). {"; ".join(against)}.
 
-{table(header, rows)}
+{table(["shape", "layout", "op", "kernel", *names], rows)}
 """,
     )
+    if compiled:
+        floors(quick, seconds)
     memory()
+
+
+def floors(quick: bool, seconds: float) -> None:
+    """The compiled kernels in every dtype, forward and backward, as multiples of the floor."""
+    sizes = {"0.5 MB": (2, 16, 48, 48), "4 MB and more": (4, 64, 96, 96)}
+    rows: list[list[str]] = []
+    found: dict[str, list[float]] = {}
+    for (size, shape), dtype, layout, operation, kernel_name in itertools.product(
+        sizes.items(),
+        (torch.float32, torch.float64, torch.bfloat16, torch.float16),
+        LAYOUTS,
+        OPERATIONS,
+        ("4 taps", "12 taps"),
+    ):
+        if quick and dtype != torch.float32:
+            continue
+        up, down, pads = OPERATIONS[operation]
+        values = KERNELS[kernel_name][0]
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        taps = torch.tensor(values, dtype=wide)
+        pad = (*pads(len(values), max(up, down)),) * 2
+        x = torch.randn(shape).to(dtype).contiguous(memory_format=layout)
+        out = reg.RAW(x, taps, None, (up, up), (down, down), pad, False)
+        kernel_size = (len(values),) * 2
+        g_pad = geometry.adjoint_pads(
+            x.shape[2:], out.shape[2:], (up, up), (down, down), pad, kernel_size
+        )
+        # The floor counts bytes: float32 arrays of as many
+        source, target = torch.randn(x.nbytes // 4), torch.randn(out.nbytes // 4)
+        times = interleaved(
+            {
+                "fill out": lambda t=target: torch.empty(t.numel()).fill_(0.0),
+                "sum in": lambda s=source: s.sum(),
+                "fill in": lambda s=source: torch.empty(s.numel()).fill_(0.0),
+                "sum out": lambda t=target: t.sum(),
+                "forward": partial(reg.RAW, x, taps, None, (up, up), (down, down), pad, False),
+                "backward": partial(
+                    reg.RAW, torch.randn_like(out), taps, None, (down, down), (up, up), g_pad, True
+                ),
+            },
+            seconds,
+        )
+        row = [size, str(dtype).removeprefix("torch.")]
+        row += ["channels_last" if layout == torch.channels_last else "contiguous"]
+        row += [operation, kernel_name]
+        for direction, parts in (
+            ("forward", ("fill out", "sum in")),
+            ("backward", ("fill in", "sum out")),
+        ):
+            ratio = median(times[direction]) / sum(median(times[part]) for part in parts)
+            row.append(f"{ratio:.2f} ({spread(times[direction])})")
+            found.setdefault(f"{size}, {kernel_name}", []).append(ratio)
+        rows.append(row)
+        print(*row, sep=" | ", flush=True)
+    summary = "; ".join(
+        f"{name}: median {median(sorted(r)):.2f}, worst {max(r):.2f}" for name, r in found.items()
+    )
+    write_section(
+        "floor",
+        f"""## Compiled CPU kernels as multiples of the floor
+
+{provenance()}. Command: `make bench`. The floor counts bytes: `fill_` of as many bytes as the
+output and `sum` of as many as the input, in float32. {summary}.
+
+{table(["size", "dtype", "layout", "op", "kernel", "forward", "backward"], rows)}
+""",
+    )
 
 
 def memory() -> None:

@@ -26,8 +26,6 @@ struct AxisPlan {
   int64_t step;           // down / g                             [samples per group]
   int64_t first;          // sample that group 0 reads first      [samples]
   int64_t span;           // samples that one group reaches over  [samples], >= 1
-  int64_t in_size;        //                                      [samples]
-  int64_t out_size;       //                                      [outputs]
   int64_t groups;         // ceil(out_size / classes)
   const int64_t* shift;   // [classes] first sample of a class    [samples after first]
   const int64_t* taps;    // [classes] number of taps, 0 possible
@@ -51,8 +49,8 @@ struct Plan {
   int64_t tap_count;        // of both
 
   // A tile: `channels` interleaved channels (1: contiguous), `tile_groups`
-  // groups of columns; it is walked down over blocks of `block_groups` groups
-  // of rows, `row_slots` intermediate rows at a time.
+  // groups of columns; it is walked down in blocks of `block_groups` groups of
+  // rows, with `row_slots` fetched rows in a ring.
   int64_t channels;         // [elements per pixel of a row]
   int64_t channel_tiles;    // per image
   int64_t tile_groups;      // [groups in x]
