@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A small StyleGAN2 whose every change of resolution is a layer of ``resample_layers``.
+
+``blocks``         equalised and modulated convolutions, noise, to-RGB, residual block, statistics
+``generator``      mapping network and skip generator
+``discriminator``  residual discriminator
+``losses``         logistic loss, R1, path length
+``data``           the handwritten digits, or any folder of images
+``evaluate``       how good the samples are: Fréchet distance, a classifier's verdict, neighbours
+``train``          ``python -m examples.stylegan2.train --out runs/demo``
+
+Attributes carry the names of rosinality's checkpoints (``convs.0.conv.modulation.weight``), so
+that its state dicts fit the modules key by key.
+
+Source: Karras et al., Analyzing and Improving the Image Quality of StyleGAN, 2020.
+"""

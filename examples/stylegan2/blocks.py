@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What generator and discriminator are made of.
+
+All weights are *equalised*: stored with unit variance and multiplied by ``1 / sqrt(fan_in)`` when
+used, so that one learning rate suits every layer.
+
+Source of the formulas: Karras et al., StyleGAN2, 2020; equalised learning rate, pixel norm and
+minibatch standard deviation: Karras et al., Progressive Growing of GANs, 2018.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from resample_layers import UpFirDnDownsample, UpFirDnSmooth, UpFirDnUpsample
+from resample_layers.ops import FusedLeakyReLU, fused_leaky_relu
+
+Taps = Sequence[Any]
+BINOMIAL: Taps = (1, 3, 3, 1)
+
+
+class PixelNorm(nn.Module):
+    """Scale every vector along dimension 1 to a mean square of one.
+
+    Shape:
+        - input, output: ``[N, C, ...]``
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input * torch.rsqrt(input.square().mean(1, keepdim=True) + 1e-8)
+
+
+class EqualLinear(nn.Module):
+    """An equalised linear layer, with a leaky ReLU where ``activate`` is true.
+
+    Args:
+        in_features, out_features: sizes.
+        bias_init: the bias's first value.
+        lr_multiplier: the layer learns as if the learning rate were multiplied by this. Weight
+            and bias are stored divided by it.
+        activate: apply bias, leaky ReLU and gain in one call.
+
+    Shape:
+        - input: ``[N, in_features]``
+        - output: ``[N, out_features]``
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias_init: float = 0.0,
+        lr_multiplier: float = 1.0,
+        activate: bool = False,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
+        self.bias = nn.Parameter(torch.full((out_features,), bias_init / lr_multiplier))
+        self.scale = lr_multiplier / math.sqrt(in_features)
+        self.lr_multiplier = lr_multiplier
+        self.activate = activate
+
+    def forward(self, input: Tensor) -> Tensor:
+        bias = self.bias * self.lr_multiplier
+        if self.activate:
+            return fused_leaky_relu(F.linear(input, self.weight * self.scale), bias)
+        return F.linear(input, self.weight * self.scale, bias)
+
+    def extra_repr(self) -> str:
+        out_features, in_features = self.weight.shape
+        return f"{in_features}, {out_features}, lr_multiplier={self.lr_multiplier:g}"
+
+
+class EqualConv2d(nn.Module):
+    """An equalised convolution without bias.
+
+    Shape:
+        - input: ``[N, in_channels, H, W]``
+        - output: ``[N, out_channels, (H + 2 * padding - kernel_size) // stride + 1, ...]``
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+    ) -> None:
+        super().__init__()
+        shape = (out_channels, in_channels, kernel_size, kernel_size)
+        self.weight = nn.Parameter(torch.randn(shape))
+        self.scale = 1 / math.sqrt(in_channels * kernel_size**2)
+        self.stride, self.padding = stride, padding
+
+    def forward(self, input: Tensor) -> Tensor:
+        weight = self.weight * self.scale
+        return F.conv2d(input, weight, stride=self.stride, padding=self.padding)
+
+    def extra_repr(self) -> str:
+        out_channels, in_channels, size, _ = self.weight.shape
+        return f"{in_channels}, {out_channels}, {size}, stride={self.stride}"
+
+
+# Generator
+
+
+class ModulatedConv2d(nn.Module):
+    """A convolution whose weights are scaled, for each sample, by what its style says.
+
+    1. An affine layer turns the style into one factor per input channel.
+    2. The weights are multiplied by it, and each output channel's weights then divided by their
+       norm (demodulation), which keeps unit variance at the output for unit variance at the input.
+    3. The sample is convolved with its own weights.
+
+    Scaling the weights of an input channel is scaling that channel, and dividing the weights of an
+    output channel is dividing that channel; so the activations are scaled instead, and the whole
+    batch shares one convolution.
+
+    Args:
+        in_channels, out_channels, kernel_size: of the convolution; ``kernel_size`` is odd.
+        style_dim: length of the style.
+        demodulate: divide by the norm of the weights.
+        resample: ``"up"`` doubles the resolution (transposed convolution of stride 2, then
+            :class:`UpFirDnSmooth`), ``"down"`` halves it (smooth, then stride 2), None keeps it.
+        resample_kernel: taps of the smoothing.
+
+    Shape:
+        - input: ``[N, in_channels, H, W]``; style: ``[N, style_dim]``
+        - output: ``[N, out_channels, H, W]``; twice or half of ``H`` and ``W`` by ``resample``
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        style_dim: int,
+        demodulate: bool = True,
+        resample: Literal["up", "down"] | None = None,
+        resample_kernel: Taps = BINOMIAL,
+    ) -> None:
+        super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, got {kernel_size}")
+        if resample not in ("up", "down", None):
+            raise ValueError(f"resample must be 'up', 'down' or None, got {resample!r}")
+        shape = (1, out_channels, in_channels, kernel_size, kernel_size)
+        self.weight = nn.Parameter(torch.randn(shape))
+        self.scale = 1 / math.sqrt(in_channels * kernel_size**2)
+        self.modulation = EqualLinear(style_dim, in_channels, bias_init=1.0)
+        self.demodulate, self.resample = demodulate, resample
+        if resample == "up":
+            self.blur = UpFirDnSmooth(resample_kernel, upsample_factor=2, kernel_size=kernel_size)
+        elif resample == "down":
+            self.blur = UpFirDnSmooth(resample_kernel, downsample_factor=2, kernel_size=kernel_size)
+
+    def forward(
+        self,
+        input: Tensor,  # [N, in_channels, H, W]
+        style: Tensor,  # [N, style_dim]
+    ) -> Tensor:
+        weight = self.weight[0] * self.scale  # [O, I, k, k]
+        factors = self.modulation(style)  # [N, I]
+        out = self._convolve(input * factors[:, :, None, None], weight)
+        if self.demodulate:
+            energy = F.linear(factors.square(), weight.square().sum((2, 3)))  # [N, O]
+            out = out * torch.rsqrt(energy + 1e-8)[:, :, None, None]
+        return out
+
+    def _convolve(self, input: Tensor, weight: Tensor) -> Tensor:
+        if self.resample == "up":
+            return self.blur(F.conv_transpose2d(input, weight.transpose(0, 1), stride=2))
+        if self.resample == "down":
+            return F.conv2d(self.blur(input), weight, stride=2)
+        return F.conv2d(input, weight, padding=weight.shape[-1] // 2)
+
+    def extra_repr(self) -> str:
+        _, out_channels, in_channels, size, _ = self.weight.shape
+        return (
+            f"{in_channels}, {out_channels}, {size}, "
+            f"demodulate={self.demodulate}, resample={self.resample!r}"
+        )
+
+
+class NoiseInjection(nn.Module):
+    """Add one image of noise to all channels, with a learned strength that starts at zero.
+
+    Shape:
+        - input, output: ``[N, C, H, W]``; noise: ``[N or 1, 1, H, W]``, None for fresh noise
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, input: Tensor, noise: Tensor | None = None) -> Tensor:
+        if noise is None:
+            n, _, h, w = input.shape
+            noise = torch.randn(n, 1, h, w, dtype=input.dtype, device=input.device)
+        return input + self.weight * noise
+
+
+class StyledConv(nn.Module):
+    """Modulated convolution, noise, bias and leaky ReLU: one layer of the generator.
+
+    Shape:
+        - input: ``[N, in_channels, H, W]``; style: ``[N, style_dim]``; noise: as the output's
+          ``[N or 1, 1, H, W]``, None for fresh noise
+        - output: ``[N, out_channels, H, W]``, or twice ``H`` and ``W`` where ``upsample``
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        style_dim: int,
+        upsample: bool = False,
+        resample_kernel: Taps = BINOMIAL,
+    ) -> None:
+        super().__init__()
+        self.conv = ModulatedConv2d(
+            in_channels,
+            out_channels,
+            kernel_size=3,
+            style_dim=style_dim,
+            resample="up" if upsample else None,
+            resample_kernel=resample_kernel,
+        )
+        self.noise = NoiseInjection()
+        self.activate = FusedLeakyReLU(out_channels)
+
+    def forward(self, input: Tensor, style: Tensor, noise: Tensor | None = None) -> Tensor:
+        return self.activate(self.noise(self.conv(input, style), noise))
+
+
+class ToRGB(nn.Module):
+    """Add this resolution's share to the image: ``upsample(skip) + conv1x1(input) + bias``.
+
+    Shape:
+        - input: ``[N, in_channels, H, W]``; style: ``[N, style_dim]``; skip: the image so far
+          ``[N, image_channels, H / 2, W / 2]``, or None at the first resolution
+        - output: ``[N, image_channels, H, W]``
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        image_channels: int,
+        style_dim: int,
+        upsample: bool = True,
+        resample_kernel: Taps = BINOMIAL,
+    ) -> None:
+        super().__init__()
+        if upsample:
+            self.upsample = UpFirDnUpsample(resample_kernel, factor=2)
+        self.conv = ModulatedConv2d(in_channels, image_channels, 1, style_dim, demodulate=False)
+        self.bias = nn.Parameter(torch.zeros(1, image_channels, 1, 1))
+
+    def forward(self, input: Tensor, style: Tensor, skip: Tensor | None = None) -> Tensor:
+        out = self.conv(input, style) + self.bias
+        return out if skip is None else out + self.upsample(skip)
+
+
+# Discriminator
+
+
+class ConvLayer(nn.Sequential):
+    """Smoothing where the resolution is halved, an equalised convolution, bias and leaky ReLU.
+
+    A 1x1 convolution needs no more than the samples that stay, so there the smoothing is the
+    decimation too.
+
+    Shape:
+        - input: ``[N, in_channels, H, W]``
+        - output: ``[N, out_channels, H, W]``, or half of ``H`` and ``W`` where ``downsample``
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        downsample: bool = False,
+        activate: bool = True,
+        resample_kernel: Taps = BINOMIAL,
+    ) -> None:
+        layers: list[nn.Module] = []
+        stride, padding = 1, kernel_size // 2
+        if downsample and kernel_size == 1:
+            layers.append(UpFirDnDownsample(resample_kernel, factor=2))
+        elif downsample:
+            stride, padding = 2, 0
+            smooth = UpFirDnSmooth(resample_kernel, downsample_factor=2, kernel_size=kernel_size)
+            layers.append(smooth)
+        layers.append(EqualConv2d(in_channels, out_channels, kernel_size, stride, padding))
+        if activate:
+            layers.append(FusedLeakyReLU(out_channels))
+        super().__init__(*layers)
+
+
+class ResBlock(nn.Module):
+    """Halve the resolution: ``(conv2(conv1(x)) + skip(x)) / sqrt(2)``.
+
+    Shape:
+        - input: ``[N, in_channels, H, W]``
+        - output: ``[N, out_channels, H / 2, W / 2]``
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, resample_kernel: Taps = BINOMIAL
+    ) -> None:
+        super().__init__()
+        down: dict[str, Any] = {"downsample": True, "resample_kernel": resample_kernel}
+        self.conv1 = ConvLayer(in_channels, in_channels, 3)
+        self.conv2 = ConvLayer(in_channels, out_channels, 3, **down)
+        self.skip = ConvLayer(in_channels, out_channels, 1, activate=False, **down)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return (self.conv2(self.conv1(input)) + self.skip(input)) / math.sqrt(2)
+
+
+class MinibatchStdDev(nn.Module):
+    """Append, as one more channel, how much the samples of a group differ.
+
+    1. Sample ``i`` of a batch of ``N`` belongs to group ``i % (N // size)``, where ``size`` is the
+       largest divisor of ``N`` up to ``group_size``.
+    2. Take the standard deviation over the group at each channel and pixel, and its mean over
+       both: one number per group.
+
+    Shape:
+        - input: ``[N, C, H, W]``
+        - output: ``[N, C + 1, H, W]``
+    """
+
+    def __init__(self, group_size: int = 4) -> None:
+        super().__init__()
+        self.group_size = group_size
+
+    def forward(self, input: Tensor) -> Tensor:
+        n, c, h, w = input.shape
+        size = next(size for size in range(min(self.group_size, n), 0, -1) if n % size == 0)
+        groups = input.reshape(size, n // size, c, h, w)
+        deviation = (groups.var(0, correction=0) + 1e-8).sqrt().mean((1, 2, 3))  # [N / size]
+        channel = deviation.repeat(size)[:, None, None, None].expand(n, 1, h, w)
+        return torch.cat((input, channel), 1)
+
+    def extra_repr(self) -> str:
+        return f"group_size={self.group_size}"

@@ -1,0 +1,923 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The StyleGAN2 of the examples: blocks against their definitions, and whole runs in small."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from examples.stylegan2 import blocks, data, evaluate, losses, train
+from examples.stylegan2.discriminator import Discriminator
+from examples.stylegan2.generator import Generator, channel_table
+
+CHANNELS = {4: 8, 8: 6, 16: 5, 32: 4, 64: 3}
+TINY = [
+    *("--resolution", "8", "--channel-max", "4", "--style-dim", "4", "--mapping-layers", "1"),
+    *("--batch", "4", "--path-batch", "2", "--samples", "20", "--device", "cpu"),
+]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Tensors this small only wait for a second thread, and for long on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def no_report(monkeypatch):
+    """For runs whose evaluation does not matter: it takes longer than they."""
+    monkeypatch.setattr(train, "report", lambda *args: None)
+
+
+def tiny_generator(resolution=16, **options):
+    return Generator(resolution, style_dim=6, mapping_layers=2, channels=CHANNELS, **options)
+
+
+def is_reached(parameter):
+    return parameter.grad is not None and bool(parameter.grad.abs().max() > 0)
+
+
+# Blocks
+
+
+def test_equal_linear_stores_unit_variance_and_gives_unit_variance():
+    for lr_multiplier in (1.0, 0.01):
+        layer = blocks.EqualLinear(512, 256, bias_init=3.0, lr_multiplier=lr_multiplier)
+        out = layer(torch.randn(64, 512))
+        assert layer.weight.std().item() * lr_multiplier == pytest.approx(1.0, rel=0.02)
+        assert out.mean().item() == pytest.approx(3.0, abs=0.05)
+        assert out.std().item() == pytest.approx(1.0, rel=0.05)
+
+
+def test_lr_multiplier_slows_a_layer_down():
+    def moved(lr_multiplier):
+        torch.manual_seed(0)
+        layer = blocks.EqualLinear(8, 8, lr_multiplier=lr_multiplier)
+        x = torch.randn(4, 8)
+        before = layer(x).detach()
+        optimizer = torch.optim.Adam(layer.parameters(), lr=1e-3)
+        layer(x).square().sum().backward()
+        optimizer.step()
+        return (layer(x) - before).norm().item()
+
+    assert moved(0.01) == pytest.approx(0.01 * moved(1.0), rel=0.01)
+
+
+@pytest.mark.parametrize("demodulate", [True, False])
+@pytest.mark.parametrize("resample", [None, "up", "down"])
+def test_modulated_convolution_is_each_sample_with_its_own_weights(resample, demodulate):
+    conv = blocks.ModulatedConv2d(5, 7, 3, 4, demodulate, resample).double()
+    x, style = torch.randn(3, 5, 8, 6).double(), torch.randn(3, 4).double()
+    expected = []
+    for i in range(3):
+        factors = style[i] @ conv.modulation.weight.T / 2 + conv.modulation.bias  # 2: sqrt(4)
+        weight = conv.weight[0] / math.sqrt(5 * 9) * factors[None, :, None, None]
+        if demodulate:
+            weight = weight / weight.square().sum((1, 2, 3), keepdim=True).sqrt()
+        if resample == "up":
+            out = conv.blur(F.conv_transpose2d(x[i : i + 1], weight.transpose(0, 1), stride=2))
+        elif resample == "down":
+            out = F.conv2d(conv.blur(x[i : i + 1]), weight, stride=2)
+        else:
+            out = F.conv2d(x[i : i + 1], weight, padding=1)
+        expected.append(out)
+    out = conv(x, style)
+    assert out.shape == (3, 7, *{None: (8, 6), "up": (16, 12), "down": (4, 3)}[resample])
+    torch.testing.assert_close(out, torch.cat(expected), rtol=1e-6, atol=1e-6)
+
+
+def test_demodulation_gives_unit_variance_whatever_the_style():
+    conv = blocks.ModulatedConv2d(64, 64, 3, 8)
+    out = conv(
+        torch.randn(4, 64, 32, 32), torch.randn(4, 8) * torch.tensor([[0.1], [1], [10], [100]])
+    )
+    inside = out[:, :, 1:-1, 1:-1]  # the border sees zeros
+    torch.testing.assert_close(inside.var((1, 2, 3)), torch.ones(4), rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"kernel_size": 2}, "kernel_size must be odd, got 2"),
+        ({"kernel_size": 3, "resample": "left"}, "resample must be 'up', 'down' or None"),
+    ],
+)
+def test_modulated_convolution_refuses(options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        blocks.ModulatedConv2d(1, 1, style_dim=1, **options)
+
+
+def test_noise_is_one_image_for_all_channels_times_its_strength():
+    layer = blocks.NoiseInjection()
+    x, noise = torch.randn(2, 3, 4, 4), torch.randn(2, 1, 4, 4)
+    assert torch.equal(layer(x, noise), x)
+    torch.nn.init.constant_(layer.weight, 0.5)
+    torch.testing.assert_close(layer(x, noise), x + 0.5 * noise)
+    added = layer(x) - x
+    torch.testing.assert_close(added[:, :1].expand(-1, 3, -1, -1), added, atol=1e-6, rtol=0)
+    assert added.std() > 0.1
+    assert not torch.allclose(added[0], added[1])
+
+
+def test_styled_convolution_adds_noise_before_bias_and_activation():
+    layer = blocks.StyledConv(5, 7, 4, upsample=True)
+    torch.nn.init.normal_(layer.activate.bias)
+    torch.nn.init.constant_(layer.noise.weight, 0.3)
+    x, style, noise = torch.randn(2, 5, 4, 4), torch.randn(2, 4), torch.randn(1, 1, 8, 8)
+    before = layer.conv(x, style) + 0.3 * noise + layer.activate.bias[None, :, None, None]
+    expected = torch.where(before > 0, before, 0.2 * before) * math.sqrt(2)
+    torch.testing.assert_close(layer(x, style, noise), expected)
+
+
+def test_to_rgb_adds_to_the_upsampled_skip():
+    layer = blocks.ToRGB(5, 3, 4)
+    torch.nn.init.normal_(layer.bias)
+    x, style, skip = torch.randn(2, 5, 8, 8), torch.randn(2, 4), torch.randn(2, 3, 4, 4)
+    weight = layer.conv.weight[0, :, :, 0, 0] / math.sqrt(5)  # not demodulated
+    modulated = x * layer.conv.modulation(style)[:, :, None, None]
+    alone = torch.einsum("oi,nihw->nohw", weight, modulated) + layer.bias
+    torch.testing.assert_close(layer(x, style), alone)
+    torch.testing.assert_close(layer(x, style, skip), alone + layer.upsample(skip))
+
+
+def test_residual_block_keeps_variance_and_decimates_its_skip_like_a_strided_convolution():
+    block = blocks.ResBlock(5, 7)
+    x = torch.randn(2, 5, 8, 6)
+    strided = blocks.UpFirDnSmooth((1, 3, 3, 1), downsample_factor=2, kernel_size=1)
+    skip = F.conv2d(strided(x), block.skip[-1].weight / math.sqrt(5), stride=2)
+    expected = (block.conv2(block.conv1(x)) + skip) / math.sqrt(2)
+    assert expected.shape == (2, 7, 4, 3)
+    torch.testing.assert_close(block(x), expected)
+
+
+@pytest.mark.parametrize(("n", "size"), [(8, 4), (4, 4), (6, 3), (2, 2), (1, 1), (7, 1)])
+def test_minibatch_stddev_is_the_plain_loop(n, size):
+    x = torch.randn(n, 3, 2, 5)
+    out = blocks.MinibatchStdDev(group_size=4)(x)
+    assert torch.equal(out[:, :3], x)
+    groups = n // size
+    for i in range(n):
+        members = [x[j].numpy() for j in range(n) if j % groups == i % groups]
+        assert len(members) == size
+        expected = np.sqrt(np.var(members, axis=0) + 1e-8).mean()
+        np.testing.assert_allclose(out[i, 3].numpy(), np.full((2, 5), expected), rtol=1e-5)
+
+
+# Networks
+
+
+@pytest.mark.parametrize(("resolution", "image_channels"), [(8, 1), (16, 3), (64, 3)])
+def test_shapes(resolution, image_channels):
+    generator = tiny_generator(resolution, image_channels=image_channels)
+    discriminator = Discriminator(resolution, image_channels, CHANNELS)
+    images = generator(torch.randn(4, 6))
+    assert images.shape == (4, image_channels, resolution, resolution)
+    assert discriminator(images).shape == (4, 1)
+    assert generator.num_styles == 2 * int(math.log2(resolution)) - 2
+    sides = [noise.shape[-1] for noise in generator.fixed_noise()]
+    assert sides == [4, 8, 8, 16, 16, 32, 32, 64, 64][: 2 * int(math.log2(resolution)) - 3]
+
+
+def test_mapping_normalises_then_alternates_linear_and_leaky_relu():
+    generator, z = tiny_generator(8), torch.randn(3, 6)
+    w = z / z.square().mean(1, keepdim=True).sqrt()
+    for layer in generator.style[1:]:
+        w = w @ layer.weight.T / math.sqrt(6) * 0.01 + layer.bias * 0.01
+        w = torch.where(w > 0, w, 0.2 * w) * math.sqrt(2)
+    torch.testing.assert_close(generator.mapping(z), w)
+
+
+def test_discriminator_ends_in_statistics_convolution_and_two_linear_layers():
+    discriminator, images = Discriminator(8, channels=CHANNELS), torch.randn(4, 3, 8, 8)
+    x = discriminator.convs(images)
+    x = torch.cat((x, (x.var(0, correction=0) + 1e-8).sqrt().mean().expand(4, 1, 4, 4)), 1)
+    x = F.conv2d(x, discriminator.final_conv[0].weight / 9, padding=1)  # 9: sqrt(9 * 3 * 3)
+    x = F.leaky_relu(x, 0.2) * math.sqrt(2)
+    x = x.flatten(1) @ discriminator.final_linear[0].weight.T / math.sqrt(8 * 16)
+    x = F.leaky_relu(x, 0.2) * math.sqrt(2)
+    x = x @ discriminator.final_linear[1].weight.T / math.sqrt(8)
+    torch.testing.assert_close(discriminator(images), x)
+
+
+def test_taps_reach_every_resampling_layer():
+    networks = (
+        tiny_generator(resample_kernel=(1, 2, 1)),
+        Discriminator(16, channels=CHANNELS, resample_kernel=(1, 2, 1)),
+    )
+    taps = [m.taps for network in networks for m in network.modules() if hasattr(m, "taps")]
+    assert taps == [(0.25, 0.5, 0.25)] * 8  # two for each doubling and each halving
+
+
+def test_gradients_reach_every_parameter():
+    generator, discriminator = tiny_generator(), Discriminator(16, channels=CHANNELS)
+    discriminator(generator(torch.randn(4, 6))).sum().backward()
+    for module in (generator, discriminator):
+        for name, parameter in module.named_parameters():
+            assert is_reached(parameter), name
+
+
+def test_penalties_reach_the_parameters_through_the_layers():
+    """Double backward: what the penalties teach is a derivative of a derivative."""
+    generator, discriminator = tiny_generator(), Discriminator(16, channels=CHANNELS)
+    real = torch.randn(4, 3, 16, 16, requires_grad=True)
+    losses.r1_penalty(discriminator(real), real).backward()
+    for name, parameter in discriminator.named_parameters():
+        if name.endswith("weight"):
+            assert is_reached(parameter), name
+    styles = generator.repeat(generator.mapping(torch.randn(4, 6)))
+    losses.path_lengths(generator.synthesis(styles), styles).sum().backward()
+    for name, parameter in generator.named_parameters():
+        if "weight" in name and "noise" not in name:
+            assert is_reached(parameter), name
+
+
+def test_r1_gradient_equals_finite_differences():
+    discriminator = Discriminator(8, 1, {4: 3, 8: 3}).double()
+    real = torch.randn(2, 1, 8, 8).double().requires_grad_()
+    weight = discriminator.convs[1].conv2[1].weight
+
+    def penalty():
+        return losses.r1_penalty(discriminator(real), real)
+
+    (gradient,) = torch.autograd.grad(penalty(), weight)
+    direction, step = torch.randn_like(weight), 1e-6
+    with torch.no_grad():
+        weight += step * direction
+    above = penalty().item()
+    with torch.no_grad():
+        weight -= 2 * step * direction
+    slope = (above - penalty().item()) / (2 * step)
+    assert (gradient * direction).sum().item() == pytest.approx(slope, rel=1e-4)
+
+
+def test_state_dict_has_the_names_and_shapes_of_rosinality():
+    generator = Generator(8, style_dim=6, mapping_layers=2, channels={4: 8, 8: 5})
+    discriminator = Discriminator(8, channels={4: 8, 8: 5})
+
+    def styled(name, out, into):
+        return {
+            f"{name}.conv.weight": (1, out, into, 3, 3),
+            f"{name}.conv.modulation.weight": (into, 6),
+            f"{name}.conv.modulation.bias": (into,),
+            f"{name}.noise.weight": (1,),
+            f"{name}.activate.bias": (out,),
+        }
+
+    def to_rgb(name, into):
+        return {
+            f"{name}.conv.weight": (1, 3, into, 1, 1),
+            f"{name}.conv.modulation.weight": (into, 6),
+            f"{name}.conv.modulation.bias": (into,),
+            f"{name}.bias": (1, 3, 1, 1),
+        }
+
+    expected = {f"style.{n}.weight": (6, 6) for n in (1, 2)}
+    expected |= {f"style.{n}.bias": (6,) for n in (1, 2)}
+    expected |= {"input.input": (1, 8, 4, 4), "noises.noise_0": (1, 1, 4, 4)}
+    expected |= {f"noises.noise_{j}": (1, 1, 8, 8) for j in (1, 2)}
+    expected |= styled("conv1", 8, 8) | styled("convs.0", 5, 8) | styled("convs.1", 5, 5)
+    expected |= to_rgb("to_rgb1", 8) | to_rgb("to_rgbs.0", 5)
+    assert {k: tuple(v.shape) for k, v in generator.state_dict().items()} == expected
+    expected = {
+        "convs.0.0.weight": (5, 3, 1, 1),
+        "convs.0.1.bias": (5,),
+        "convs.1.conv1.0.weight": (5, 5, 3, 3),
+        "convs.1.conv1.1.bias": (5,),
+        "convs.1.conv2.1.weight": (8, 5, 3, 3),
+        "convs.1.conv2.2.bias": (8,),
+        "convs.1.skip.1.weight": (8, 5, 1, 1),
+        "final_conv.0.weight": (8, 9, 3, 3),
+        "final_conv.1.bias": (8,),
+        "final_linear.0.weight": (8, 128),
+        "final_linear.0.bias": (8,),
+        "final_linear.1.weight": (1, 8),
+        "final_linear.1.bias": (1,),
+    }
+    assert {k: tuple(v.shape) for k, v in discriminator.state_dict().items()} == expected
+
+    # Its filters, which it stores and we do not, are checked and accepted
+    taps = torch.outer(torch.tensor([1.0, 3, 3, 1]), torch.tensor([1.0, 3, 3, 1])) / 64
+    theirs = generator.state_dict() | {
+        "convs.0.conv.blur.kernel": 4 * taps,
+        "to_rgbs.0.upsample.kernel": 4 * taps,
+    }
+    generator.load_state_dict(theirs)
+    theirs = discriminator.state_dict() | {
+        "convs.1.conv2.0.kernel": taps,
+        "convs.1.skip.0.kernel": taps,
+    }
+    discriminator.load_state_dict(theirs)
+
+
+def test_each_layer_reads_its_own_style_and_noise():
+    generator = tiny_generator()
+    read = {}
+    for name, module in generator.named_modules():
+        if isinstance(module, (blocks.ModulatedConv2d, blocks.NoiseInjection)):
+            module.register_forward_hook(
+                lambda module, args, out, name=name: read.update({name: args[1]})
+            )
+    styles = torch.arange(6.0).reshape(1, 6, 1).expand(2, 6, 6)
+    noise = generator.fixed_noise()
+    generator.synthesis(styles, noise)
+    convolutions = ["conv1", *(f"convs.{i}" for i in range(4))]
+    expected = dict(zip(convolutions, range(5), strict=True))
+    expected |= {"to_rgb1": 1, "to_rgbs.0": 3, "to_rgbs.1": 5}
+    for name, style in expected.items():
+        assert read[f"{name}.conv"].tolist() == [[style] * 6] * 2, name
+    for name, image in zip(convolutions, noise, strict=True):
+        assert read[f"{name}.noise"] is image, name
+
+
+def test_each_style_reaches_its_own_layers_and_those_after():
+    generator = tiny_generator()
+    noise = generator.fixed_noise()
+    seen = []
+    for to_rgb in (generator.to_rgb1, *generator.to_rgbs):
+        to_rgb.register_forward_hook(lambda module, args, out: seen.append(out.detach()))
+    w, other = generator.mapping(torch.randn(4, 6)).chunk(2)
+
+    def pictures(crossover):
+        seen.clear()
+        generator.synthesis(generator.mix(w, other, crossover), noise)
+        return list(seen)
+
+    pure = pictures(generator.num_styles)
+    torch.testing.assert_close(pure[-1], generator.synthesis(generator.repeat(w), noise))
+    # The first layer that reads style i feeds the picture of 4x4, 8x8 or 16x16 pixels
+    for style, first in enumerate((0, 0, 1, 1, 2, 2)):
+        changed = [not torch.equal(a, b) for a, b in zip(pictures(style), pure, strict=True)]
+        assert changed == [i >= first for i in range(3)], style
+    everything = generator.synthesis(generator.repeat(other), noise)
+    torch.testing.assert_close(pictures(0)[-1], everything)
+
+
+def test_mix_takes_a_crossover_for_each_sample():
+    generator = tiny_generator(8)
+    w, other = torch.zeros(3, 6), torch.ones(3, 6)
+    styles = generator.mix(w, other, torch.tensor([0, 1, 4]))
+    assert styles.shape == (3, 4, 6)
+    assert styles[:, :, 0].tolist() == [[1, 1, 1, 1], [0, 1, 1, 1], [0, 0, 0, 0]]
+    assert torch.equal(generator.mix(w, other, 1)[:, :, 0], torch.tensor([[0.0, 1, 1, 1]] * 3))
+
+
+def test_truncation_pulls_towards_the_mean_style():
+    generator = tiny_generator(8)
+    mean = generator.mean_style(4096, torch.Generator().manual_seed(1))
+    w = generator.mapping(torch.randn(4096, 6)).detach()
+    torch.testing.assert_close(mean, w.mean(0), atol=0.1, rtol=0)
+    torch.testing.assert_close(generator.truncate(w, mean, 1.0), w)
+    torch.testing.assert_close(generator.truncate(w, mean, 0.0), mean.expand_as(w))
+    torch.testing.assert_close(generator.truncate(w, mean, 0.5), (w + mean) / 2)
+
+
+def test_fixed_noise_repeats_and_fresh_noise_does_not():
+    generator, z = tiny_generator(8), torch.randn(2, 6)
+    torch.nn.init.ones_(generator.convs[1].noise.weight)
+    noise = generator.fixed_noise()
+    assert torch.equal(generator(z, noise), generator(z, noise))
+    assert not torch.equal(generator(z), generator(z))
+    with pytest.raises(ValueError, match="noise must hold one image for each of 3 layers, got 2"):
+        generator(z, noise[:2])
+
+
+def test_channels_last_parameters_change_the_layout_and_not_the_result():
+    generator, z = tiny_generator(), torch.randn(2, 6)
+    before = generator(z, generator.fixed_noise())
+    layouts = []
+    train.channels_last(generator).convs[-1].register_forward_hook(
+        lambda module, args, out: layouts.append(out.stride(1))
+    )
+    torch.testing.assert_close(generator(z, generator.fixed_noise()), before)
+    assert layouts == [1]
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: Generator(12), "resolution must be a power of two >= 8, got 12"),
+        (lambda: Discriminator(4), "resolution must be a power of two >= 8, got 4"),
+        (lambda: Generator(16, channels={4: 1, 8: 1}), r"from 4 to 16, got .* without \[16\]"),
+        (lambda: channel_table(1024, 1 / 64), "must leave a channel at every resolution"),
+    ],
+)
+def test_networks_refuse(make, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        make()
+
+
+def test_channel_table_is_configuration_f():
+    assert channel_table(1024) == {
+        **{4: 512, 8: 512, 16: 512, 32: 512, 64: 512, 128: 256, 256: 128, 512: 64, 1024: 32}
+    }
+
+
+# Losses
+
+
+def test_logistic_losses():
+    real, fake = torch.tensor([[2.0], [-1.0]]), torch.tensor([[0.5], [-3.0]])
+
+    def minus_log_sigmoid(x):
+        return -math.log(1 / (1 + math.exp(-x)))
+
+    expected = (minus_log_sigmoid(2) + minus_log_sigmoid(-1)) / 2
+    expected += (minus_log_sigmoid(-0.5) + minus_log_sigmoid(3)) / 2
+    assert losses.discriminator_loss(real, fake).item() == pytest.approx(expected)
+    expected = (minus_log_sigmoid(0.5) + minus_log_sigmoid(-3)) / 2
+    assert losses.generator_loss(fake).item() == pytest.approx(expected)
+
+
+def test_r1_of_a_known_score():
+    """score = p * |x|^2: gradient 2 p x, penalty 4 p^2 mean |x|^2, its derivative 8 p mean."""
+    x = torch.randn(3, 2, 4, 5, requires_grad=True)
+    p = torch.tensor(0.7, requires_grad=True)
+    penalty = losses.r1_penalty(p * x.square().sum((1, 2, 3))[:, None], x)
+    energy = x.detach().square().sum((1, 2, 3)).mean().item()
+    assert penalty.item() == pytest.approx(4 * 0.49 * energy, rel=1e-5)
+    penalty.backward()
+    assert p.grad.item() == pytest.approx(8 * 0.7 * energy, rel=1e-5)
+
+
+def test_path_lengths_of_a_linear_generator():
+    """image = sum over layers l of A_l w_l: the derivative in w_l is A_l."""
+    n, layers, dim, side = 3, 2, 4, 5
+    a = torch.randn(layers, 2 * side * side, dim)
+    styles, noise = torch.randn(n, layers, dim, requires_grad=True), torch.randn(n, 2, side, side)
+    images = torch.einsum("lpd,nld->np", a, styles).reshape(n, 2, side, side)
+    lengths = losses.path_lengths(images, styles, noise)
+    for i in range(n):
+        y = noise[i].flatten() / side
+        norms = [(a[layer].T @ y).square().sum().item() for layer in range(layers)]
+        assert lengths[i].item() == pytest.approx(math.sqrt(sum(norms) / layers), rel=1e-4)
+
+
+def test_path_length_penalty_moves_its_mean_first():
+    lengths = torch.tensor([1.0, 3.0], requires_grad=True)
+    penalty, mean = losses.path_length_penalty(lengths, torch.tensor(1.0), decay=0.5)
+    assert mean.item() == 1.5
+    assert not mean.requires_grad
+    assert penalty.item() == pytest.approx((0.25 + 2.25) / 2)
+    penalty.backward()
+    assert lengths.grad.tolist() == [-0.5, 1.5]
+
+
+# Data
+
+
+def test_digits_are_upsampled_and_split():
+    small, large = data.load_digits(8), data.load_digits(32)
+    assert small.train.shape == (1437, 1, 8, 8)
+    assert large.train.shape == (1437, 1, 32, 32)
+    assert large.held_out.shape == (360, 1, 32, 32)
+    assert large.train.dtype == torch.uint8
+    assert torch.bincount(large.held_out_labels, minlength=10).min() > 20
+    everything = torch.cat((small.train, small.held_out)).flatten(1)
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    assert sorted(everything.sum(1).tolist()) == sorted(
+        np.round(digits.data / 16 * 255 + 1e-6).sum(1).astype(int).tolist()
+    )
+    # What was upsampled is, averaged over 4x4 pixels, nearly what it was
+    blurred = F.avg_pool2d(large.train.float(), 4)
+    assert (blurred - small.train.float()).abs().mean() < 15  # 18 and more where a pixel off
+    assert torch.equal(small.train_labels, large.train_labels)
+
+
+def test_bytes_and_pixels_are_inverse_and_clamped():
+    values = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(data.to_bytes(data.to_pixels(values)), values)
+    assert data.to_pixels(values)[[0, 255]].tolist() == [-1.0, 1.0]
+    assert data.to_bytes(torch.tensor([-3.0, 3.0])).tolist() == [0, 255]
+
+
+def test_order_shows_every_image_once_an_epoch_and_depends_on_step_alone():
+    order = data.Order(count=7, batch=3, seed=5)
+    batches = [order.batch(step) for step in range(14)]
+    shown = torch.cat(batches).reshape(6, 7)
+    assert (shown.sort(1).values == torch.arange(7)).all()
+    assert len({tuple(epoch) for epoch in shown.tolist()}) > 1
+    assert torch.equal(data.Order(7, 3, 5).batch(9), batches[9])
+    assert not torch.equal(data.Order(7, 14, 6).batch(0), torch.cat(batches)[:14])
+
+
+def make_folder(folder, count=8):
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        sub = folder / "deep" / "er" if i % 2 else folder
+        sub.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(sub / f"{i}.{'png' if i % 3 else 'JPG'}")
+    return folder
+
+
+def test_folder_is_searched_through_resized_and_cropped(tmp_path):
+    folder = make_folder(tmp_path / "images", 3)
+    (folder / "notes.txt").write_text("no image")
+    wide = np.zeros((16, 64, 3), np.uint8)
+    wide[:, 24:40] = (10, 20, 30)  # all that the centre crop sees
+    Image.fromarray(wide).save(folder / "wide.png")
+    Image.fromarray(np.full((9, 9), 7, np.uint8)).save(folder / "grey.png")
+    Image.fromarray(np.full((9, 9, 4), 8, np.uint8)).save(folder / "transparent.webp")
+    assert len(data.find_images(folder)) == 6
+    images = data.load_folder(folder, 16)
+    assert images.train.shape == (4, 3, 16, 16)
+    assert images.held_out.shape == (2, 3, 16, 16)
+    assert images.train_labels is None
+    crop = data.load_image(folder / "wide.png", 16)
+    assert crop.dtype == torch.uint8
+    assert crop[:, 8, 3:-3].T.tolist() == [[10, 20, 30]] * 10
+    assert (data.load_image(folder / "grey.png", 16) == 7).all()
+
+
+def test_folder_errors_name_folder_and_file(tmp_path, capsys):
+    def error(folder):
+        with pytest.raises(SystemExit) as stop:
+            train.main(["--out", str(tmp_path / "out"), "--data", str(folder), *TINY])
+        assert stop.value.code == 2
+        assert not (tmp_path / "out").exists()
+        return capsys.readouterr().err.splitlines()[-1]
+
+    missing = tmp_path / "nowhere"
+    assert f"the folder of images must exist, got '{missing}'" in error(missing)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "at least 4 images (.jpg, .jpeg, .png, " in error(empty)
+    assert f"got 0 in '{empty}'" in error(empty)
+    folder = make_folder(tmp_path / "images")
+    a_file = folder / "1.txt"
+    a_file.write_text("")
+    assert f"must be a folder, got the file '{a_file}'" in error(a_file)
+    whole = (folder / "2.png").read_bytes()
+    for content in (b"", b"no picture at all", whole[: len(whole) // 2]):
+        (folder / "2.png").write_bytes(content)
+        assert f"every image must be readable, got '{folder / '2.png'}': " in error(folder)
+
+
+# Evaluation
+
+
+def samples_with(mean, covariance, n):
+    """n samples whose mean and (unbiased) covariance are exactly these."""
+    x = torch.randn(n, len(mean), dtype=torch.float64)
+    x = x - x.mean(0)
+    x = x @ torch.linalg.inv(torch.linalg.cholesky(x.T @ x / (n - 1))).T
+    return x @ torch.linalg.cholesky(covariance).T + mean
+
+
+def test_frechet_distance_of_normal_distributions_in_closed_form():
+    zero, one = torch.zeros(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64)
+    a = samples_with(zero, torch.diag(torch.tensor([1.0, 4.0, 9.0]).double()), 50)
+    b = samples_with(2 * one, torch.diag(torch.tensor([4.0, 1.0, 16.0]).double()), 31)
+    # |2, 2, 2|^2 and the squares of 1 - 2, 2 - 1, 3 - 4
+    assert evaluate.frechet_distance(a, b) == pytest.approx(12 + 3, rel=1e-9)
+    assert evaluate.frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+    with pytest.raises(ValueError, match="a and b must hold two samples or more, got 1 and 31"):
+        evaluate.frechet_distance(a[:1], b)
+
+
+def test_frechet_distance_where_covariances_do_not_commute():
+    linalg = pytest.importorskip("scipy.linalg")
+    roots = torch.randn(2, 5, 5, dtype=torch.float64)
+    first, second = (root @ root.T + torch.eye(5) for root in roots)
+    zero = torch.zeros(5, dtype=torch.float64)
+    a, b = samples_with(zero, first, 40), samples_with(zero, second, 40)
+    expected = torch.trace(first + second) - 2 * np.trace(linalg.sqrtm((first @ second).numpy()))
+    assert evaluate.frechet_distance(a, b) == pytest.approx(float(expected.real), rel=1e-8)
+
+
+def test_frechet_distance_with_fewer_samples_than_dimensions():
+    """A factor of the covariances is enough: embedding in more dimensions changes nothing."""
+    a, b = torch.randn(6, 3).double(), torch.randn(5, 3).double() * 2
+    frame = torch.linalg.qr(torch.randn(50, 3).double()).Q
+    expected = evaluate.frechet_distance(a, b)
+    assert evaluate.frechet_distance(a @ frame.T, b @ frame.T) == pytest.approx(expected)
+
+
+def test_nearest_distance():
+    a, b = torch.tensor([[0.0, 0.0], [10.0, 0.0]]), torch.tensor([[3.0, 4.0], [10.0, 1.0]])
+    assert evaluate.nearest_distance(a, b) == pytest.approx((5 + 1) / 2)
+
+
+def test_samples_depend_on_the_seed_alone_and_leave_random_numbers_alone():
+    generator = tiny_generator(8)
+    state = torch.get_rng_state()
+    samples = evaluate.generate(generator, 5, seed=3, batch=2)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert samples.shape == (5, 3, 8, 8)
+    assert samples.dtype == torch.uint8
+    torch.randn(7)
+    assert torch.equal(evaluate.generate(generator, 5, seed=3, batch=2), samples)
+    assert not torch.equal(evaluate.generate(generator, 5, seed=4, batch=2), samples)
+
+
+def test_real_digits_pass_the_evaluation_and_an_untrained_generator_does_not():
+    images = data.load_digits(8)
+
+    class Cheat(torch.nn.Module):
+        """Shows the training images."""
+
+        style_dim = 1
+
+        def __init__(self):
+            super().__init__()
+            self.input = blocks.PixelNorm()
+            self.input.input = torch.zeros(1)
+            self.shown = 0
+
+        def forward(self, z):
+            self.shown += len(z)
+            return data.to_pixels(images.train[self.shown - len(z) : self.shown])
+
+    untrained = Generator(8, 4, 1, 1, {4: 4, 8: 4})
+    report = evaluate.evaluate(Cheat(), untrained, images, samples=500)
+    assert report["classifier"]["held_out_accuracy"] > 0.95
+    assert report["confident"]["samples"] > 0.9
+    assert report["confident"]["real"] > 0.8
+    assert min(report["class_share"]["samples"]) > 0.05
+    assert sum(report["class_share"]["untrained"]) == pytest.approx(1)
+    assert report["frechet_distance"]["samples"] == report["frechet_distance"]["real"]
+    assert report["frechet_distance"]["untrained"] > 5 * report["frechet_distance"]["real"]
+    distances = report["nearest_distance"]
+    assert distances["samples"] == pytest.approx(0, abs=1e-2)  # memorising would show
+    assert 1 < distances["real"] < distances["untrained"]
+
+
+# Training
+
+
+def start(**options):
+    settings = train.Settings(
+        **{
+            **{"resolution": 8, "channel_max": 4, "style_dim": 4, "mapping_layers": 1},
+            **{"batch": 4, "path_batch": 2},
+            **options,
+        }
+    )
+    return train.Training(settings, data.load_digits(8), torch.device("cpu"))
+
+
+def test_real_and_fake_in_one_pass_score_as_in_two():
+    training = start(batch=8)
+    real, fake = torch.randn(2, 8, 1, 8, 8)
+    fake = fake * 5  # mixed groups would show
+    for n in (8, 6):
+        together = training.score_both(real[:n], fake[:n])
+        apart = training.discriminator(real[:n]), training.discriminator(fake[:n])
+        torch.testing.assert_close(together, apart)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_every_step_sees_its_own_images_mirrored_where_asked(mirror, monkeypatch):
+    training = start(mirror=mirror, batch=60)
+    seen = []
+    monkeypatch.setattr(training, "discriminator_step", seen.append)
+    monkeypatch.setattr(training, "r1_step", lambda real: None)
+    images = data.to_pixels(data.load_digits(8).train)
+    order = data.Order(1437, 60, seed=0)
+    for step in range(3):
+        training.step()
+        expected = images[order.batch(step)]
+        plain = (seen[step] == expected).all(3).all(2).all(1)
+        mirrored = (seen[step] == expected.flip(3)).all(3).all(2).all(1)
+        assert (plain | mirrored).all()
+        assert 15 < plain.sum() < 45 if mirror else plain.all()
+
+
+def test_lazy_adam_shares_rate_and_memory_among_its_steps():
+    module = torch.nn.Linear(1, 1)
+    group = train.lazy_adam(module, lr=0.1, weight=1.0, every=4).param_groups[0]
+    assert group["lr"] == pytest.approx(0.08)
+    assert group["betas"] == (0.0, pytest.approx(0.99**0.8))
+    group = train.lazy_adam(module, lr=0.1, weight=0.0, every=4).param_groups[0]
+    assert group["lr"] == 0.1
+    assert group["betas"] == (0.0, 0.99)
+
+
+def test_penalties_are_stepped_when_due_and_weigh_as_if_at_every_step(monkeypatch):
+    training = start(r1_every=2, path_every=3, r1_gamma=5.0, path_weight=3.0)
+    weights = []
+
+    def update(optimizer, loss):
+        which = "d" if optimizer is training.d_optim else "g"
+        weights.append((training.steps, which, loss.item()))
+
+    monkeypatch.setattr(training, "update", update)
+    monkeypatch.setattr(losses, "discriminator_loss", lambda real, fake: torch.tensor(-1.0))
+    monkeypatch.setattr(losses, "generator_loss", lambda fake: torch.tensor(-2.0))
+    monkeypatch.setattr(losses, "r1_penalty", lambda scores, images: torch.tensor(1.0))
+    monkeypatch.setattr(
+        losses, "path_length_penalty", lambda lengths, mean: (torch.tensor(1.0), mean)
+    )
+    for _ in range(5):
+        training.step()
+    r1, path = 5.0 / 2 * 2, 3.0 * 3
+    main = [("d", -1.0), ("g", -2.0)]
+    assert weights == [
+        *[(0, "d", -1.0), (0, "d", r1), (0, "g", -2.0), (0, "g", path)],
+        *[(1, *m) for m in main],
+        *[(2, "d", -1.0), (2, "d", r1), (2, "g", -2.0)],
+        *[(3, "d", -1.0), (3, "g", -2.0), (3, "g", path)],
+        *[(4, "d", -1.0), (4, "d", r1), (4, "g", -2.0)],
+    ]
+    assert training.counts == {"r1": 3, "path_length": 2}
+
+
+def test_each_step_moves_its_own_network_only():
+    training = start()
+    before = {k: v.clone() for k, v in training.discriminator.state_dict().items()}
+    training.discriminator.requires_grad_(False)
+    training.generator_step()
+    training.discriminator.requires_grad_(True)
+    training.path_length_step()
+    for name, value in training.discriminator.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    before = {k: v.clone() for k, v in training.generator.state_dict().items()}
+    real = torch.randn(4, 1, 8, 8)
+    training.discriminator_step(real)
+    training.r1_step(real)
+    for name, value in training.generator.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_average_has_its_half_life():
+    training = start(ema_images=20.0)
+    training.steps = 10**6
+    with torch.no_grad():
+        for mean, new in zip(
+            training.ema.parameters(), training.generator.parameters(), strict=True
+        ):
+            mean.fill_(1.0)
+            new.fill_(0.0)
+    for _ in range(5):  # 5 * 4 images
+        training.average()
+    for mean in training.ema.parameters():
+        torch.testing.assert_close(mean, torch.full_like(mean, 0.5))
+
+
+def test_mixing_happens_as_often_as_asked():
+    training = start()
+    for mixing, low, high in ((0.0, 0, 0), (1.0, 400, 400), (0.5, 150, 250)):
+        training = start(mixing=mixing)
+        styles = training.random_styles(400)
+        assert styles.shape == (400, 4, 4)
+        assert low <= int((styles[:, 0] != styles[:, -1]).any(1).sum()) <= high
+
+
+def assert_same(a, b, path="state"):
+    assert type(a) is type(b), path
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), path
+        for key in a:
+            assert_same(a[key], b[key], f"{path}.{key}")
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), path
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{path}[{i}]")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), path
+    else:
+        assert a == b, path
+
+
+def test_stopped_and_resumed_equals_straight_through_bit_for_bit(tmp_path, no_report):
+    options = [*TINY, "--mirror", "--r1-every", "2", "--path-every", "3", "--log-every", "1"]
+    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
+    assert train.main(["--out", str(straight), *options, "--steps", "7"]) == 0
+    assert train.main(["--out", str(resumed), *options, "--steps", "4"]) == 0
+    with open(resumed / "metrics.jsonl", "a") as file:  # steps that no checkpoint remembers
+        file.write(json.dumps({"step": 5, "d_loss": 1e9}) + "\n")
+    torch.randn(11)  # a new process has other random numbers
+    assert train.main(["--out", str(resumed), *options, "--steps", "7", "--resume"]) == 0
+    a, b = (torch.load(run / "checkpoint.pt", weights_only=True) for run in (straight, resumed))
+    assert a["steps"] == 7
+    assert a["counts"] == {"r1": 4, "path_length": 3}
+    assert_same(a, b)
+    a, b = (
+        [line | {"seconds": 0} for line in train.Run(run).read_metrics()]
+        for run in (straight, resumed)
+    )
+    assert a == b
+    assert [line["step"] for line in a] == [1, 2, 3, 4, 5, 6, 7]
+    assert (straight / "samples.png").read_bytes() == (resumed / "samples.png").read_bytes()
+
+
+def test_a_checkpoint_is_whole_or_not_written(tmp_path, monkeypatch):
+    training, run = start(), train.Run(tmp_path)
+    run.save(training)
+    before = run.checkpoint.read_bytes()
+
+    def die_half_way(state, file):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    training.step()
+    monkeypatch.setattr(torch, "save", die_half_way)
+    with pytest.raises(KeyboardInterrupt):
+        run.save(training)
+    assert run.checkpoint.read_bytes() == before
+
+
+def test_interrupt_finishes_the_step_and_can_be_resumed(tmp_path, monkeypatch, capsys):
+    step = train.Training.step
+
+    def interrupted(self):
+        if self.steps == 1:
+            signal.raise_signal(signal.SIGINT)
+        step(self)
+
+    monkeypatch.setattr(train.Training, "step", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    assert train.main(["--out", str(tmp_path / "run"), *TINY, "--steps", "9"]) == 130
+    assert "stopped after 2 steps; go on with --resume" in capsys.readouterr().err
+    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    assert state["steps"] == 2
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
+    tmp_path, monkeypatch, capsys, no_report
+):
+    out = ["--out", str(tmp_path), *TINY]
+    assert train.main([*out, "--steps", "1"]) == 0
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    monkeypatch.setattr(losses, "generator_loss", lambda fake: fake.mean() * math.nan)
+    assert train.main([*out, "--steps", "3", "--resume"]) == 1
+    assert "the loss must stay finite, got nan in step 1" in capsys.readouterr().err
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_two_steps_from_the_command_line(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert train.main(["--out", str(out), *TINY, "--steps", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("1,437 images of digits to learn from, 360 held out; 8 pixels")
+    for row in ("Fréchet distance", "p >= 0.9", "classified as 9", "nearest training image"):
+        assert row in printed
+    assert "2 steps, 8 images; R1 stepped 1 times, path length 1 times" in printed
+    assert "right on 9" in printed
+    report = json.loads((out / "evaluation.json").read_text())
+    assert len(report["class_share"]["samples"]) == 10
+    lines = train.Run(out).read_metrics()
+    assert [line["step"] for line in lines] == [2]
+    assert lines[0]["images"] == 8
+    assert {"d_loss", "g_loss", "r1", "path_length"} <= lines[0].keys()
+    for name in ("samples.png", "samples/000002.png", "losses.png"):
+        with Image.open(out / name) as image:
+            assert min(image.size) > 64
+            assert image.convert("L").getextrema()[0] < image.convert("L").getextrema()[1]
+
+    # Again into the same folder: only where asked for
+    with pytest.raises(SystemExit):
+        train.main(["--out", str(out), *TINY, "--steps", "2"])
+    error = capsys.readouterr().err
+    assert "--out must not hold a run, got" in error
+    assert "--resume" in error
+    with pytest.raises(SystemExit):
+        train.main(["--out", str(out), *TINY, "--resume", "--lr", "0.5", "--seed", "3"])
+    error = capsys.readouterr().err
+    assert "needs the settings of the earlier run, got seed=3 for 0, lr=0.5 for " in error
+
+
+def test_two_steps_on_a_folder(tmp_path, capsys):
+    folder = make_folder(tmp_path / "images")
+    options = ["--out", str(tmp_path / "run"), "--data", str(folder), *TINY, "--steps", "2"]
+    assert train.main(options) == 0
+    printed = capsys.readouterr().out
+    assert "3 channel(s)" in printed
+    assert "Fréchet distance" in printed
+    assert "classifier: left out, since the images of a folder have no classes" in printed
+    assert "classified" not in printed
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["classifier"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--resolution", "12"], "resolution must be a power of two >= 8, got 12"),
+        (["--batch", "0"], "batch must be >= 1, got 0"),
+        (["--mixing", "1.5"], "mixing must be between 0 and 1, got 1.5"),
+        (["--r1-gamma", "nan"], "r1_gamma must be >= 0, got nan"),
+        (["--lr", "0"], "lr must be > 0, got 0.0"),
+        (["--steps", "0"], "--steps must be >= 1, got 0"),
+        (["--channel-multiplier", "1e-9"], "must leave a channel at every resolution"),
+        (["--device", "abacus"], "device must be one that torch finds here, got 'abacus'"),
+        (["--resume"], "--resume needs the checkpoint of an earlier run, got none at"),
+    ],
+)
+def test_bad_options_get_one_sentence(options, sentence, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        train.main(["--out", str(tmp_path / "run"), *TINY, *options])
+    assert stop.value.code == 2
+    assert sentence in capsys.readouterr().err.splitlines()[-1]
