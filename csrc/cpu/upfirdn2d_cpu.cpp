@@ -71,16 +71,6 @@ int64_t common_divisor(int64_t a, int64_t b) {
   return a;
 }
 
-// Not std::gcd: gcc 12.2 at -O3 turned its absolute value of `up` into -up here.
-int64_t greatest_divisor(int64_t a, int64_t b) {
-  while (b != 0) {
-    const int64_t rest = a % b;
-    a = b;
-    b = rest;
-  }
-  return a;
-}
-
 struct AxisTables {
   std::vector<int64_t> shift, taps, weight, offset, tap_phase, tap_pixel;
 };

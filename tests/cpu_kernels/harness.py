@@ -48,7 +48,7 @@ def build(folder: Path, *flags: str) -> Path:
             str(objects[-1]),
         ]
         running.append(subprocess.Popen(command))
-    if any(process.wait() for process in running):
+    if any([process.wait() for process in running]):  # noqa: C419  # wait for all of them
         raise RuntimeError("the CPU kernels do not compile")
     library = folder / "libcpu_kernels.so"
     link = [compiler, "-shared", *flags, *map(str, objects), "-o", str(library), "-pthread"]
