@@ -10,7 +10,7 @@ OP_TESTS := $(addprefix tests/test_,upfirdn2d.py gradients.py doors.py errors.py
 .PHONY: demo test test-native test-oldest lint format bench check wheel test-wheel clean
 
 demo: $(VENV)/.examples  ## train the StyleGAN2 of the examples on handwritten digits
-	$(BIN)/python -m examples.stylegan2.train --out runs/demo
+	$(BIN)/python -m examples.stylegan2.train --out runs/demo --overwrite
 
 test: $(VENV)/.test  ## all tests
 	$(BIN)/python -m pytest

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import signal
+import warnings
 
 import numpy as np
 import pytest
@@ -844,6 +845,18 @@ def test_interrupt_finishes_the_step_and_can_be_resumed(tmp_path, monkeypatch, c
     state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
     assert state["steps"] == 2
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_interrupt_in_the_evaluation_gives_no_half_learned_verdict(tmp_path, monkeypatch, capsys):
+    from sklearn.neural_network import MLPClassifier
+
+    def fit(*args):
+        warnings.warn("Training interrupted by user.", stacklevel=2)
+
+    monkeypatch.setattr(MLPClassifier, "fit", fit)
+    assert train.main(["--out", str(tmp_path), *TINY, "--steps", "1"]) == 130
+    assert "stopped before the evaluation's end; --resume repeats it" in capsys.readouterr().err
+    assert not (tmp_path / "evaluation.json").exists()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(

@@ -11,6 +11,7 @@ Each stands beside the same for the untrained generator and for real images.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -104,9 +105,16 @@ def evaluate(
 
     # Verdict of a classifier
     from sklearn.neural_network import MLPClassifier
+    from threadpoolctl import threadpool_limits
 
     classifier = MLPClassifier((64,), max_iter=1000, random_state=0)
-    classifier.fit(train.numpy(), images.train_labels.numpy())
+    with warnings.catch_warnings(), threadpool_limits(1):  # the same on any number of cores
+        # scikit-learn answers Ctrl-C with a warning and a classifier that has learned half
+        warnings.filterwarnings("error", "Training interrupted")
+        try:
+            classifier.fit(train.numpy(), images.train_labels.numpy())
+        except UserWarning as warning:
+            raise KeyboardInterrupt from warning
     correct = classifier.predict(held_out.numpy()) == images.held_out_labels.numpy()
     report["classifier"] = {
         "name": "scikit-learn's MLPClassifier, one hidden layer of 64",

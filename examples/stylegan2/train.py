@@ -448,7 +448,13 @@ def train(training: Training, run: Run, args: argparse.Namespace) -> bool:
 
     before = signal.signal(signal.SIGINT, stop)
     start = time.perf_counter()
-    bar = tqdm(total=args.steps, initial=training.steps, desc="training", unit="step")
+    bar = tqdm(
+        total=args.steps,
+        initial=training.steps,
+        desc="training",
+        unit="step",
+        mininterval=0.2 if sys.stderr.isatty() else 10,  # a log wants few lines
+    )
     try:
         while training.steps < args.steps and not asked_to_stop:
             training.step()
@@ -457,7 +463,8 @@ def train(training: Training, run: Run, args: argparse.Namespace) -> bool:
             if training.steps % args.log_every == 0 or last:
                 run.log(training, time.perf_counter() - start)
                 shown = ("d_loss", "g_loss", "r1", "path_length")
-                bar.set_postfix({n: f"{training.latest.get(n, 0):.2f}" for n in shown})
+                values = {name: f"{training.latest.get(name, 0):.2f}" for name in shown}
+                bar.set_postfix(values, refresh=False)
             if training.steps % args.save_every == 0 or last:
                 run.save(training)
                 run.save_samples(training)
@@ -508,7 +515,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not finished:
         print(f"stopped after {training.steps:,} steps; go on with --resume", file=sys.stderr)
         return 130
-    report(training, run, images, args.samples)
+    try:
+        report(training, run, images, args.samples)
+    except KeyboardInterrupt:
+        print("stopped before the evaluation's end; --resume repeats it", file=sys.stderr)
+        return 130
     print(f"{time.perf_counter() - start:.0f} s in all; see {run.folder}/samples.png")
     return 0
 
