@@ -16,7 +16,16 @@ from resample_layers.ops import extension, native
 from resample_layers.ops import registration as reg
 
 from . import formulations
-from .measure import interleaved, median, peak_memory, provenance, spread, table, write_section
+from .measure import (
+    command,
+    interleaved,
+    median,
+    peak_memory,
+    provenance,
+    spread,
+    table,
+    write_section,
+)
 
 SHAPES = ((8, 64, 64, 64), (2, 64, 256, 256), (8, 512, 16, 16), (1, 3, 1024, 1024))
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
@@ -117,7 +126,7 @@ def run(quick: bool, seconds: float) -> None:
         "cpu",
         f"""## On the CPU, float32, forward
 
-{provenance()}. Command: `make bench`. Medians of rounds in which all columns take turns, as
+{provenance()}. Command: `{command()}`. Medians of rounds in which all columns take turns, as
 multiples of the floor `torch.empty(out).fill_(0.)` plus `input.sum()`; in brackets the spread (20th
 and 80th percentile) and the largest deviation from the float64 definition, relative to the largest
 output (`interpolate` computes another filter). {"; ".join(against)}.
@@ -189,7 +198,7 @@ def floors(quick: bool, seconds: float) -> None:
         "floor",
         f"""## Compiled CPU kernels as multiples of the floor
 
-{provenance()}. Command: `make bench`. The floor counts bytes: `fill_` of as many bytes as the
+{provenance()}. Command: `{command()}`. The floor counts bytes: `fill_` of as many bytes as the
 output and `sum` of as many as the input, in float32. {summary}.
 
 {table(["size", "dtype", "layout", "op", "kernel", "forward", "backward"], rows)}
@@ -227,7 +236,7 @@ native.resample(x[:1, :1, :32, :32], kernel, None, ({up},) * 2, ({down},) * 2, {
         "memory",
         f"""## Peak memory of native
 
-{provenance()}. Command: `make bench`. Peak resident memory of one call in a process of its own.
+{provenance()}. Command: `{command()}`. Peak resident memory of one call in a process of its own.
 Bound: (input + peak) / (input + output) at most 2 for float32 and float64; for half types at
 most that and 64 MB.
 

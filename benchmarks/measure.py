@@ -95,6 +95,11 @@ def provenance() -> str:
     )
 
 
+def command() -> str:
+    """The command that makes a section again."""
+    return " ".join(["python -m benchmarks", *sys.argv[1:]])
+
+
 def write_section(name: str, text: str) -> None:
     """Replace one section of RESULTS.md, or append it."""
     begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from resample_layers import UpFirDnSmooth
 from resample_layers.ops import extension, upfirdn2d
 
-from .measure import interleaved, median, provenance, spread, table, write_section
+from .measure import command, interleaved, median, provenance, spread, table, write_section
 
 CALLS = 200
 
@@ -57,7 +57,7 @@ def run(seconds: float) -> None:
         "overhead",
         f"""## One eager call on a 1x1x4x4 tensor
 
-{provenance()}; backend: {extension.choices["cpu"].backend}. Command: `make bench`. Forward only,
+{provenance()}; backend: {extension.choices["cpu"].backend}. Command: `{command()}`. Forward only,
 validation included. Goal: at most 0.25 of pad + conv2d without gradient, 0.33 with it.
 
 {table(["gradient", "call", "time", "spread", "/ pad + conv2d"], rows)}
