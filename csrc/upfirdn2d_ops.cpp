@@ -130,7 +130,7 @@ class Device {
   explicit Device(const Tensor&) {}
 
   void run(const UpFirDn2dParams& params) const {
-    upfirdn2d_cpu(params, parallel_for, threads());
+    upfirdn2d_cpu(params, nullptr, parallel_for, threads());
   }
 
   void run(const KernelGradParams& params, const Tensor&) const {

@@ -38,6 +38,7 @@ struct Plan {
   const void* input;
   void* output;             // the op: out; the kernel's gradient: not used
   const void* grad;         // the kernel's gradient only
+  const EpilogueParams* epilogue;  // null: none
   Plane4d in, out;          // out: of the gradient where there is one
   AxisPlan x, y;
   bool separable;
@@ -76,6 +77,9 @@ struct Plan {
   int64_t line_pitch;       // between rows before they are split into phases
   int64_t slots_at, buffer_at, phases_at, line_at, zeros_at, places_at, grad_at, sums_at;
   int64_t phase_stride;     // between two phases of the output (phases_at)
+  // With an epilogue: a block of rows of sums, what is added to a row, and the biases.
+  int64_t done_pitch;       // between rows of sums
+  int64_t done_at, addends_at, biases_at;
   int64_t scratch_elements;
   int64_t pointer_count;    // of source pointers
 };

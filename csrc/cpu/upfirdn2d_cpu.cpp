@@ -219,9 +219,9 @@ void choose_passes(Plan& plan, Dtype dtype) {
   // in each class; and outputs that lie side by side.
   const AxisPlan& y = plan.y;
   const int64_t taps = x.taps[0];
-  plan.streamed = !wide && x.classes == y.classes && x.step == y.step && x.classes <= 2 &&
-                  x.step <= 2 && x.classes * x.step <= 2 && taps > x.step &&
-                  taps * x.classes <= 8 &&
+  plan.streamed = !wide && plan.epilogue == nullptr && x.classes == y.classes &&
+                  x.step == y.step && x.classes <= 2 && x.step <= 2 && x.classes * x.step <= 2 &&
+                  taps > x.step && taps * x.classes <= 8 &&
                   (plan.channels == 1 || (x.classes * x.step == 1 && whole_pixels));
   for (int64_t q = 0; q < x.classes; ++q) {
     plan.streamed = plan.streamed && x.taps[q] == taps && y.taps[q] == taps;
@@ -286,6 +286,13 @@ void lay_out_scratch(Plan& plan, int64_t element, bool gradient) {
     plan.block_groups = std::min(std::max(least, fitting), y.groups);
     plan.row_slots = (plan.streamed ? y.step : y.span) + y.step * (plan.block_groups - 1);
   }
+  // Sums wait in L1 for the epilogue: short blocks of them.
+  const bool finished = plan.epilogue != nullptr;
+  plan.done_pitch = round_up(x.classes * plan.tile_groups * plan.channels, 16);
+  if (finished) {
+    const int64_t fitting = std::max<int64_t>(1, kBlockElements / plan.done_pitch);
+    plan.block_groups = std::min(plan.block_groups, fitting);
+  }
   int64_t power = 1;
   while (power < plan.row_slots) power *= 2;
   plan.row_slots = power;
@@ -310,6 +317,9 @@ void lay_out_scratch(Plan& plan, int64_t element, bool gradient) {
   plan.line_at = take(std::max(pixels, rows * plan.line_pitch) + kSlack);
   plan.zeros_at = take(kept ? 0 : std::max(plan.slot_pitch, plan.line_pitch) + kSlack);
   plan.places_at = take(2 * plan.tap_count);
+  plan.done_at = take(finished ? plan.block_groups * plan.done_pitch + kSlack : 0);
+  plan.addends_at = take(finished ? plan.done_pitch + kSlack : 0);
+  plan.biases_at = take(finished ? plan.channels + kSlack : 0);
   plan.grad_at = take(gradient ? x.classes * plan.phase_stride : 0);
   int64_t taps = 0, most_y = 0, most_x = 0;
   for (int64_t qy = 0; qy < y.classes; ++qy) {
@@ -380,12 +390,14 @@ void run_kernel_grad(int64_t begin, int64_t end, void* context) {
 }
 
 template <class A>
-void upfirdn2d(const UpFirDn2dParams& params, ParallelFor parallel_for, int num_threads) {
+void upfirdn2d(const UpFirDn2dParams& params, const EpilogueParams* epilogue,
+               ParallelFor parallel_for, int num_threads) {
   // Both axes, and the weights in the order in which they are met.
   Plan plan{};
   AxisTables tables_x, tables_y;
   plan.input = params.input;
   plan.output = params.output;
+  plan.epilogue = epilogue;
   plan.in = params.in;
   plan.out = params.out;
   plan.x = make_axis(params.up_x, params.down_x, params.kw, params.pad_x0, params.out.w,
@@ -472,10 +484,12 @@ void kernel_grad(const KernelGradParams& params, ParallelFor parallel_for, int n
 }  // namespace
 }  // namespace cpu
 
-void upfirdn2d_cpu(const UpFirDn2dParams& params, ParallelFor parallel_for, int num_threads) {
+void upfirdn2d_cpu(const UpFirDn2dParams& params, const EpilogueParams* epilogue,
+                   ParallelFor parallel_for, int num_threads) {
   if (params.out.n * params.out.c * params.out.h * params.out.w == 0) return;
-  if (params.dtype == Dtype::float64) cpu::upfirdn2d<double>(params, parallel_for, num_threads);
-  else cpu::upfirdn2d<float>(params, parallel_for, num_threads);
+  const bool wide = params.dtype == Dtype::float64;
+  (wide ? cpu::upfirdn2d<double> : cpu::upfirdn2d<float>)(params, epilogue, parallel_for,
+                                                          num_threads);
 }
 
 void upfirdn2d_kernel_grad_cpu(const KernelGradParams& params, ParallelFor parallel_for,

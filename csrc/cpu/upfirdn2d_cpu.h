@@ -18,8 +18,10 @@ using ParallelFor = void (*)(int64_t count, int64_t grain,
                              void* context);
 
 // Forward and backward: the backward is the same op with up and down swapped
-// and `flip` inverted. Results do not depend on the number of threads.
-void upfirdn2d_cpu(const UpFirDn2dParams& params, ParallelFor parallel_for, int num_threads);
+// and `flip` inverted. Results do not depend on the number of threads. The epilogue
+// is in host memory with all that it points to; null: the op alone.
+void upfirdn2d_cpu(const UpFirDn2dParams& params, const EpilogueParams* epilogue,
+                   ParallelFor parallel_for, int num_threads);
 
 // The kernel's gradient, written (not added) to kernel_grad. The order of all
 // sums follows from the shapes alone: results do not depend on the threads.

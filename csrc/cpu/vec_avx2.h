@@ -16,6 +16,13 @@ struct Vec<float> {
   static R set1(float a) { return _mm256_set1_ps(a); }
   static R mul(R a, R b) { return _mm256_mul_ps(a, b); }
   static R fma(R a, R b, R c) { return _mm256_fmadd_ps(a, b, c); }
+  static R add(R a, R b) { return _mm256_add_ps(a, b); }
+  // All three give back a NaN that comes as `a`; the others have no say in it.
+  static R scale_negative(R a, R factor) {
+    return _mm256_blendv_ps(a, mul(a, factor), _mm256_cmp_ps(a, set1(0), _CMP_LT_OQ));
+  }
+  static R at_most(R a, R bound) { return _mm256_min_ps(bound, a); }
+  static R at_least(R a, R bound) { return _mm256_max_ps(bound, a); }
   static __m256i mask(int64_t n) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kLaneMasks + 8 - n));
   }
@@ -96,6 +103,12 @@ struct Vec<double> {
   static R set1(double a) { return _mm256_set1_pd(a); }
   static R mul(R a, R b) { return _mm256_mul_pd(a, b); }
   static R fma(R a, R b, R c) { return _mm256_fmadd_pd(a, b, c); }
+  static R add(R a, R b) { return _mm256_add_pd(a, b); }
+  static R scale_negative(R a, R factor) {
+    return _mm256_blendv_pd(a, mul(a, factor), _mm256_cmp_pd(a, set1(0), _CMP_LT_OQ));
+  }
+  static R at_most(R a, R bound) { return _mm256_min_pd(bound, a); }
+  static R at_least(R a, R bound) { return _mm256_max_pd(bound, a); }
   static __m256i mask(int64_t n) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kLaneMasks + 8 - 2 * n));
   }

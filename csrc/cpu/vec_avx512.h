@@ -13,6 +13,13 @@ struct Vec<float> {
   static R set1(float a) { return _mm512_set1_ps(a); }
   static R mul(R a, R b) { return _mm512_mul_ps(a, b); }
   static R fma(R a, R b, R c) { return _mm512_fmadd_ps(a, b, c); }
+  static R add(R a, R b) { return _mm512_add_ps(a, b); }
+  // All three give back a NaN that comes as `a`; the others have no say in it.
+  static R scale_negative(R a, R factor) {
+    return _mm512_mask_mul_ps(a, _mm512_cmp_ps_mask(a, set1(0), _CMP_LT_OQ), a, factor);
+  }
+  static R at_most(R a, R bound) { return _mm512_min_ps(bound, a); }
+  static R at_least(R a, R bound) { return _mm512_max_ps(bound, a); }
   static __mmask16 mask(int64_t n) { return __mmask16((1u << n) - 1u); }
 
   static R load(const float* p) { return _mm512_loadu_ps(p); }
@@ -93,6 +100,12 @@ struct Vec<double> {
   static R set1(double a) { return _mm512_set1_pd(a); }
   static R mul(R a, R b) { return _mm512_mul_pd(a, b); }
   static R fma(R a, R b, R c) { return _mm512_fmadd_pd(a, b, c); }
+  static R add(R a, R b) { return _mm512_add_pd(a, b); }
+  static R scale_negative(R a, R factor) {
+    return _mm512_mask_mul_pd(a, _mm512_cmp_pd_mask(a, set1(0), _CMP_LT_OQ), a, factor);
+  }
+  static R at_most(R a, R bound) { return _mm512_min_pd(bound, a); }
+  static R at_least(R a, R bound) { return _mm512_max_pd(bound, a); }
   static __mmask8 mask(int64_t n) { return __mmask8((1u << n) - 1u); }
   static R load(const double* p) { return _mm512_loadu_pd(p); }
   static void store(double* p, R r) { _mm512_storeu_pd(p, r); }

@@ -13,6 +13,11 @@ struct Vec<float> {
   static R set1(float a) { return R{a, a, a, a}; }
   static R mul(R a, R b) { return a * b; }
   static R fma(R a, R b, R c) { return a * b + c; }
+  static R add(R a, R b) { return a + b; }
+  // All three give back a NaN that comes as `a`; the others have no say in it.
+  static R scale_negative(R a, R factor) { return a < R{} ? a * factor : a; }
+  static R at_most(R a, R bound) { return bound < a ? bound : a; }
+  static R at_least(R a, R bound) { return bound > a ? bound : a; }
   static R load(const float* p) {
     R r;
     __builtin_memcpy(&r, p, sizeof r);
@@ -63,6 +68,10 @@ struct Vec<double> {
   static R set1(double a) { return R{a, a}; }
   static R mul(R a, R b) { return a * b; }
   static R fma(R a, R b, R c) { return a * b + c; }
+  static R add(R a, R b) { return a + b; }
+  static R scale_negative(R a, R factor) { return a < R{} ? a * factor : a; }
+  static R at_most(R a, R bound) { return bound < a ? bound : a; }
+  static R at_least(R a, R bound) { return bound > a ? bound : a; }
   static R load(const double* p) {
     R r;
     __builtin_memcpy(&r, p, sizeof r);

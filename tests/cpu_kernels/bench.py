@@ -93,7 +93,7 @@ def cell(library, op, kernel, dtype, layout, shape, budget):
 
     def run():
         y = torch.empty(out, dtype=kind, memory_format=format_)
-        library.forward(x.data_ptr(), y.data_ptr(), *pointers, where, threads)
+        library.forward(x.data_ptr(), y.data_ptr(), *pointers, where, threads, None)
 
     in_floats, out_floats = x.numel() * size // 4, int(np.prod(out)) * size // 4
     like_in = torch.zeros(in_floats)

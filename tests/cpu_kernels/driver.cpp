@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// The CPU kernels as a library of three C functions, for ctypes: no torch. The
+// The CPU kernels as a library of a few C functions, for ctypes: no torch. The
 // thread pool is a few std::threads per call, or, where its address is given,
 // torch's own (torch_parallel_for of libtorch_cpu), so that timings compare.
 #include <algorithm>
@@ -46,12 +46,13 @@ const char* capability() { return resample_layers::cpu_capability(); }
 
 // v: in (8), out (8), kh, kw, up_x, up_y, down_x, down_y, pad_x0, pad_y0, flip, dtype
 void forward(const void* input, void* output, const void* kernel, const void* taps_x,
-             const void* taps_y, const int64_t* v, int num_threads) {
+             const void* taps_y, const int64_t* v, int num_threads,
+             const resample_layers::EpilogueParams* epilogue) {
   threads = num_threads;
   const resample_layers::UpFirDn2dParams params = {
       input, output, plane(v), plane(v + 8), kernel, taps_x, taps_y, v[16], v[17], v[18],
       v[19], v[20],  v[21],    v[22],        v[23],  v[24] != 0, resample_layers::Dtype(v[25])};
-  resample_layers::upfirdn2d_cpu(params, parallel_for, num_threads);
+  resample_layers::upfirdn2d_cpu(params, epilogue, parallel_for, num_threads);
 }
 
 void kernel_grad(const void* input, const void* grad, void* result, const int64_t* v,

@@ -23,6 +23,20 @@ SIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 EPSILON = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
 
 
+class Epilogue(ctypes.Structure):
+    """EpilogueParams of csrc/upfirdn2d.h: pointers, and what does not point."""
+
+    _fields_ = (
+        ("bias", ctypes.c_void_p),
+        ("noise", ctypes.c_void_p),
+        ("noise_strength", ctypes.c_void_p),
+        ("noise_stride_n", ctypes.c_int64),
+        ("slope", ctypes.c_double),
+        ("gain", ctypes.c_double),
+        ("clamp", ctypes.c_double),
+    )
+
+
 def build(folder: Path, *flags: str) -> Path:
     """Compiles the library into `folder`, all sources at the flags of the real build."""
     compiler = shutil.which("g++")
@@ -61,7 +75,7 @@ def load(path: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     library.capability.restype = ctypes.c_char_p
     pointer, threads = ctypes.c_void_p, ctypes.c_int
-    library.forward.argtypes = [pointer] * 6 + [threads]
+    library.forward.argtypes = [pointer] * 6 + [threads, pointer]
     library.forward.restype = None
     library.kernel_grad.argtypes = [pointer] * 4 + [threads]
     library.kernel_grad.restype = None
@@ -131,6 +145,13 @@ def reference(x: np.ndarray, kernel: np.ndarray, up, down, pad, out_size, flip) 
     for s, t, there, samples in _read_at(x, k, up, down, pad, out_size):
         out[(slice(None), slice(None), *there)] += k[s, t] * samples
     return out
+
+
+def reference_epilogue(sums, bias, noise, strength, slope, gain, clamp) -> np.ndarray:
+    """The formula of EpilogueParams; bias [C], noise [N or 1, H, W]."""
+    value = sums + strength * noise[:, None] + bias[:, None, None]
+    value = gain * np.where(value < 0, slope * value, value)
+    return np.clip(value, -clamp, clamp) if clamp >= 0 else value
 
 
 def reference_grad(x: np.ndarray, g: np.ndarray, kernel_size, up, down, pad) -> np.ndarray:

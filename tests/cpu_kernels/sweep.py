@@ -9,6 +9,7 @@ under AddressSanitizer wants its run-time loaded first.
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from pathlib import Path
 
@@ -61,6 +62,48 @@ def pick(rng, *choices):
     return choices[int(rng.integers(len(choices)))]
 
 
+class Epilogue:
+    """A random EpilogueParams, or none; it keeps what it points to alive."""
+
+    def __init__(self, rng, shape, dtype, accumulate):
+        n, c, h, w = shape
+        self.pointer, self.what = None, "no epilogue"
+        if rng.random() < 0.4:
+            return
+        self.bias = rng.standard_normal(c).astype(accumulate) if rng.random() < 0.7 else None
+        self.strength = np.array(rng.standard_normal(), accumulate) if rng.random() < 0.7 else None
+        self.noise, images = None, int(pick(rng, 1, n))
+        if rng.random() < 0.7:
+            self.noise = harness.stored(rng.standard_normal((images, h, w)), dtype)
+            if rng.random() < 0.2:  # a NaN, which must reach its own outputs only
+                at = tuple(int(rng.integers(size)) for size in self.noise.shape)
+                self.noise[at] = 0x7FC0 if dtype == "bfloat16" else np.nan
+        slope = float(pick(rng, 0.0, 0.2, 1.0, 1.5))
+        gain, clamp = float(pick(rng, 1.0, np.sqrt(2))), float(pick(rng, -1.0, 0.0, 1.25, 4.0))
+        self.numbers = (slope, gain, clamp)
+        self.params = harness.Epilogue(
+            *(None if a is None else a.ctypes.data for a in (self.bias, self.noise, self.strength)),
+            h * w if images > 1 else 0,
+            *self.numbers,
+        )
+        self.pointer = ctypes.addressof(self.params)
+        self.what = (
+            f"slope, gain, clamp {self.numbers} bias {self.bias is not None} "
+            f"strength {self.strength is not None} noise {self.noise is not None and images}"
+        )
+
+    def reference(self, sums):
+        """The result, and how far the rounding of what the sum meets may move it."""
+        if self.pointer is None:
+            return sums, 0.0, 1.0
+        noise = np.zeros((1, 1, 1)) if self.noise is None else harness.to_float(self.noise)
+        bias = np.zeros(1) if self.bias is None else self.bias.astype(np.float64)
+        strength = 1.0 if self.strength is None else float(self.strength)
+        wanted = harness.reference_epilogue(sums, bias, noise, strength, *self.numbers)
+        added = abs(sums) + abs(strength * noise[:, None]) + abs(bias[:, None, None])
+        return wanted, 4 * np.nan_to_num(added), max(1.0, self.numbers[0]) * self.numbers[1]
+
+
 def one(library, rng) -> str:
     """Draws a configuration, runs it, raises where it is wrong; tells what it was."""
     # Rates, taps, pads; a crop as often as a pad. Sizes from a point to several tiles.
@@ -105,28 +148,33 @@ def one(library, rng) -> str:
     kernel = rng.standard_normal((taps[1], taps[0])).astype(accumulate)
     x = Array(rng, (n, c, h, w), in_layout, dtype, True)
     y = Array(rng, (n, c, out_h, out_w), out_layout, dtype)
+    epilogue = Epilogue(rng, y.view.shape, dtype, accumulate)
+    what += f" {epilogue.what}"
     values = harness.arguments(
         x.view.shape, x.strides, y.view.shape, y.strides, taps[::-1], up, down, pad, flip, dtype
     )
     pointers = (
         (0, taps_x.ctypes.data, taps_y.ctypes.data) if separable else (kernel.ctypes.data, 0, 0)
     )
-    library.forward(x.pointer, y.pointer, *pointers, values, threads)
+    library.forward(x.pointer, y.pointer, *pointers, values, threads, epilogue.pointer)
     y.check_guards()
     bits = y.view.tobytes()
-    library.forward(x.pointer, y.pointer, *pointers, values, threads % 5 + 1)
+    library.forward(x.pointer, y.pointer, *pointers, values, threads % 5 + 1, epilogue.pointer)
     assert y.view.tobytes() == bits, f"{what}: the result depends on the number of threads"
 
     # Against the formula, within the rounding of the sums and of the result.
     if separable:
         kernel = np.outer(taps_y.astype(np.float64), taps_x.astype(np.float64))
     exact_x, exact_k = harness.to_float(x.view), kernel.astype(np.float64)
-    wanted = harness.reference(exact_x, exact_k, up, down, pad, (out_h, out_w), flip)
+    sums = harness.reference(exact_x, exact_k, up, down, pad, (out_h, out_w), flip)
     size = harness.reference(abs(exact_x), abs(exact_k), up, down, pad, (out_h, out_w), flip)
-    bound = 2 * harness.EPSILON[accumulate] * (sum(taps) + 2) * size
-    bound += harness.EPSILON[dtype] * abs(wanted) + (1e-7 if dtype == "float16" else 1e-37)
-    error = abs(harness.to_float(y.view) - wanted)
-    if not (error <= bound).all():
+    wanted, added, factor = epilogue.reference(sums)
+    bound = 2 * harness.EPSILON[accumulate] * ((sum(taps) + 2) * size + added) * factor
+    # Rounded once, to nearest: by half a spacing, and a little for the sum's own error.
+    bound += 0.51 * harness.EPSILON[dtype] * abs(wanted) + (1e-7 if dtype == "float16" else 1e-37)
+    got = harness.to_float(y.view)
+    error = abs(got - wanted)
+    if not ((error <= bound) | (np.isnan(wanted) & np.isnan(got))).all():
         worst = np.unravel_index(np.argmax(np.nan_to_num(error - bound, nan=np.inf)), error.shape)
         raise AssertionError(
             f"{what}: at {worst} {harness.to_float(y.view)[worst]} is not {wanted[worst]}"

@@ -8,6 +8,7 @@ few named cases hold what a sweep would not meet by chance.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import shutil
@@ -111,7 +112,7 @@ def test_no_wide_code_leaks(built):
         assert not re.search(r" [WVu] ", symbols), symbols
 
 
-def call(library, x, kernel, up, down, pad, out_size, separable=None, threads=1):
+def call(library, x, kernel, up, down, pad, out_size, separable=None, threads=1, epilogue=None):
     """The op on a contiguous float32 array; up, down and pad are (x, y)."""
     x = np.ascontiguousarray(x, np.float32)
     out = np.full((*x.shape[:2], *out_size), np.nan, np.float32)
@@ -122,7 +123,7 @@ def call(library, x, kernel, up, down, pad, out_size, separable=None, threads=1)
     values = harness.arguments(
         x.shape, strides[0], out.shape, strides[1], k.shape, up, down, pad, False, "float32"
     )
-    library.forward(x.ctypes.data, out.ctypes.data, *pointers, values, threads)
+    library.forward(x.ctypes.data, out.ctypes.data, *pointers, values, threads, epilogue)
     return out
 
 
@@ -204,7 +205,7 @@ def test_more_than_2_to_the_31_elements(library):
         "bfloat16",
     )
     library.forward(
-        x.ctypes.data, out.ctypes.data, 0, taps.ctypes.data, taps.ctypes.data, values, 2
+        x.ctypes.data, out.ctypes.data, 0, taps.ctypes.data, taps.ctypes.data, values, 2, None
     )
     corner = harness.to_float(x[..., -8:, -8:])
     wanted = harness.reference(
@@ -229,13 +230,71 @@ def test_rounding_to_the_storage_type(library, dtype):
     values = harness.arguments(
         x.shape, strides, x.shape, strides, (1, 1), (1, 1), (1, 1), (0, 0), False, dtype
     )
-    library.forward(x.ctypes.data, out.ctypes.data, 0, one.ctypes.data, one.ctypes.data, values, 1)
+    library.forward(
+        x.ctypes.data, out.ctypes.data, 0, one.ctypes.data, one.ctypes.data, values, 1, None
+    )
     nan = np.isnan(harness.to_float(x))
     assert (np.isnan(harness.to_float(out)) == nan).all()
     assert out[~nan].tobytes() == x[~nan].tobytes()
 
     # Halves of every finite value: exact ties in the 16-bit types' subnormal range.
     half = one / 2
-    library.forward(x.ctypes.data, out.ctypes.data, 0, half.ctypes.data, one.ctypes.data, values, 1)
+    library.forward(
+        x.ctypes.data, out.ctypes.data, 0, half.ctypes.data, one.ctypes.data, values, 1, None
+    )
     wanted = harness.stored(harness.to_float(x) / 2, dtype)
     assert out[~nan].tobytes() == wanted[~nan].tobytes()
+
+
+@pytest.mark.parametrize("separable", [False, True])
+@pytest.mark.parametrize("images", [1, 2])
+def test_nan_in_noise_reaches_its_outputs_only(library, images, separable):
+    """Past the activation and the clamp; in every channel, and every image that shares it."""
+    rng = np.random.default_rng(4)
+    x, taps = rng.standard_normal((2, 3, 20, 70)), np.ones(4, np.float32)
+    noise = rng.standard_normal((images, 20, 70)).astype(np.float32)
+    noise[images - 1, 7, 68] = np.nan
+    epilogue = harness.Epilogue(
+        None, noise.ctypes.data, None, 1400 if images > 1 else 0, 0.2, 2.0, 0.5
+    )
+    got = call(
+        library,
+        x,
+        np.outer(taps, taps),
+        (1, 1),
+        (1, 1),
+        (2, 2),
+        (20, 70),
+        separable=(taps, taps) if separable else None,
+        epilogue=ctypes.addressof(epilogue),
+    )
+    wanted = np.zeros(got.shape, bool)
+    wanted[images - 1 :, :, 7, 68] = True
+    assert (np.isnan(got) == wanted).all()
+    assert np.nanmax(abs(got)) == 0.5
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_the_epilogue_comes_before_rounding(library, dtype):
+    """1 + half a spacing would round to 1, and with a quarter more still does, if rounded twice."""
+    spacing = harness.EPSILON[dtype]
+    x = harness.stored(np.ones((1, 1, 5, 37)), dtype)
+    out = np.zeros_like(x)
+    taps, one = np.array([1 + spacing / 2], np.float32), np.ones(1, np.float32)
+    bias = np.array([spacing / 4], np.float32)
+    epilogue = harness.Epilogue(bias.ctypes.data, None, None, 0, 0.2, 1.0, -1.0)
+    strides = (x.size, x.size, 37, 1)
+    values = harness.arguments(
+        x.shape, strides, x.shape, strides, (1, 1), (1, 1), (1, 1), (0, 0), False, dtype
+    )
+    library.forward(
+        x.ctypes.data,
+        out.ctypes.data,
+        0,
+        taps.ctypes.data,
+        one.ctypes.data,
+        values,
+        1,
+        ctypes.addressof(epilogue),
+    )
+    assert (harness.to_float(out) == 1 + spacing).all()
