@@ -61,6 +61,10 @@ using Ints = std::vector<int64_t>;
 constexpr const char* kSchema =
     "(Tensor input, Tensor kernel, Tensor? taps_y, int[2] up, int[2] down, SymInt[4] pad, "
     "bool flip) -> Tensor";
+constexpr const char* kBiasActSchema =
+    "(Tensor input, Tensor kernel, Tensor? taps_y, Tensor? bias, Tensor? noise, "
+    "Tensor? noise_strength, int[2] up, int[2] down, SymInt[4] pad, float negative_slope, "
+    "float gain, float? clamp) -> Tensor";
 constexpr const char* kKernelGradSchema =
     "(Tensor input, Tensor grad, int[2] up, int[2] down, SymInt[4] pad, SymInt[2] kernel_size) "
     "-> Tensor";
@@ -90,8 +94,12 @@ class Device {
     stream_ = static_cast<cudaStream_t>(stream);
   }
 
-  void run(const UpFirDn2dParams& params) const {
-    check_cuda(upfirdn2d_cuda(params, stream_), "upfirdn2d");
+  void run(const UpFirDn2dParams& params, const EpilogueParams* epilogue) const {
+    if (epilogue == nullptr) {
+      check_cuda(upfirdn2d_cuda(params, stream_), "upfirdn2d");
+    } else {
+      check_cuda(upfirdn2d_bias_act_cuda(params, *epilogue, stream_), "upfirdn2d_bias_act");
+    }
   }
 
   void run(const KernelGradParams& params, const Tensor& like) const {
@@ -129,8 +137,8 @@ class Device {
  public:
   explicit Device(const Tensor&) {}
 
-  void run(const UpFirDn2dParams& params) const {
-    upfirdn2d_cpu(params, nullptr, parallel_for, threads());
+  void run(const UpFirDn2dParams& params, const EpilogueParams* epilogue) const {
+    upfirdn2d_cpu(params, epilogue, parallel_for, threads());
   }
 
   void run(const KernelGradParams& params, const Tensor&) const {
@@ -222,9 +230,9 @@ void check_same_device(const Tensor& a, const Tensor& b, const char* name) {
                   " must be on the device of input");
 }
 
-// Contiguous, of the accumulate type; nothing is copied where it is so already.
-Tensor as_taps(const Tensor& taps, ScalarType type) {
-  Tensor result = taps.scalar_type() == type ? taps : torch::stable::to(taps, type);
+// Contiguous, of the given type; nothing is copied where it is so already.
+Tensor as_dense(const Tensor& tensor, ScalarType type) {
+  Tensor result = tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
   return result.is_contiguous() ? result : torch::stable::contiguous(result);
 }
 
@@ -257,9 +265,53 @@ Geometry geometry_of(const Ints& up, const Ints& down, const Ints& pad, int64_t 
 
 // ---------------------------------------------------------------- the operators
 
+// What follows the op; absent operands are empty.
+struct Epilogue {
+  std::optional<Tensor> bias, noise, noise_strength;
+  double slope, gain;
+  std::optional<double> clamp;
+};
+
+// The epilogue's operands as the kernels want them, for as long as this lives.
+class EpilogueOperands {
+ public:
+  EpilogueOperands(const Epilogue& e, const Plane4d& out, ScalarType type, ScalarType accumulate) {
+    if (e.bias) {
+      STD_TORCH_CHECK(e.bias->dim() == 1 && e.bias->size(0) == out.c, "bias must be [", out.c,
+                      "], got ", e.bias->numel(), " elements");
+      bias_ = as_dense(*e.bias, accumulate);
+      params_.bias = bias_->const_data_ptr();
+    }
+    if (e.noise) {
+      const Plane4d a = plane_of(*e.noise, "noise");
+      STD_TORCH_CHECK((a.n == 1 || a.n == out.n) && a.c == 1 && a.h == out.h && a.w == out.w,
+                      "noise must be [", out.n, " or 1, 1, ", out.h, ", ", out.w, "], got [", a.n,
+                      ", ", a.c, ", ", a.h, ", ", a.w, "]");
+      noise_ = as_dense(*e.noise, type);
+      params_.noise = noise_->const_data_ptr();
+      params_.noise_stride_n = a.n == 1 ? 0 : a.h * a.w;
+    }
+    if (e.noise_strength) {
+      STD_TORCH_CHECK(e.noise_strength->numel() == 1, "noise_strength must be one number, got ",
+                      e.noise_strength->numel());
+      strength_ = as_dense(*e.noise_strength, accumulate);
+      params_.noise_strength = strength_->const_data_ptr();
+    }
+    params_.slope = e.slope;
+    params_.gain = e.gain;
+    params_.clamp = e.clamp.value_or(-1.0);
+  }
+
+  const EpilogueParams* params() const { return &params_; }
+
+ private:
+  std::optional<Tensor> bias_, noise_, strength_;
+  EpilogueParams params_{};
+};
+
 // The op for operands of types that go together; `channels_last` is of the output.
 Tensor resample(const Tensor& input, const Tensor& kernel, const std::optional<Tensor>& taps_y,
-                const Geometry& g, bool flip, bool channels_last) {
+                const Geometry& g, bool flip, bool channels_last, const Epilogue* epilogue) {
   UpFirDn2dParams p{};
   p.dtype = dtype_of(input.scalar_type(), "input");
   p.in = plane_of(input, "input");
@@ -268,19 +320,21 @@ Tensor resample(const Tensor& input, const Tensor& kernel, const std::optional<T
                   "output must be at least 1x1 (height x width), got it empty from input ",
                   p.in.h, "x", p.in.w, ", kernel ", g.kh, "x", g.kw);
   Tensor output = empty(p.out, input);
-  if (elements(p.out) == 0) return output;
-
   const ScalarType accumulate =
       p.dtype == Dtype::float64 ? ScalarType::Double : ScalarType::Float;
-  const Device device(input);  // before taps are converted: on its stream
-  const Tensor taps = as_taps(kernel, accumulate);
+  const Device device(input);  // before anything is converted: on its stream
+  std::optional<EpilogueOperands> operands;
+  if (epilogue != nullptr) operands.emplace(*epilogue, p.out, input.scalar_type(), accumulate);
+  if (elements(p.out) == 0) return output;
+
+  const Tensor taps = as_dense(kernel, accumulate);
   std::optional<Tensor> other;
   if (kernel.dim() == 2) {
     p.kernel = taps.const_data_ptr();
   } else {
     p.taps_x = p.taps_y = taps.const_data_ptr();
     if (taps_y) {
-      other = as_taps(*taps_y, accumulate);
+      other = as_dense(*taps_y, accumulate);
       p.taps_y = other->const_data_ptr();
     }
   }
@@ -291,16 +345,26 @@ Tensor resample(const Tensor& input, const Tensor& kernel, const std::optional<T
   p.down_x = g.down_x, p.down_y = g.down_y;
   p.pad_x0 = g.pad_x0, p.pad_y0 = g.pad_y0;
   p.flip = flip;
+  // Nothing but padding: a single zero takes the place of the samples that are not there
+  std::optional<Tensor> zero;
   if (elements(p.in) == 0) {
-    device.zero(p.output, elements(p.out) * element_size(p.dtype));  // nothing but padding
-  } else {
-    device.run(p);
+    if (epilogue == nullptr) {
+      device.zero(p.output, elements(p.out) * element_size(p.dtype));
+      return output;
+    }
+    const std::array<int64_t, 1> one = {1};
+    zero = torch::stable::new_zeros(input, one);
+    p.input = zero->const_data_ptr();
+    p.in = Plane4d{p.in.n, p.in.c, 1, 1, 0, 0, 0, 0};
   }
+  device.run(p, operands ? operands->params() : nullptr);
   return output;
 }
 
-Tensor upfirdn2d(const Tensor& input, const Tensor& kernel, std::optional<Tensor> taps_y,
-                 const Ints& up, const Ints& down, const Ints& pad, bool flip) {
+// Checks what all callers must keep to, and finds the types that go together.
+Tensor checked_resample(const Tensor& input, const Tensor& kernel,
+                        const std::optional<Tensor>& taps_y, const Ints& up, const Ints& down,
+                        const Ints& pad, bool flip, const Epilogue* epilogue) {
   const Plane4d in = plane_of(input, "input");
   const int64_t rank = kernel.dim();
   STD_TORCH_CHECK(rank == 1 || rank == 2, "kernel must have 1 or 2 dimensions, got ", rank);
@@ -323,10 +387,27 @@ Tensor upfirdn2d(const Tensor& input, const Tensor& kernel, std::optional<Tensor
     dtype_of(type, "input");
     // Rare: a float64 kernel asks for float64 sums, and the kernels store what they sum
     const Tensor result = resample(torch::stable::to(input, ScalarType::Double), kernel, taps_y,
-                                   g, flip, channels_last);
+                                   g, flip, channels_last, epilogue);
     return torch::stable::to(result, type);
   }
-  return resample(input, kernel, taps_y, g, flip, channels_last);
+  return resample(input, kernel, taps_y, g, flip, channels_last, epilogue);
+}
+
+Tensor upfirdn2d(const Tensor& input, const Tensor& kernel, std::optional<Tensor> taps_y,
+                 const Ints& up, const Ints& down, const Ints& pad, bool flip) {
+  return checked_resample(input, kernel, taps_y, up, down, pad, flip, nullptr);
+}
+
+Tensor upfirdn2d_bias_act(const Tensor& input, const Tensor& kernel, std::optional<Tensor> taps_y,
+                          std::optional<Tensor> bias, std::optional<Tensor> noise,
+                          std::optional<Tensor> noise_strength, const Ints& up, const Ints& down,
+                          const Ints& pad, double negative_slope, double gain,
+                          std::optional<double> clamp) {
+  if (bias) check_same_device(input, *bias, "bias");
+  if (noise) check_same_device(input, *noise, "noise");
+  if (noise_strength) check_same_device(input, *noise_strength, "noise_strength");
+  const Epilogue epilogue{bias, noise, noise_strength, negative_slope, gain, clamp};
+  return checked_resample(input, kernel, taps_y, up, down, pad, false, &epilogue);
 }
 
 Tensor upfirdn2d_kernel_grad(const Tensor& input, const Tensor& grad, const Ints& up,
@@ -389,6 +470,7 @@ std::string describe() {
   line("architectures", STRING(RESAMPLE_LAYERS_ARCHITECTURES));
 #endif
   line("upfirdn2d", kSchema);
+  line("upfirdn2d_bias_act", kBiasActSchema);
   line("upfirdn2d_kernel_grad", kKernelGradSchema);
   return text;
 }
@@ -400,6 +482,10 @@ void register_kernels() {
       aoti_torch_library_init_impl("resample_layers", kKey, "upfirdn2d_ops.cpp", 0, &library));
   for (const char* name : {"upfirdn2d", "_upfirdn2d"}) {
     CHECK_TORCH(torch_library_impl(library, name, TORCH_BOX(&upfirdn2d), TORCH_ABI_VERSION));
+  }
+  for (const char* name : {"upfirdn2d_bias_act", "_upfirdn2d_bias_act"}) {
+    CHECK_TORCH(
+        torch_library_impl(library, name, TORCH_BOX(&upfirdn2d_bias_act), TORCH_ABI_VERSION));
   }
   for (const char* name : {"upfirdn2d_kernel_grad", "_upfirdn2d_kernel_grad"}) {
     CHECK_TORCH(

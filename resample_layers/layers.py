@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from . import geometry
 from .filters import normalise_taps, phases_sum_alike
 from .ops.arguments import as_factors
 from .ops.border import MODES, extend
-from .ops.upfirdn2d import upfirdn2d
+from .ops.upfirdn2d import upfirdn2d, upfirdn2d_bias_act
 
 PADDING_MODES = ("zeros", *MODES)
 CHECKPOINT_KERNELS = {"kernel": True, "resample_filter": False}  # name: holds the gain
@@ -66,6 +67,30 @@ class _Resample(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Resample ``input`` [N, C, H, W]."""
+        return upfirdn2d(*self._call(input))
+
+    def bias_act(
+        self,
+        input: Tensor,  # [N, C, H, W]
+        bias: Tensor | None = None,  # [C]
+        noise: Tensor | None = None,  # [N or 1, 1, out_h, out_w]
+        noise_strength: Tensor | None = None,  # one element
+        negative_slope: float = 0.2,
+        gain: float = math.sqrt(2.0),
+        clamp: float | None = None,
+    ) -> Tensor:
+        """Resample; then noise, bias, leaky ReLU, gain and clamp in the same pass over memory.
+
+        See :func:`resample_layers.ops.upfirdn2d_bias_act` for the formula, shapes and errors.
+        """
+        input, kernel, up, down, pad = self._call(input)
+        epilogue = (bias, noise, noise_strength)
+        return upfirdn2d_bias_act(
+            input, kernel, *epilogue, up, down, pad, negative_slope, gain, clamp
+        )
+
+    def _call(self, input: Tensor) -> tuple[Any, ...]:
+        """The op's arguments: input, kernel, up, down, pad."""
         x0, x1, y0, y1 = self.pad
         if self.padding_mode != "zeros":
             (up_x, up_y), border = self.up, self.border
@@ -77,7 +102,7 @@ class _Resample(nn.Module):
                 y1 - border[3] * up_y,
             )
         kernel = (self.kernel_x, self.kernel_y) if self.separable else self.kernel_2d
-        return upfirdn2d(input, kernel, self.up, self.down, (x0, x1, y0, y1))
+        return input, kernel, self.up, self.down, (x0, x1, y0, y1)
 
     def extra_repr(self) -> str:
         rows = [self.taps] if self.separable else self.taps

@@ -2,23 +2,27 @@
 """The ops: functions that layers are made of.
 
 ``upfirdn2d``            the op; start here
-``upfirdn2d_native``     the same in plain torch
+``upfirdn2d_bias_act``   the op, then noise, bias, leaky ReLU and gain in the same pass
+``upfirdn2d_native``     the op in plain torch
 ``UpFirDn2d``            the op as an autograd Function
 ``UpFirDn2dBackward``    its gradient in the input, as an autograd Function
+``bias_act``             what follows in ``upfirdn2d_bias_act``, alone
 ``fused_leaky_relu``     bias, leaky ReLU and gain; ``FusedLeakyReLU`` is its module
 """
 
 from . import extension as extension  # loads the compiled kernels
 from .autograd import UpFirDn2d, UpFirDn2dBackward
-from .fused_act import FusedLeakyReLU, fused_leaky_relu
+from .fused_act import FusedLeakyReLU, bias_act, fused_leaky_relu
 from .native import upfirdn2d_native
-from .upfirdn2d import upfirdn2d
+from .upfirdn2d import upfirdn2d, upfirdn2d_bias_act
 
 __all__ = [
     "FusedLeakyReLU",
     "UpFirDn2d",
     "UpFirDn2dBackward",
+    "bias_act",
     "fused_leaky_relu",
     "upfirdn2d",
+    "upfirdn2d_bias_act",
     "upfirdn2d_native",
 ]

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import torch
@@ -67,6 +69,79 @@ def check_input(input: Any) -> None:
             f"input must have 4 dimensions [N, C, H, W], got {input.dim()}: "
             f"shape {tuple(input.shape)}"
         )
+
+
+def check_epilogue(
+    input: Tensor,
+    size: Pair,  # (out_h, out_w)
+    bias: Any,
+    noise: Any,
+    noise_strength: Any,
+    negative_slope: Any,
+    gain: Any,
+    clamp: Any,
+) -> tuple[float, float, float | None]:
+    """Check what follows the op.
+
+    Returns:
+        ``(negative_slope, gain, clamp)`` as floats, ``clamp`` None for none.
+
+    Raises:
+        TypeError: for a wrong kind of value. ValueError: for a wrong value.
+    """
+    n, c = input.shape[:2]
+    sized = not is_tracing()  # traced sizes are tensors: comparing them would fix them
+    _check_operand("bias", bias, input)
+    if bias is not None and sized and tuple(bias.shape) != (c,):
+        raise ValueError(
+            f"bias must be [C] with the C of input, {c}, got shape {tuple(bias.shape)}"
+        )
+    _check_operand("noise", noise, input)
+    if noise is not None and sized:
+        shape = tuple(noise.shape)
+        if len(shape) != 4 or shape[0] not in (1, n) or shape[1:] != (1, *size):
+            raise ValueError(
+                f"noise must be [N or 1, 1, out_h, out_w], here [{n} or 1, 1, {size[0]}, "
+                f"{size[1]}], got shape {shape}"
+            )
+    _check_operand("noise_strength", noise_strength, input)
+    if noise_strength is not None:
+        if noise is None:
+            raise ValueError("noise_strength must come with noise, got noise=None")
+        if sized and noise_strength.numel() != 1:
+            raise ValueError(
+                "noise_strength must be a tensor of one element, got shape "
+                f"{tuple(noise_strength.shape)}"
+            )
+    slope = _as_float("negative_slope", negative_slope, zero=True)
+    gain = _as_float("gain", gain)
+    return slope, gain, None if clamp is None else _as_float("clamp", clamp)
+
+
+def _check_operand(name: str, value: Any, input: Tensor) -> None:
+    """None, or a floating-point tensor on the device of ``input``."""
+    if value is None:
+        return
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a tensor or None, got {_describe(value)}")
+    if value.dtype not in DTYPES:
+        raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {value.dtype}")
+    if value.device != input.device:
+        raise ValueError(
+            f"{name} must be on the device of input, got {name} on {value.device} "
+            f"and input on {input.device}"
+        )
+
+
+def _as_float(name: str, value: Any, zero: bool = False) -> float:
+    """A finite number above zero, or zero too."""
+    if isinstance(value, (bool, Tensor)) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {name}={_describe(value)}")
+    number = float(value)
+    if not (0 < number < math.inf or (zero and number == 0)):
+        rule = ">= 0" if zero else "> 0"
+        raise ValueError(f"{name} must be finite and {rule}, got {name}={value!r}")
+    return number
 
 
 def as_factors(name: str, value: Any) -> Pair:

@@ -22,13 +22,17 @@ from torch import Tensor
 
 from .. import geometry
 from . import native
+from .epilogue import Epilogue, activation_grad, operand_grads
 from .registration import (
     KERNEL_GRAD,
     OP,
     RAW,
+    RAW_BIAS_ACT,
     RAW_KERNEL_GRAD,
+    keep_operands,
     keep_taps,
     kernel_size,
+    scale_taps,
     split_kernel_grad,
 )
 
@@ -74,7 +78,8 @@ class UpFirDn2d(torch.autograd.Function):
             grad_input = _backward(grad_output, kernel, taps_y, ctx)
         grad_kernel, grad_taps_y = None, None
         if input is not None:
-            grad_kernel, grad_taps_y = _kernel_grads(input, grad_output, kernel, taps_y, ctx)
+            w = _kernel_grad(input, grad_output, kernel, taps_y, ctx)
+            grad_kernel, grad_taps_y = split_kernel_grad(w, kernel, taps_y)
         return grad_input, grad_kernel, None, None, None, grad_taps_y
 
 
@@ -126,8 +131,63 @@ class UpFirDn2dBackward(torch.autograd.Function):
             grad_grad_output = _forward(v, kernel, taps_y, ctx)
         grad_kernel, grad_taps_y = None, None
         if grad_output is not None:
-            grad_kernel, grad_taps_y = _kernel_grads(v, grad_output, kernel, taps_y, ctx)
+            w = _kernel_grad(v, grad_output, kernel, taps_y, ctx)
+            grad_kernel, grad_taps_y = split_kernel_grad(w, kernel, taps_y)
         return grad_grad_output, grad_kernel, *(None,) * 7, grad_taps_y
+
+
+class UpFirDn2dBiasAct(torch.autograd.Function):
+    """The op and its epilogue (see :mod:`resample_layers.ops.epilogue`) as an autograd Function.
+
+    ``UpFirDn2dBiasAct.apply(input, kernel, taps_y, bias, noise, noise_strength, up, down, pad,
+    negative_slope, gain, clamp)``. Gives gradients to the six tensors. Its backward is the
+    activation's, found from the output, and then that of the op.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        kernel: Tensor,
+        taps_y: Tensor | None,
+        bias: Tensor | None,
+        noise: Tensor | None,
+        noise_strength: Tensor | None,
+        up: Pair,
+        down: Pair,
+        pad: Pads,
+        *constants: Any,
+    ) -> Tensor:
+        out: Tensor = RAW_BIAS_ACT(
+            input, kernel, taps_y, bias, noise, noise_strength, up, down, pad, *constants
+        )
+        needs = ctx.needs_input_grad
+        ctx.save_for_backward(
+            input if needs[1] or needs[2] else None,
+            keep_taps(kernel),
+            None if taps_y is None else keep_taps(taps_y),
+            out,
+            *keep_operands(bias, noise, noise_strength, needs[3:6]),
+        )
+        ctx.call = up, down, pad, input.shape, out.shape[2:]
+        ctx.constants = constants  # negative_slope, gain, clamp
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        input, kernel, taps_y, out, *operands = ctx.saved_tensors
+        epilogue = Epilogue(*operands, *ctx.constants)
+        grad = activation_grad(grad_output, out.detach(), epilogue.negative_slope, epilogue.clamp)
+        grad_input = None
+        if ctx.needs_input_grad[0]:
+            scaled = scale_taps(kernel, taps_y, epilogue.gain, grad)
+            grad_input = _backward(grad, *scaled, ctx)
+        grad_kernel, grad_taps_y = None, None
+        if input is not None:
+            w = _kernel_grad(input, grad, kernel, taps_y, ctx) * epilogue.gain
+            grad_kernel, grad_taps_y = split_kernel_grad(w, kernel, taps_y)
+        grads = operand_grads(grad, epilogue, ctx.needs_input_grad[3:6])
+        return grad_input, grad_kernel, grad_taps_y, *grads, None, None, None, None, None, None
 
 
 class UpFirDn2dKernelGrad(torch.autograd.Function):
@@ -194,20 +254,20 @@ def _backward(grad: Tensor, kernel: Tensor, taps_y: Tensor | None, ctx: Any) -> 
     return out
 
 
-def _kernel_grads(
+def _kernel_grad(
     x: Tensor, grad: Tensor, kernel: Tensor, taps_y: Tensor | None, ctx: Any
-) -> tuple[Tensor, Tensor | None]:
+) -> Tensor:
     kh, kw = kernel_size(kernel, taps_y)
     rest = *ctx.call[:3], (kw, kh)
     if native.is_differentiated_elsewhere():
-        w = native.kernel_grad(x, grad, *rest)
-    elif _is_batched(x, grad, None):
-        w = KERNEL_GRAD(x, grad, *rest)
+        return native.kernel_grad(x, grad, *rest)
+    if _is_batched(x, grad, None):
+        w: Tensor = KERNEL_GRAD(x, grad, *rest)
     elif torch.is_grad_enabled():
         w = UpFirDn2dKernelGrad.apply(x, grad, *rest)
     else:
         w = RAW_KERNEL_GRAD(x, grad, *rest)
-    return split_kernel_grad(w, kernel, taps_y)
+    return w
 
 
 def _is_batched(*tensors: Tensor | None) -> bool:

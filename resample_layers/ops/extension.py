@@ -36,6 +36,7 @@ VARIABLE = "RESAMPLE_LAYERS_BACKEND"
 REBUILD = "reinstall resample_layers, or rebuild it here with pip install --no-build-isolation"
 SCHEMAS = {
     "upfirdn2d": registration.SCHEMA,
+    "upfirdn2d_bias_act": registration.BIAS_ACT_SCHEMA,
     "upfirdn2d_kernel_grad": registration.KERNEL_GRAD_SCHEMA,
 }
 
@@ -97,7 +98,7 @@ def open_library(device: str) -> tuple[ctypes.CDLL, dict[str, str]]:
     if info["version"] != __version__:
         raise UnavailableError(f"{path} is of version {info['version']}", REBUILD)
     for name, schema in SCHEMAS.items():
-        if info[name] != schema:  # boxed kernels of another schema would crash
+        if info.get(name) != schema:  # boxed kernels of another schema would crash
             raise UnavailableError(f"{path} was built from other sources: {name} differs", REBUILD)
     if _numbers(info["target"]) > _numbers(torch.__version__):
         raise UnavailableError(

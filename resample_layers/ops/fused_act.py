@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Bias, leaky ReLU and gain in one call: what follows every convolution of StyleGAN2."""
+"""Noise, bias, leaky ReLU and gain in one call: what follows every convolution of StyleGAN2."""
 
 from __future__ import annotations
 
@@ -8,6 +8,87 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function
+
+from .arguments import DTYPES, check_epilogue, check_input, is_tracing
+from .epilogue import Epilogue
+from .native import accumulate_dtype, is_differentiated_elsewhere
+from .upfirdn2d import upfirdn2d_bias_act
+
+PLANE = 1024  # elements of a channel from which a CPU is faster in one pass (measured)
+
+
+def bias_act(
+    input: Tensor,  # [N, C, H, W]
+    bias: Tensor | None = None,  # [C]
+    noise: Tensor | None = None,  # [N or 1, 1, H, W]
+    noise_strength: Tensor | None = None,  # one element
+    negative_slope: float = 0.2,
+    gain: float = math.sqrt(2.0),
+    clamp: float | None = None,
+) -> Tensor:
+    """``clamp(gain * leaky_relu(input + noise_strength * noise + bias, negative_slope))``.
+
+    :func:`upfirdn2d_bias_act` without the filter: where that is faster, large tensors are read and
+    written once.
+
+    Args:
+        input: activations, float16, bfloat16, float32 or float64.
+        bias, noise, noise_strength, negative_slope, gain, clamp: as for
+            :func:`upfirdn2d_bias_act`.
+
+    Shape:
+        - input, output: ``[N, C, H, W]``
+
+    Raises:
+        TypeError, ValueError: as :func:`upfirdn2d_bias_act`.
+
+    Example:
+        >>> import torch
+        >>> bias_act(torch.tensor([[[[1.0, -3.0]]]]), torch.ones(1), negative_slope=0.5, gain=2.0)
+        tensor([[[[ 4., -2.]]]])
+
+    Source of the formula: Karras et al., StyleGAN2, 2020.
+    """
+    tensors = [t for t in (input, bias, noise, noise_strength) if t is not None]
+    if has_torch_function(tensors):
+        return handle_torch_function(  # type: ignore[no-any-return]
+            bias_act, tensors, input, bias, noise, noise_strength, negative_slope, gain, clamp
+        )
+    check_input(input)
+    constants = check_epilogue(
+        input,
+        (input.shape[2], input.shape[3]),
+        bias,
+        noise,
+        noise_strength,
+        negative_slope,
+        gain,
+        clamp,
+    )
+    if not _in_one_pass(input):
+        epilogue = Epilogue(bias, noise, noise_strength, *constants)
+        return epilogue.apply(input.to(accumulate_dtype(input))).to(input.dtype)
+    identity = input.new_ones(1, dtype=accumulate_dtype(input))
+    return upfirdn2d_bias_act(
+        input,
+        identity,
+        bias,
+        noise,
+        noise_strength,
+        negative_slope=negative_slope,
+        gain=gain,
+        clamp=clamp,
+    )
+
+
+def _in_one_pass(input: Tensor) -> bool:
+    """Whether kernels of ours are faster; compilers fuse the formula with what is around it."""
+    if torch.compiler.is_compiling() or is_tracing() or is_differentiated_elsewhere():
+        return False
+    if input.device.type == "cpu":
+        return input.shape[2] * input.shape[3] >= PLANE
+    return input.device.type == "cuda"
 
 
 def fused_leaky_relu(
@@ -42,6 +123,11 @@ def fused_leaky_relu(
     Source of the formula: Karras et al., Analyzing and Improving the Image Quality of StyleGAN,
     2020, with the gain of He et al., 2015.
     """
+    tensors = (input,) if bias is None else (input, bias)
+    if has_torch_function(tensors):
+        return handle_torch_function(  # type: ignore[no-any-return]
+            fused_leaky_relu, tensors, input, bias, negative_slope, scale
+        )
     if not isinstance(input, Tensor) or not input.is_floating_point():
         kind = input.dtype if isinstance(input, Tensor) else type(input).__name__
         raise TypeError(f"input must be a floating-point tensor [N, C, ...], got {kind}")
@@ -53,13 +139,21 @@ def fused_leaky_relu(
                 f"bias must be on the device of input, got bias on {bias.device} and input on "
                 f"{input.device}"
             )
-        if bias.dim() != 1 or input.dim() < 2 or bias.shape[0] != input.shape[1]:
+        if bias.dim() != 1 or input.dim() < 2 or _lengths_differ(bias, input):
             raise ValueError(
                 f"bias must be [C] with the C of input [N, C, ...], got bias of shape "
                 f"{tuple(bias.shape)} and input of shape {tuple(input.shape)}"
             )
+    if input.dim() == 4 and input.dtype in DTYPES and negative_slope >= 0 and scale > 0:
+        return bias_act(input, bias, negative_slope=negative_slope, gain=scale)
+    if bias is not None:
         input = input + bias.to(input.dtype).reshape(1, -1, *(1,) * (input.dim() - 2))
     return F.leaky_relu(input, negative_slope) * scale
+
+
+def _lengths_differ(bias: Tensor, input: Tensor) -> bool:
+    """Whether C is not the same; traced sizes are tensors, and comparing them would fix them."""
+    return not is_tracing() and bias.shape[0] != input.shape[1]
 
 
 class FusedLeakyReLU(nn.Module):

@@ -24,6 +24,7 @@ from torch.autograd import forward_ad
 
 from .. import geometry
 from .arguments import check_call, is_tracing
+from .epilogue import Epilogue
 
 PIECE_BYTES = {"cpu": 2 << 20}  # input and output of one piece: the size of a core's L2 cache
 PIECE_BYTES_ELSEWHERE = 16 << 20  # few launches, and all temporaries together below 64 MB
@@ -81,8 +82,12 @@ def resample(
     down: tuple[int, int],
     pad: tuple[int, int, int, int],  # (x0, x1, y0, y1)
     flip: bool = False,  # True: read the taps backwards
+    epilogue: Epilogue | None = None,
 ) -> Tensor:
-    """The op, arguments trusted. This is what the registered ops run where no library serves."""
+    """The op, arguments trusted. This is what the registered ops run where no library serves.
+
+    The epilogue acts on sums of the accumulate dtype, before they are rounded.
+    """
     if kernel.dim() == 1:
         taps_y = kernel if taps_y is None else taps_y
         factors: list[Tensor] = [taps_y[:, None], kernel[None, :]]
@@ -91,8 +96,10 @@ def resample(
     dtype = accumulate_dtype(input, *factors)
     factors = [(k.flip(0, 1) if flip else k).to(dtype) for k in factors]
     channels_last = is_channels_last(input)
-    if not _is_plain(input, *factors):
-        out = _resample(input.to(dtype), factors, up, down, pad, torch.addcmul).to(input.dtype)
+    operands = [] if epilogue is None else epilogue.tensors()
+    if not _is_plain(input, *factors, *operands):
+        out = _resample(input.to(dtype), factors, up, down, pad, torch.addcmul)
+        out = (out if epilogue is None else epilogue.apply(out)).to(input.dtype)
         if channels_last and not torch._C._are_functorch_transforms_active():
             out = out.contiguous(memory_format=torch.channels_last)
         return out
@@ -112,8 +119,30 @@ def resample(
         a, b, y0, y1 = geometry.row_range(h, first, last, up[1], down[1], pad[2], kh)
         piece = input[batch, chan, a:b].to(dtype)
         pads = (*pad[:2], y0, y1)
-        out[batch, chan, first:last] = _resample(piece, factors, up, down, pads, Tensor.addcmul_)
+        sums = _resample(piece, factors, up, down, pads, Tensor.addcmul_)
+        if epilogue is not None:
+            sums = epilogue.apply(sums, batch, chan, slice(first, last))
+        out[batch, chan, first:last] = sums
     return out
+
+
+def resample_bias_act(
+    input: Tensor,  # [N, C, H, W]
+    kernel: Tensor,  # [kh, kw], or [kw]: separable
+    taps_y: Tensor | None,  # [kh] of a separable kernel, None: the same as kernel
+    bias: Tensor | None,  # [C]
+    noise: Tensor | None,  # [N or 1, 1, out_h, out_w]
+    noise_strength: Tensor | None,  # one element
+    up: tuple[int, int],  # (x, y)
+    down: tuple[int, int],
+    pad: tuple[int, int, int, int],  # (x0, x1, y0, y1)
+    negative_slope: float,
+    gain: float,
+    clamp: float | None,
+) -> Tensor:
+    """The op and its epilogue, arguments trusted."""
+    epilogue = Epilogue(bias, noise, noise_strength, negative_slope, gain, clamp)
+    return resample(input, kernel, taps_y, up, down, pad, False, epilogue)
 
 
 def kernel_grad(

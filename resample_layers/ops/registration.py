@@ -3,8 +3,9 @@
 
 Each operator exists twice, with one schema and one set of kernels. ``upfirdn2d`` carries autograd
 and vmap rules: compilers and exporters see it. ``_upfirdn2d`` carries none: eager mode calls it
-inside the autograd Functions, which are faster and reach every order of gradient. The kernel's
-gradient ``upfirdn2d_kernel_grad`` is the second operator, twice in the same way.
+inside the autograd Functions, which are faster and reach every order of gradient. So do
+``upfirdn2d_bias_act``, the op with its epilogue, and the kernel's gradient
+``upfirdn2d_kernel_grad``.
 
 Native kernels serve every device; a compiled library adds its own under the CPU and CUDA keys
 (see extension.py) and changes nothing here.
@@ -12,6 +13,7 @@ Native kernels serve every device; a compiled library adds its own under the CPU
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -20,11 +22,17 @@ from torch import Tensor
 
 from .. import geometry
 from . import native
+from .epilogue import Epilogue, activation_grad, operand_grads
 
 NAMESPACE = "resample_layers"
 SCHEMA = (
     "(Tensor input, Tensor kernel, Tensor? taps_y, int[2] up, int[2] down, SymInt[4] pad, "
     "bool flip) -> Tensor"
+)
+BIAS_ACT_SCHEMA = (
+    "(Tensor input, Tensor kernel, Tensor? taps_y, Tensor? bias, Tensor? noise, "
+    "Tensor? noise_strength, int[2] up, int[2] down, SymInt[4] pad, float negative_slope, "
+    "float gain, float? clamp) -> Tensor"
 )
 KERNEL_GRAD_SCHEMA = (
     "(Tensor input, Tensor grad, int[2] up, int[2] down, SymInt[4] pad, SymInt[2] kernel_size) "
@@ -35,6 +43,8 @@ LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 for _name, _schema, _kernel in (
     ("upfirdn2d", SCHEMA, native.resample),
     ("_upfirdn2d", SCHEMA, native.resample),
+    ("upfirdn2d_bias_act", BIAS_ACT_SCHEMA, native.resample_bias_act),
+    ("_upfirdn2d_bias_act", BIAS_ACT_SCHEMA, native.resample_bias_act),
     ("upfirdn2d_kernel_grad", KERNEL_GRAD_SCHEMA, native.kernel_grad),
     ("_upfirdn2d_kernel_grad", KERNEL_GRAD_SCHEMA, native.kernel_grad),
 ):
@@ -43,6 +53,8 @@ for _name, _schema, _kernel in (
 
 OP = torch.ops.resample_layers.upfirdn2d.default
 RAW = torch.ops.resample_layers._upfirdn2d.default
+BIAS_ACT = torch.ops.resample_layers.upfirdn2d_bias_act.default
+RAW_BIAS_ACT = torch.ops.resample_layers._upfirdn2d_bias_act.default
 KERNEL_GRAD = torch.ops.resample_layers.upfirdn2d_kernel_grad.default
 RAW_KERNEL_GRAD = torch.ops.resample_layers._upfirdn2d_kernel_grad.default
 
@@ -52,6 +64,23 @@ def kernel_size(kernel: Tensor, taps_y: Tensor | None) -> tuple[int, int]:
     if kernel.dim() == 2:
         return kernel.shape[0], kernel.shape[1]
     return (kernel if taps_y is None else taps_y).shape[0], kernel.shape[0]
+
+
+def output_size(
+    input: Tensor,
+    kernel: Tensor,
+    taps_y: Tensor | None,
+    up: tuple[int, int],
+    down: tuple[int, int],
+    pad: tuple[int, int, int, int],
+) -> tuple[int, int]:
+    """(out_h, out_w) of a call."""
+    kh, kw = kernel_size(kernel, taps_y)
+    height, width = input.shape[2:]
+    return (
+        geometry.output_size(height, up[1], down[1], pad[2], pad[3], kh),
+        geometry.output_size(width, up[0], down[0], pad[0], pad[1], kw),
+    )
 
 
 def split_kernel_grad(
@@ -81,14 +110,27 @@ def _fake(
     pad: tuple[int, int, int, int],
     flip: bool,
 ) -> Tensor:
-    kh, kw = kernel_size(kernel, taps_y)
-    n, c, h, w = input.shape
-    out_h = geometry.output_size(h, up[1], down[1], pad[2], pad[3], kh)
-    out_w = geometry.output_size(w, up[0], down[0], pad[0], pad[1], kw)
+    n, c = input.shape[:2]
+    out_h, out_w = output_size(input, kernel, taps_y, up, down, pad)
     layout = torch.channels_last if native.is_channels_last(input) else torch.contiguous_format
     return torch.empty(
         (n, c, out_h, out_w), dtype=input.dtype, device=input.device, memory_format=layout
     )
+
+
+def _fake_bias_act(
+    input: Tensor,
+    kernel: Tensor,
+    taps_y: Tensor | None,
+    bias: Tensor | None,
+    noise: Tensor | None,
+    noise_strength: Tensor | None,
+    up: tuple[int, int],
+    down: tuple[int, int],
+    pad: tuple[int, int, int, int],
+    *constants: float | None,
+) -> Tensor:
+    return _fake(input, kernel, taps_y, up, down, pad, False)
 
 
 def _fake_kernel_grad(
@@ -133,6 +175,37 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return grad_input, grad_kernel, grad_taps_y, None, None, None, None
 
 
+def _setup_bias_act(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    input, kernel, taps_y, bias, noise, strength, ctx.up, ctx.down, ctx.pad, *rest = inputs
+    ctx.constants = tuple(rest)  # negative_slope, gain, clamp
+    needs = ctx.needs_input_grad
+    ctx.save_for_backward(
+        input if needs[1] or needs[2] else None,
+        keep_taps(kernel),
+        None if taps_y is None else keep_taps(taps_y),
+        output,
+        *keep_operands(bias, noise, strength, needs[3:6]),
+    )
+    ctx.in_size, ctx.out_size = input.shape[2:], output.shape[2:]
+
+
+def _backward_bias_act(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    input, kernel, taps_y, output, *operands = ctx.saved_tensors
+    epilogue = Epilogue(*operands, *ctx.constants)
+    grad = activation_grad(grad, output, epilogue.negative_slope, epilogue.clamp)
+    up, down, pad, size = ctx.up, ctx.down, ctx.pad, kernel_size(kernel, taps_y)
+    grad_input, grad_kernel, grad_taps_y = None, None, None
+    if ctx.needs_input_grad[0]:
+        g_pad = geometry.adjoint_pads(ctx.in_size, ctx.out_size, up, down, pad, size)
+        scaled, other = scale_taps(kernel, taps_y, epilogue.gain, grad)
+        grad_input = OP(grad, scaled, other, down, up, g_pad, True)
+    if input is not None:
+        w = KERNEL_GRAD(input, grad, up, down, pad, size[::-1]) * epilogue.gain
+        grad_kernel, grad_taps_y = split_kernel_grad(w, kernel, taps_y)
+    grads = operand_grads(grad, epilogue, ctx.needs_input_grad[3:6])
+    return grad_input, grad_kernel, grad_taps_y, *grads, None, None, None, None, None, None
+
+
 def _setup_kernel_grad(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     input, grad, ctx.up, ctx.down, ctx.pad, _ = inputs
     ctx.save_for_backward(
@@ -160,6 +233,26 @@ def keep_taps(taps: Tensor) -> Tensor:
     broadcasts buffers before each forward); the copy has a version counter of its own.
     """
     return taps if taps.requires_grad else taps.clone()
+
+
+def keep_operands(
+    bias: Tensor | None, noise: Tensor | None, strength: Tensor | None, needs: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """What :func:`operand_grads` will want of an epilogue's operands."""
+    return (
+        bias if needs[0] else None,
+        noise if needs[1] or needs[2] else None,
+        strength if needs[1] or needs[2] else None,
+    )
+
+
+def scale_taps(
+    kernel: Tensor, taps_y: Tensor | None, gain: float, grad: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """(kernel, taps_y) of ``gain`` times the kernel, as precise as sums over ``grad`` will be."""
+    if kernel.dim() == 1 and taps_y is None:
+        taps_y = kernel
+    return kernel.to(native.accumulate_dtype(grad, kernel)) * gain, taps_y
 
 
 # Batches of calls. Transforms of the public function take the native walk instead (door 2)
@@ -196,14 +289,25 @@ for _op in ("upfirdn2d", "_upfirdn2d"):
     torch.library.register_fake(f"{NAMESPACE}::{_op}", _fake, lib=LIBRARY)
     _overload = getattr(torch.ops.resample_layers, _op).default
     torch.library.register_vmap(f"{NAMESPACE}::{_op}", partial(_vmap, _overload), lib=LIBRARY)
-for _op in ("upfirdn2d_kernel_grad", "_upfirdn2d_kernel_grad"):
-    torch.library.register_fake(f"{NAMESPACE}::{_op}", _fake_kernel_grad, lib=LIBRARY)
+for _op, _fake_op in (
+    ("upfirdn2d_bias_act", _fake_bias_act),
+    ("_upfirdn2d_bias_act", _fake_bias_act),
+    ("upfirdn2d_kernel_grad", _fake_kernel_grad),
+    ("_upfirdn2d_kernel_grad", _fake_kernel_grad),
+):
+    torch.library.register_fake(f"{NAMESPACE}::{_op}", _fake_op, lib=LIBRARY)
     _overload = getattr(torch.ops.resample_layers, _op).default
     torch.library.register_vmap(
         f"{NAMESPACE}::{_op}", partial(_call_by_call, _overload), lib=LIBRARY
     )
 torch.library.register_autograd(
     f"{NAMESPACE}::upfirdn2d", _backward, setup_context=_setup, lib=LIBRARY
+)
+torch.library.register_autograd(
+    f"{NAMESPACE}::upfirdn2d_bias_act",
+    _backward_bias_act,
+    setup_context=_setup_bias_act,
+    lib=LIBRARY,
 )
 torch.library.register_autograd(
     f"{NAMESPACE}::upfirdn2d_kernel_grad",

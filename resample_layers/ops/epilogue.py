@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What may follow the op in the same pass: noise, bias, leaky ReLU, gain and clamp.
+
+With ``s`` the op's output::
+
+    z   = s + noise_strength * noise + bias
+    out = clamp(gain * leaky_relu(z, negative_slope), -clamp, clamp)
+
+``gain`` is positive and ``negative_slope`` not negative, so that the sign of ``out`` tells the
+sign of ``z``: the backward pass needs ``out`` and nothing else of what was computed.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+EVERYTHING = slice(None)
+
+
+class Epilogue(NamedTuple):
+    """Operands and constants of one call, checked; absent operands are None."""
+
+    bias: Tensor | None  # [C]
+    noise: Tensor | None  # [N or 1, 1, out_h, out_w]
+    noise_strength: Tensor | None  # one element; None: 1
+    negative_slope: float
+    gain: float
+    clamp: float | None  # largest magnitude
+
+    def tensors(self) -> list[Tensor]:
+        return [t for t in self[:3] if t is not None]
+
+    def apply(
+        self,
+        value: Tensor,  # [n, c, h, w] of the op's output, accumulate dtype
+        batch: slice = EVERYTHING,  # which part of the output it is
+        channels: slice = EVERYTHING,
+        rows: slice = EVERYTHING,
+    ) -> Tensor:
+        """The formula, in plain torch."""
+        dtype = value.dtype
+        if self.noise is not None:
+            shared = self.noise.shape[0] == 1
+            noise = self.noise[EVERYTHING if shared else batch, :, rows].to(dtype)
+            if self.noise_strength is not None:
+                noise = noise * self.noise_strength.reshape(()).to(dtype)
+            value = value + noise
+        if self.bias is not None:
+            value = value + self.bias[channels].to(dtype)[:, None, None]
+        value = F.leaky_relu(value, self.negative_slope) * self.gain
+        return value if self.clamp is None else value.clamp(-self.clamp, self.clamp)
+
+
+def activation_grad(
+    grad: Tensor,  # [N, C, out_h, out_w], of out
+    out: Tensor,  # [N, C, out_h, out_w]
+    negative_slope: float,
+    clamp: float | None,
+) -> Tensor:
+    """The gradient of ``z``, divided by the gain: zero where ``out`` was clamped.
+
+    One pass; callers give the gain to what is small (taps and sums).
+    """
+    grad = torch.ops.aten.leaky_relu_backward(grad, out, negative_slope, True)
+    if clamp is not None:
+        limit = torch.tensor(clamp, dtype=out.dtype).item()  # as it was rounded in out
+        grad = grad.masked_fill(out.abs() >= limit, 0.0)
+    return grad
+
+
+def operand_grads(
+    grad: Tensor,  # [N, C, out_h, out_w], of activation_grad
+    epilogue: Epilogue,
+    needs: tuple[bool, bool, bool],  # bias, noise, noise_strength
+) -> list[Tensor | None]:
+    """The gradients of bias, noise and noise strength, in their shapes and dtypes."""
+    grads: list[Tensor | None] = [None, None, None]
+    bias, noise, strength = epilogue[:3]
+    dtype = torch.float64 if grad.dtype == torch.float64 else torch.float32
+    if bias is not None and needs[0]:
+        grads[0] = (grad.sum((0, 2, 3), dtype=dtype) * epilogue.gain).to(bias.dtype)
+    if noise is not None and (needs[1] or needs[2]):
+        pixels = grad.sum(1, keepdim=True, dtype=dtype) * epilogue.gain
+        if noise.shape[0] == 1:
+            pixels = pixels.sum(0, keepdim=True)
+        if needs[1]:
+            scaled = pixels if strength is None else pixels * strength.reshape(()).to(dtype)
+            grads[1] = scaled.to(noise.dtype)
+        if strength is not None and needs[2]:
+            total = (pixels * noise.to(dtype)).sum()
+            grads[2] = total.reshape(strength.shape).to(strength.dtype)
+    return grads

@@ -1,0 +1,496 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The op with its epilogue: values on every path, gradients of every order, doors."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+from torch.func import grad, jvp, vmap
+
+from resample_layers import UpFirDnSmooth, UpFirDnUpsample
+from resample_layers.ops import bias_act, fused_leaky_relu, native, upfirdn2d, upfirdn2d_bias_act
+from resample_layers.ops import registration as reg
+
+from . import oracle
+from .cases import CASES
+
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+# bias, noise of 1 or N samples or none, strength, slope, gain, clamp
+EPILOGUES = {
+    "all": (True, "N", True, 0.2, math.sqrt(2.0), 0.7),
+    "StyleGAN2": (True, "N", True, 0.2, math.sqrt(2.0), None),
+    "shared noise": (False, "1", True, 0.3, 0.5, None),
+    "noise as it is": (True, "N", False, 1.0, 1.0, 1.5),
+    "ReLU": (True, None, False, 0.0, 2.0, None),
+    "activation": (False, None, False, 0.2, 1.5, None),
+}
+
+
+def by_function(x, kernel, operands, up, down, pad, *constants):
+    return upfirdn2d_bias_act(x, kernel, *operands, up, down, pad, *constants)
+
+
+def by_native(x, kernel, operands, up, down, pad, *constants):
+    return native.resample_bias_act(x, *kernel, *operands, up, down, pad, *constants)
+
+
+def by_native_recorded(x, kernel, operands, *rest):
+    return by_native(x.detach().requires_grad_(), kernel, operands, *rest)
+
+
+def by_autograd(x, kernel, operands, *rest):
+    return by_function(x.detach().requires_grad_(), kernel, operands, *rest)
+
+
+def by_registered(x, kernel, operands, up, down, pad, *constants):
+    return reg.BIAS_ACT(x, *kernel, *operands, up, down, pad, *constants)
+
+
+PATHS = (by_function, by_native, by_native_recorded, by_autograd, by_registered)
+
+
+def out_size(case):
+    (n, _, h, w), (kh, kw) = case.shape, case.kernel
+    out_h = (h * case.up[1] + case.pad[2] + case.pad[3] - kh) // case.down[1] + 1
+    out_w = (w * case.up[0] + case.pad[0] + case.pad[1] - kw) // case.down[0] + 1
+    return n, out_h, out_w
+
+
+def draw_operands(epilogue, n, c, out_h, out_w, **kind):
+    with_bias, samples, with_strength = epilogue[:3]
+    bias = torch.randn(c, **kind) if with_bias else None
+    noise = None
+    if samples:
+        noise = torch.randn(1 if samples == "1" else n, 1, out_h, out_w, **kind)
+    return bias, noise, torch.randn(1, **kind) if with_strength else None
+
+
+def expected_of(sums, bias, noise, strength, slope, gain, clamp):
+    """The formula in NumPy float64."""
+    z = sums.copy()
+    if noise is not None:
+        z += noise.double().cpu().numpy() * (1.0 if strength is None else float(strength))
+    if bias is not None:
+        z += bias.double().cpu().numpy()[:, None, None]
+    z = gain * np.where(z < 0, slope * z, z)
+    return z if clamp is None else np.clip(z, -clamp, clamp)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_values(case, dtype, layout, device):
+    x = torch.randn(case.shape, device=device).to(dtype).contiguous(memory_format=layout)
+    kh, kw = case.kernel
+    kind = {"device": device, "dtype": torch.float64 if dtype == torch.float64 else torch.float32}
+    taps_x, taps_y = torch.randn(kw, **kind), torch.randn(kh, **kind)
+    kernel = torch.outer(taps_y, taps_x)
+    samples, taps = x.double().cpu().numpy(), kernel.double().cpu().numpy()
+    sums = oracle.upfirdn2d(samples, taps, case.up, case.down, case.pad)
+    scale = oracle.upfirdn2d(abs(samples), abs(taps), case.up, case.down, case.pad)
+    n, out_h, out_w = out_size(case)
+    for name, epilogue in EPILOGUES.items():
+        operands = draw_operands(epilogue, n, case.shape[1], out_h, out_w, device=device)
+        operands = tuple(t if t is None else t.to(dtype) for t in operands)
+        expected = expected_of(sums, *operands, *epilogue[3:])
+        for path in PATHS:
+            for pair in ((kernel, None), (taps_x, taps_y)):
+                given = pair
+                if path in (by_function, by_autograd):
+                    given = kernel if pair[1] is None else pair
+                rest = (case.up, case.down, case.pad, *epilogue[3:])
+                out = path(x, given, operands, *rest)
+                assert out.dtype == dtype
+                assert out.shape == expected.shape
+                plain = upfirdn2d(x, kernel, case.up, case.down, case.pad)
+                assert out.stride() == plain.stride()
+                error = abs(out.detach().double().cpu().numpy() - expected)
+                limit = oracle.TOLERANCE[dtype] * epilogue[4] * (scale.max(initial=0.0) + 6.0)
+                assert error.max(initial=0.0) <= limit, f"{name}, {path.__name__}"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_types_are_rounded_once(dtype, device):
+    """The epilogue acts on the sum, not on what would be stored of it."""
+    x = torch.randn(2, 16, 33, 31, device=device).to(dtype)
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], device=device) / 8
+    bias = -upfirdn2d(x, taps, pad=(2, 1))[0, :, 5, 5].float()  # what is left is all rounding
+    out = upfirdn2d_bias_act(x, taps, bias, pad=(2, 1), negative_slope=1.0, gain=1.0)
+    exact = upfirdn2d(x.double(), taps.double(), pad=(2, 1)) + bias.double()[:, None, None]
+    limit = torch.finfo(dtype).eps / 2 * exact.abs() + 1e-6
+    assert bool(((out.double() - exact).abs() <= limit).all())
+
+
+def test_nan_passes_through_to_where_it_belongs(device):
+    x, taps = torch.ones(1, 3, 8, 9, device=device), torch.ones(4, device=device)
+    noise = torch.zeros(1, 1, 8, 9, device=device)
+    noise[0, 0, 3, 5] = math.nan
+    x[0, 1, 0, 0] = math.nan
+    out = upfirdn2d_bias_act(x, taps, noise=noise, pad=(2, 1), clamp=0.5)
+    wanted = upfirdn2d(x, taps, pad=(2, 1)).isnan() | noise.isnan()
+    assert torch.equal(out.isnan(), wanted)
+
+
+def test_only_padding(device):
+    """No sample at all: the epilogue of zeros."""
+    x = torch.zeros(2, 3, 0, 4, device=device)
+    bias = torch.tensor([1.0, -1.0, 0.5], device=device)
+    out = upfirdn2d_bias_act(x, torch.ones(2, 2, device=device), bias, pad=(1, 1, 3, 0))
+    assert out.shape == (2, 3, 2, 5)
+    wanted = torch.tensor([1.0, -0.2, 0.5], device=device) * math.sqrt(2.0)
+    torch.testing.assert_close(out, wanted[:, None, None].expand_as(out))
+
+
+def test_random_configurations_equal_native(device):
+    """Up to a few tiles in size, all layouts; what is compiled against its native twin."""
+    choose = random.Random(7)
+    for _ in range(600):
+        dtype = choose.choice(DTYPES)
+        kh, kw = choose.choice((1, 2, 3, 4, 7, 12)), choose.choice((1, 2, 4, 5, 8, 13))
+        up, down = (tuple(choose.choices((1, 1, 2, 3), k=2)) for _ in range(2))
+        pad = tuple(choose.choices(range(-2, 7), k=4))
+        n, c = choose.randint(1, 3), choose.choice((1, 2, 3, 5, 16, 33))
+        h, w = choose.randint(4, 40), choose.choice((4, 9, 17, 64, 130))
+        x = torch.randn(n, c, h, w, device=device).to(dtype)
+        match choose.randrange(3):
+            case 0:
+                x = x.contiguous(memory_format=torch.channels_last)
+            case 1:
+                x = x.transpose(2, 3)
+                h, w = w, h
+        out_h = (h * up[1] + pad[2] + pad[3] - kh) // down[1] + 1
+        out_w = (w * up[0] + pad[0] + pad[1] - kw) // down[0] + 1
+        if out_h < 1 or out_w < 1:
+            continue
+        kernel = (torch.randn(kw, device=device), torch.randn(kh, device=device))
+        if choose.random() < 0.4:
+            kernel = (torch.outer(kernel[1], kernel[0]), None)
+        epilogue = choose.choice(list(EPILOGUES.values()))
+        operands = draw_operands(epilogue, n, c, out_h, out_w, device=device)
+        call = (x, *kernel, *operands, up, down, pad, *epilogue[3:])
+        ours, theirs = reg.RAW_BIAS_ACT(*call), native.resample_bias_act(*call)
+        limit = oracle.TOLERANCE[dtype]
+        torch.testing.assert_close(ours, theirs, rtol=limit, atol=20 * limit)
+        assert ours.stride() == theirs.stride()
+
+
+# Gradients
+
+
+def double_arguments(epilogue, device):
+    kind = {"dtype": torch.float64, "device": device}
+    x = torch.randn(2, 2, 4, 3, **kind, requires_grad=True)
+    kernel = [torch.randn(n, **kind, requires_grad=True) for n in (3, 2)]
+    operands = draw_operands(epilogue, 2, 2, 4, 6, **kind)
+    operands = [t if t is None else t.requires_grad_() for t in operands]
+    return (x, *kernel, *operands)
+
+
+def bind(path, epilogue):
+    """The op of six tensors at up 2 in x, down 1: [4, 3] -> [4, 6]."""
+
+    def call(x, taps_x, taps_y, *operands):
+        given = (taps_x, taps_y)
+        return path(x, given, operands, (2, 1), (1, 1), (2, 0, 1, 0), *epilogue[3:])
+
+    return call
+
+
+@pytest.mark.parametrize("path", [by_function, by_registered], ids=lambda path: path.__name__)
+@pytest.mark.parametrize("name", EPILOGUES)
+def test_first_and_second_order(name, path, device):
+    args = double_arguments(EPILOGUES[name], device)
+    present = [t for t in args if t is not None]
+
+    def call(*tensors):
+        tensors = list(tensors)
+        return bind(path, EPILOGUES[name])(*(t if t is None else tensors.pop(0) for t in args))
+
+    assert gradcheck(call, present)
+    assert gradgradcheck(call, present)
+
+
+@pytest.mark.parametrize("path", [by_function, by_registered], ids=lambda path: path.__name__)
+@pytest.mark.parametrize("name", EPILOGUES)
+def test_third_order_equals_native(name, path, device):
+    args = double_arguments(EPILOGUES[name], device)
+    leaves = [t for t in args if t is not None]
+    results = []
+    for each in (path, by_native):
+        total = bind(each, EPILOGUES[name])(*args).pow(4).sum()
+        for _ in range(3):
+            grads = torch.autograd.grad(total, leaves, create_graph=True)
+            total = sum(g.pow(2).sum() for g in grads)
+        results.append(grads)
+    for ours, expected in zip(*results, strict=True):
+        assert expected.detach().abs().max() > 0
+        torch.testing.assert_close(
+            ours, expected, rtol=1e-9, atol=1e-9 * float(expected.detach().abs().max())
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_gradients_of_half_types(dtype, device):
+    """Each of its operand's dtype, near those in float64; clamped at a value the dtype lacks.
+
+    What would round to the limit counts as clamped, so outputs beside it are left out.
+    """
+    x = torch.randn(2, 3, 9, 8, device=device).to(dtype)
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], device=device) / 8
+    bias = torch.randn(3, device=device)
+    noise = torch.randn(1, 1, 9, 8, device=device).to(dtype)
+    strength = torch.tensor([0.3], device=device)
+    tensors = [x, taps, bias, noise, strength]
+    exact = upfirdn2d_bias_act(*(t.double() for t in tensors), pad=(2, 1))
+    weight = torch.linspace(-1, 1, exact.numel(), device=device).reshape(exact.shape)
+    weight = torch.where((exact.abs() - 0.7003).abs() < 0.01, 0.0, weight)
+    results = []
+    for wide in (False, True):
+        leaves = [(t.double() if wide else t).detach().requires_grad_() for t in tensors]
+        out = upfirdn2d_bias_act(*leaves, pad=(2, 1), clamp=0.7003)
+        results.append(torch.autograd.grad((out * weight.to(out.dtype)).sum(), leaves))
+        assert [g.dtype for g in results[-1]] == [t.dtype for t in leaves]
+    for ours, expected in zip(*results, strict=True):
+        scale = expected.abs().max()
+        assert (ours.double() - expected).abs().max() <= 4 * torch.finfo(dtype).eps * scale
+
+
+def test_gradients_that_nobody_asks_for_are_not_made(device):
+    x = torch.randn(1, 2, 6, 6, device=device, requires_grad=True)
+    taps, bias = torch.ones(2, device=device), torch.zeros(2, device=device)
+    noise = torch.randn(1, 1, 5, 5, device=device)
+    out = upfirdn2d_bias_act(x, taps, bias, noise)
+    saved = [t for t in out.grad_fn.saved_tensors if t is not None]
+    assert [t.shape for t in saved] == [taps.shape, out.shape]
+    out.sum().backward()
+    assert bias.grad is None
+
+
+def test_writing_into_the_result_before_backward_raises(device):
+    x = torch.randn(1, 2, 6, 6, device=device, requires_grad=True)
+    out = upfirdn2d_bias_act(x, torch.ones(2, device=device))
+    out.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.sum().backward()
+
+
+def test_batched_gradients(device):
+    x, taps, _, bias, noise, strength = double_arguments(EPILOGUES["all"], device)
+    out = bind(by_function, EPILOGUES["all"])(x, taps, _, bias, noise, strength)
+    vectors = torch.randn(3, *out.shape, dtype=out.dtype, device=device)
+    leaves = (x, taps, bias, noise, strength)
+    ours = torch.autograd.grad(out, leaves, vectors, is_grads_batched=True, retain_graph=True)
+    singly = [torch.autograd.grad(out, leaves, v, retain_graph=True) for v in vectors]
+    for mine, each in zip(ours, zip(*singly, strict=True), strict=True):
+        torch.testing.assert_close(mine, torch.stack(each))
+
+
+# Doors
+
+
+def arguments(device):
+    kind = {"dtype": torch.float64, "device": device}
+    x, taps = torch.randn(2, 3, 6, 5, **kind), torch.randn(4, **kind)
+    return x, taps, *draw_operands(EPILOGUES["all"], 2, 3, 12, 10, **kind)
+
+
+def loss(*args):
+    return upfirdn2d_bias_act(*args, 2, 1, (2, 1), clamp=1.0).pow(3).sum()
+
+
+def reference(x, taps, *operands):
+    call = (operands, (2, 2), (1, 1), (2, 1, 2, 1), 0.2, math.sqrt(2.0), 1.0)
+    return by_native(x, (taps, None), *call).pow(3).sum()
+
+
+def test_transforms(device):
+    args = arguments(device)
+    every = tuple(range(5))
+    for ours, theirs in zip(grad(loss, every)(*args), grad(reference, every)(*args), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    leaves = [t.clone().requires_grad_() for t in args]
+    for ours, theirs in zip(
+        torch.autograd.grad(loss(*leaves), leaves), grad(reference, every)(*args), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
+    tangents = [torch.randn_like(t) for t in args]
+    out, tangent = jvp(loss, args, tuple(tangents))
+    dots = [(g * t).sum() for g, t in zip(grad(reference, every)(*args), tangents, strict=True)]
+    torch.testing.assert_close(tangent, sum(dots))
+    torch.testing.assert_close(out, reference(*args))
+    several = [torch.stack([t, 2 * t]) for t in args]
+    torch.testing.assert_close(
+        vmap(loss)(*several), torch.stack([loss(*(t[i] for t in several)) for i in range(2)])
+    )
+
+
+def test_vmap_of_the_operators(device):
+    args = arguments(device)
+    several = torch.stack([args[0], -args[0]])
+    rest = (None, *args[2:], (2, 2), (1, 1), (2, 1, 2, 1), 0.2, 1.0, None)
+    for op in (reg.BIAS_ACT, reg.RAW_BIAS_ACT):
+        ours = vmap(lambda x: op(x, args[1], *rest))(several)  # noqa: B023
+        torch.testing.assert_close(ours, torch.stack([op(x, args[1], *rest) for x in several]))
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compiled_with_gradients(backend, device):
+    args = [t.detach().requires_grad_() for t in arguments(device)]
+    value, grads = loss(*args), torch.autograd.grad(loss(*args), args)
+    compiled = torch.compile(loss, backend=backend, fullgraph=True, dynamic=True)
+    ours = compiled(*args)
+    torch.testing.assert_close(ours, value)
+    for mine, theirs in zip(torch.autograd.grad(ours, args), grads, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ("op", "learn"), [(reg.BIAS_ACT, False), (reg.BIAS_ACT, True), (reg.RAW_BIAS_ACT, False)]
+)
+def test_opcheck(op, learn, device):
+    x, taps, *operands = [t.float().requires_grad_(learn) for t in arguments(device)]
+    rest = ((2, 2), (1, 1), (2, 1, 2, 1), 0.2, 1.5)
+    torch.library.opcheck(op, (x, taps, None, *operands, *rest, 0.8))
+    torch.library.opcheck(op, (x, taps, taps, None, None, None, *rest, None))
+
+
+def test_fake_tensors_and_tracers(device):
+    x = torch.empty(2, 3, 7, 6, device="meta").contiguous(memory_format=torch.channels_last)
+    out = upfirdn2d_bias_act(x, torch.empty(4, device="meta"), up=2, pad=(2, 1))
+    assert out.shape == (2, 3, 14, 12)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+
+    class Block(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.blur = UpFirDnUpsample()
+            self.bias = torch.nn.Parameter(torch.randn(3))
+
+        def forward(self, x):
+            return self.blur.bias_act(x, self.bias)
+
+    block = Block().to(device)
+    traced = torch.jit.trace(block, torch.randn(1, 3, 4, 5, device=device))
+    x = torch.randn(2, 3, 7, 6, device=device)
+    torch.testing.assert_close(traced(x), block(x))
+    torch.testing.assert_close(torch.fx.symbolic_trace(block)(x), block(x))
+
+
+# Layers
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect"])
+def test_a_layer_with_its_epilogue(mode, device):
+    layer = UpFirDnSmooth(upsample_factor=2, kernel_size=3, padding_mode=mode).to(device)
+    x = torch.randn(2, 3, 9, 11, device=device)
+    bias, noise = torch.randn(3, device=device), torch.randn(2, 1, 8, 10, device=device)
+    strength = torch.tensor(0.4, device=device)
+    out = layer.bias_act(x, bias, noise, strength, negative_slope=0.1, gain=2.0, clamp=1.0)
+    z = layer(x) + 0.4 * noise + bias[:, None, None]
+    wanted = (torch.nn.functional.leaky_relu(z, 0.1) * 2.0).clamp(-1.0, 1.0)
+    torch.testing.assert_close(out, wanted)
+
+
+# The epilogue alone
+
+
+@pytest.mark.parametrize("size", [(5, 7), (40, 33)], ids=["small", "large"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_bias_act_alone(dtype, size, device):
+    x = torch.randn(2, 3, *size, device=device).to(dtype)
+    for epilogue in EPILOGUES.values():
+        operands = draw_operands(epilogue, 2, 3, *size, device=device)
+        out = bias_act(x, *operands, *epilogue[3:])
+        assert out.dtype == dtype
+        sums = x.double().cpu().numpy()
+        expected = expected_of(sums, *operands, *epilogue[3:])
+        limit = oracle.TOLERANCE[torch.float32 if dtype == torch.float64 else dtype] * 10
+        if dtype == torch.float64:
+            limit = 1e-13
+        assert abs(out.double().cpu().numpy() - expected).max() <= limit
+
+
+@pytest.mark.parametrize("size", [(2, 3), (32, 33)], ids=["small", "large"])
+def test_gradients_of_bias_act(size, device):
+    """Both ways to compute it, to the second order, against plain torch."""
+    kind = {"dtype": torch.float64, "device": device}
+    leaves = [torch.randn(2, 3, *size, **kind), torch.randn(3, **kind)]
+    leaves += [torch.randn(1, 1, *size, **kind), torch.randn(1, **kind)]
+    leaves = [t.requires_grad_() for t in leaves]
+
+    def plain(x, bias, noise, strength):
+        z = x + strength * noise + bias[:, None, None]
+        return torch.nn.functional.leaky_relu(z, 0.2) * math.sqrt(2.0)
+
+    results = []
+    for call in (bias_act, plain):
+        first = torch.autograd.grad(call(*leaves).pow(3).sum(), leaves, create_graph=True)
+        total = sum(g.pow(2).sum() for g in first)
+        results.append([*first, *torch.autograd.grad(total, leaves)])
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
+def test_symbolic_trace_of_activations(device):
+    class Block(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = torch.nn.Parameter(torch.randn(3))
+
+        def forward(self, x):
+            return fused_leaky_relu(bias_act(x, self.bias, gain=2.0), self.bias)
+
+    block = Block().to(device)
+    x = torch.randn(2, 3, 34, 35, device=device)
+    traced = torch.fx.symbolic_trace(block)
+    assert [node.target for node in traced.graph.nodes][2:4] == [bias_act, fused_leaky_relu]
+    torch.testing.assert_close(traced(x), block(x))
+    torch.testing.assert_close(torch.jit.trace(block, x[:, :, :4])(x), block(x))
+    compiled = torch.compile(block, backend="aot_eager", fullgraph=True, dynamic=True)
+    torch.testing.assert_close(compiled(x), block(x))
+
+
+# Errors
+
+X, K = torch.ones(2, 3, 4, 5), torch.ones(2, 2)
+NOISE = torch.ones(1, 1, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "sentence"),
+    [
+        ({"bias": [1.0]}, TypeError, "bias must be a tensor or None, got [1.0] (list)"),
+        ({"bias": torch.ones(3).int()}, TypeError,
+         "bias must be float16, bfloat16, float32 or float64, got torch.int32"),
+        ({"bias": torch.ones(2)}, ValueError,
+         "bias must be [C] with the C of input, 3, got shape (2,)"),
+        ({"bias": torch.ones(3, device="meta")}, ValueError,
+         "bias must be on the device of input, got bias on meta and input on cpu"),
+        ({"noise": torch.ones(3, 1, 3, 4)}, ValueError,
+         "noise must be [N or 1, 1, out_h, out_w], here [2 or 1, 1, 3, 4], got shape "
+         "(3, 1, 3, 4)"),
+        ({"noise": torch.ones(3, 4)}, ValueError,
+         "noise must be [N or 1, 1, out_h, out_w], here [2 or 1, 1, 3, 4], got shape (3, 4)"),
+        ({"noise_strength": torch.ones(1)}, ValueError,
+         "noise_strength must come with noise, got noise=None"),
+        ({"noise": NOISE, "noise_strength": 0.5}, TypeError,
+         "noise_strength must be a tensor or None, got 0.5 (float)"),
+        ({"noise": NOISE, "noise_strength": torch.ones(2)}, ValueError,
+         "noise_strength must be a tensor of one element, got shape (2,)"),
+        ({"negative_slope": -0.1}, ValueError,
+         "negative_slope must be finite and >= 0, got negative_slope=-0.1"),
+        ({"gain": 0}, ValueError, "gain must be finite and > 0, got gain=0"),
+        ({"gain": math.nan}, ValueError, "gain must be finite and > 0, got gain=nan"),
+        ({"gain": "2"}, TypeError, "gain must be a number, got gain='2' (str)"),
+        ({"clamp": 0.0}, ValueError, "clamp must be finite and > 0, got clamp=0.0"),
+        ({"clamp": True}, TypeError, "clamp must be a number, got clamp=True (bool)"),
+        ({"up": 0}, ValueError, "up must be >= 1 in both axes, got up=0"),
+    ],
+)  # fmt: skip
+def test_errors(arguments, kind, sentence):
+    with pytest.raises(kind) as caught:
+        upfirdn2d_bias_act(X, K, **arguments)
+    assert str(caught.value) == sentence
