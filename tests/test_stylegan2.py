@@ -118,23 +118,27 @@ def test_modulated_convolution_refuses(options, sentence):
         blocks.ModulatedConv2d(1, 1, style_dim=1, **options)
 
 
-def test_noise_is_one_image_for_all_channels_times_its_strength():
-    layer = blocks.NoiseInjection()
-    x, noise = torch.randn(2, 3, 4, 4), torch.randn(2, 1, 4, 4)
-    assert torch.equal(layer(x, noise), x)
-    torch.nn.init.constant_(layer.weight, 0.5)
-    torch.testing.assert_close(layer(x, noise), x + 0.5 * noise)
-    added = layer(x) - x
-    torch.testing.assert_close(added[:, :1].expand(-1, 3, -1, -1), added, atol=1e-6, rtol=0)
-    assert added.std() > 0.1
+@pytest.mark.parametrize("upsample", [False, True])
+def test_fresh_noise_is_one_image_for_all_channels_and_one_for_each_sample(upsample):
+    layer = blocks.StyledConv(3, 3, 4, upsample=upsample)
+    x, style = torch.randn(1, 3, 4, 5).expand(2, -1, -1, -1), torch.zeros(2, 4)
+    layer.activate.scale, layer.activate.negative_slope = 1.0, 1.0
+    quiet = layer(x, style)
+    assert torch.equal(quiet, layer(x, style))
+    torch.nn.init.constant_(layer.noise.weight, 0.5)
+    added = layer(x, style) - quiet
+    torch.testing.assert_close(added[:, :1].expand(-1, 3, -1, -1), added, atol=1e-5, rtol=0)
+    assert 0.3 < added.std() < 0.7
     assert not torch.allclose(added[0], added[1])
 
 
-def test_styled_convolution_adds_noise_before_bias_and_activation():
-    layer = blocks.StyledConv(5, 7, 4, upsample=True)
+@pytest.mark.parametrize("upsample", [False, True])
+def test_styled_convolution_adds_noise_before_bias_and_activation(upsample):
+    layer = blocks.StyledConv(5, 7, 4, upsample=upsample)
     torch.nn.init.normal_(layer.activate.bias)
     torch.nn.init.constant_(layer.noise.weight, 0.3)
-    x, style, noise = torch.randn(2, 5, 4, 4), torch.randn(2, 4), torch.randn(1, 1, 8, 8)
+    x, style = torch.randn(2, 5, 4, 4), torch.randn(2, 4)
+    noise = torch.randn(1, 1, *layer.conv(x, style).shape[2:])
     before = layer.conv(x, style) + 0.3 * noise + layer.activate.bias[None, :, None, None]
     expected = torch.where(before > 0, before, 0.2 * before) * math.sqrt(2)
     torch.testing.assert_close(layer(x, style, noise), expected)
@@ -324,9 +328,9 @@ def test_each_layer_reads_its_own_style_and_noise():
     generator = tiny_generator()
     read = {}
     for name, module in generator.named_modules():
-        if isinstance(module, (blocks.ModulatedConv2d, blocks.NoiseInjection)):
+        if isinstance(module, (blocks.ModulatedConv2d, blocks.StyledConv)):
             module.register_forward_hook(
-                lambda module, args, out, name=name: read.update({name: args[1]})
+                lambda module, args, out, name=name: read.update({name: args[1:]})
             )
     styles = torch.arange(6.0).reshape(1, 6, 1).expand(2, 6, 6)
     noise = generator.fixed_noise()
@@ -335,9 +339,9 @@ def test_each_layer_reads_its_own_style_and_noise():
     expected = dict(zip(convolutions, range(5), strict=True))
     expected |= {"to_rgb1": 1, "to_rgbs.0": 3, "to_rgbs.1": 5}
     for name, style in expected.items():
-        assert read[f"{name}.conv"].tolist() == [[style] * 6] * 2, name
+        assert read[f"{name}.conv"][0].tolist() == [[style] * 6] * 2, name
     for name, image in zip(convolutions, noise, strict=True):
-        assert read[f"{name}.noise"] is image, name
+        assert read[name][1] is image, name
 
 
 def test_each_style_reaches_its_own_layers_and_those_after():

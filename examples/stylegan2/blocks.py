@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resample_layers import UpFirDnDownsample, UpFirDnSmooth, UpFirDnUpsample
-from resample_layers.ops import FusedLeakyReLU, fused_leaky_relu
+from resample_layers.ops import FusedLeakyReLU, bias_act, fused_leaky_relu
 
 Taps = Sequence[Any]
 BINOMIAL: Taps = (1, 3, 3, 1)
@@ -165,18 +165,20 @@ class ModulatedConv2d(nn.Module):
         self,
         input: Tensor,  # [N, in_channels, H, W]
         style: Tensor,  # [N, style_dim]
+        smooth: bool = True,
     ) -> Tensor:
+        """Convolve; ``smooth=False`` leaves the smoothing after upsampling to the caller."""
         weight = self.weight[0] * self.scale  # [O, I, k, k]
         factors = self.modulation(style)  # [N, I]
         out = self._convolve(input * factors[:, :, None, None], weight)
         if self.demodulate:
             energy = F.linear(factors.square(), weight.square().sum((2, 3)))  # [N, O]
             out = out * torch.rsqrt(energy + 1e-8)[:, :, None, None]
-        return out
+        return self.blur(out) if smooth and self.resample == "up" else out
 
     def _convolve(self, input: Tensor, weight: Tensor) -> Tensor:
         if self.resample == "up":
-            return self.blur(F.conv_transpose2d(input, weight.transpose(0, 1), stride=2))
+            return F.conv_transpose2d(input, weight.transpose(0, 1), stride=2)
         if self.resample == "down":
             return F.conv2d(self.blur(input), weight, stride=2)
         return F.conv2d(input, weight, padding=weight.shape[-1] // 2)
@@ -190,25 +192,18 @@ class ModulatedConv2d(nn.Module):
 
 
 class NoiseInjection(nn.Module):
-    """Add one image of noise to all channels, with a learned strength that starts at zero.
-
-    Shape:
-        - input, output: ``[N, C, H, W]``; noise: ``[N or 1, 1, H, W]``, None for fresh noise
-    """
+    """The learned strength, zero at first, of the noise that :class:`StyledConv` adds."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
 
-    def forward(self, input: Tensor, noise: Tensor | None = None) -> Tensor:
-        if noise is None:
-            n, _, h, w = input.shape
-            noise = torch.randn(n, 1, h, w, dtype=input.dtype, device=input.device)
-        return input + self.weight * noise
-
 
 class StyledConv(nn.Module):
     """Modulated convolution, noise, bias and leaky ReLU: one layer of the generator.
+
+    One image of noise is added to all channels. Noise, bias and leaky ReLU are one pass over
+    memory, which also smooths where the layer upsamples.
 
     Shape:
         - input: ``[N, in_channels, H, W]``; style: ``[N, style_dim]``; noise: as the output's
@@ -237,7 +232,15 @@ class StyledConv(nn.Module):
         self.activate = FusedLeakyReLU(out_channels)
 
     def forward(self, input: Tensor, style: Tensor, noise: Tensor | None = None) -> Tensor:
-        return self.activate(self.noise(self.conv(input, style), noise))
+        out = self.conv(input, style, smooth=False)
+        upsample, activate = self.conv.resample == "up", self.activate
+        if noise is None:
+            n, _, h, w = input.shape
+            size = (2 * h, 2 * w) if upsample else (h, w)
+            noise = torch.randn(n, 1, *size, dtype=out.dtype, device=out.device)
+        operands = (activate.bias, noise, self.noise.weight, activate.negative_slope)
+        finish = self.conv.blur.bias_act if upsample else bias_act
+        return finish(out, *operands, gain=activate.scale)
 
 
 class ToRGB(nn.Module):
