@@ -30,7 +30,7 @@ format: $(VENV)/.dev  ## let the formatter and the linter change the files
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.test  ## time everything; writes benchmarks/RESULTS.md
+bench: $(VENV)/.bench  ## time everything; writes benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
 
 check:  ## what CI checks
@@ -51,7 +51,7 @@ $(VENV)/.build: | $(BIN)/python
 	$(SETUP) "setuptools>=77" ninja "torch>=2.11"
 	touch $@
 
-$(VENV)/.examples $(VENV)/.test $(VENV)/.dev: pyproject.toml setup.py $(SOURCES) | $(VENV)/.build
+$(VENV)/.examples $(VENV)/.test $(VENV)/.bench $(VENV)/.dev: pyproject.toml setup.py $(SOURCES) | $(VENV)/.build
 	$(SETUP) --no-build-isolation --editable ".[$(patsubst .%,%,$(notdir $@))]"
 	touch $@
 

@@ -6,13 +6,20 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from resample_layers import geometry
-from resample_layers.ops import extension, native
+from resample_layers.ops import (
+    extension,
+    fused_leaky_relu,
+    native,
+    upfirdn2d,
+    upfirdn2d_bias_act,
+)
 from resample_layers.ops import registration as reg
 
 from . import formulations
@@ -67,8 +74,8 @@ def exact(x: Tensor, kernel: Tensor, up: int, down: int, pad: tuple[int, int]) -
     return out[:, :, ::down, ::down]
 
 
-def run(quick: bool, seconds: float) -> None:
-    """Time every cell and write the sections ``cpu``, ``floor`` and ``memory``."""
+def formulations_side_by_side(quick: bool, seconds: float) -> None:
+    """Time every cell and write the section ``cpu``."""
     others = formulations.available()
     compiled = extension.choices["cpu"].backend == "extension"
     rows: list[list[str]] = []
@@ -134,13 +141,11 @@ output (`interpolate` computes another filter). {"; ".join(against)}.
 {table(["shape", "layout", "op", "kernel", *names], rows)}
 """,
     )
-    if compiled:
-        floors(quick, seconds)
-    memory()
 
 
 def floors(quick: bool, seconds: float) -> None:
     """The compiled kernels in every dtype, forward and backward, as multiples of the floor."""
+    extension_only()
     sizes = {"0.5 MB": (2, 16, 48, 48), "4 MB and more": (4, 64, 96, 96)}
     rows: list[list[str]] = []
     found: dict[str, list[float]] = {}
@@ -202,6 +207,136 @@ def floors(quick: bool, seconds: float) -> None:
 output and `sum` of as many as the input, in float32. {summary}.
 
 {table(["size", "dtype", "layout", "op", "kernel", "forward", "backward"], rows)}
+""",
+    )
+
+
+def extension_only() -> None:
+    """Some sections are of the compiled kernels alone."""
+    if extension.choices["cpu"].backend != "extension":
+        raise RuntimeError(f"no compiled kernels: {extension.choices['cpu'].reason}")
+
+
+def epilogue(seconds: float) -> None:
+    """Smoothing with its epilogue, fused and as separate operations, forward and backward."""
+    extension_only()
+    rows = []
+    for size, dtype, layout in itertools.product(
+        (16, 64, 256), (torch.float32, torch.bfloat16), LAYOUTS
+    ):
+        shape = (4, 4096 // size, size + 1, size + 1)
+        x = torch.randn(shape).to(dtype).contiguous(memory_format=layout)
+        taps = torch.tensor((1.0, 3.0, 3.0, 1.0)) / 4
+        bias, strength = torch.randn(shape[1]), torch.tensor([0.1])
+        noise = torch.randn(4, 1, size, size).to(dtype)
+
+        def fused(
+            x: Tensor = x, taps: Tensor = taps, operands: Any = (bias, noise, strength)
+        ) -> Any:
+            return upfirdn2d_bias_act(x, taps, *operands, pad=(1, 1))
+
+        def separate(
+            x: Tensor = x, taps: Tensor = taps, operands: Any = (bias, noise, strength)
+        ) -> Any:
+            bias, noise, strength = operands
+            out = upfirdn2d(x, taps, pad=(1, 1)) + strength.to(x.dtype) * noise
+            return fused_leaky_relu(out, bias)
+
+        def with_gradients(
+            call: Callable[..., Tensor],
+            x: Tensor = x,
+            operands: Any = (bias, noise, strength),
+        ) -> Any:
+            leaf = x.detach().requires_grad_()
+            bias, noise, strength = operands
+            learned = (bias.detach().requires_grad_(), noise, strength.detach().requires_grad_())
+            out = call(x=leaf, operands=learned)
+            return torch.autograd.grad(out, (leaf, learned[0], learned[2]), out.detach())
+
+        times = interleaved(
+            {
+                "plain": lambda x=x, taps=taps: upfirdn2d(x, taps, pad=(1, 1)),
+                "fused": fused,
+                "separate": separate,
+                "fused, gradients": partial(with_gradients, fused),
+                "separate, gradients": partial(with_gradients, separate),
+            },
+            seconds,
+        )
+        middle = {name: median(values) for name, values in times.items()}
+        rows.append(
+            [
+                "x".join(map(str, shape)),
+                str(dtype).removeprefix("torch."),
+                "channels_last" if layout == torch.channels_last else "contiguous",
+                f"{middle['fused'] / middle['plain']:.2f}",
+                f"{middle['separate'] / middle['fused']:.2f}",
+                f"{middle['separate, gradients'] / middle['fused, gradients']:.2f}",
+            ]
+        )
+        print(*rows[-1], sep=" | ", flush=True)
+    write_section(
+        "epilogue",
+        f"""## Smoothing with noise, bias, leaky ReLU and gain
+
+{provenance()}. Command: `{command()}`. `upfirdn2d_bias_act` (fused) beside `upfirdn2d` alone, and
+beside `upfirdn2d`, addition of scaled noise and `fused_leaky_relu` (separate); 4 taps, medians.
+
+{
+            table(
+                [
+                    "shape",
+                    "dtype",
+                    "layout",
+                    "fused / upfirdn2d alone",
+                    "separate / fused",
+                    "the same, forward and backward",
+                ],
+                rows,
+            )
+        }
+""",
+    )
+
+
+def gradient_memory() -> None:
+    """Peak memory of forward plus backward against input, output, their gradients and 1 MB."""
+    extension_only()
+    setup = """
+from resample_layers.ops import upfirdn2d
+def step(x):
+    out = upfirdn2d(x, taps, {up}, {down}, {pad})
+    grad = torch.full_like(out, 1.0)
+    return torch.autograd.grad(out, x, grad)[0]
+taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+x = torch.randn(4, 32, 512, 512).to(torch.{dtype}).contiguous(memory_format=torch.{layout})
+x.requires_grad_()
+step(x[:1, :4, :64, :64])
+"""
+    rows = []
+    for dtype, layout, (operation, (up, down, pads)) in itertools.product(
+        ("float32", "float64", "bfloat16", "float16"),
+        ("contiguous_format", "channels_last"),
+        OPERATIONS.items(),
+    ):
+        pad = pads(4, max(up, down))
+        added, gradient = peak_memory(
+            setup.format(dtype=dtype, layout=layout, up=up, down=down, pad=pad), "step(x)"
+        )
+        output = gradient * up**2 // down**2
+        beyond = (added - gradient - 2 * output) / 2**20
+        sizes = [f"{b / 2**20:.0f} MB" for b in (gradient, output)]
+        rows.append([dtype, layout, operation, *sizes, f"{beyond:.2f} MB"])
+        print(*rows[-1], sep=" | ", flush=True)
+    write_section(
+        "memory-gradient",
+        f"""## Peak memory of forward plus backward
+
+{provenance()}. Command: `{command()}`. Peak resident memory of one forward and backward pass of the
+compiled kernels, 4 taps, in a process of its own; *beyond* input, output and their gradients, each
+counted once. Bound: 1 MB.
+
+{table(["dtype", "layout", "op", "input", "output", "beyond"], rows)}
 """,
     )
 
