@@ -18,8 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-EVERYTHING = slice(None)
-
 
 class Epilogue(NamedTuple):
     """Operands and constants of one call, checked; absent operands are None."""
@@ -34,23 +32,23 @@ class Epilogue(NamedTuple):
     def tensors(self) -> list[Tensor]:
         return [t for t in self[:3] if t is not None]
 
-    def apply(
-        self,
-        value: Tensor,  # [n, c, h, w] of the op's output, accumulate dtype
-        batch: slice = EVERYTHING,  # which part of the output it is
-        channels: slice = EVERYTHING,
-        rows: slice = EVERYTHING,
-    ) -> Tensor:
-        """The formula, in plain torch."""
+    def part(self, batch: slice, channels: slice, rows: slice) -> Epilogue:
+        """What concerns these samples, channels and rows of the output."""
+        bias, noise = self.bias, self.noise
+        if noise is not None:
+            noise = noise[:, :, rows] if noise.shape[0] == 1 else noise[batch, :, rows]
+        return self._replace(bias=None if bias is None else bias[channels], noise=noise)
+
+    def apply(self, value: Tensor) -> Tensor:
+        """The formula in plain torch, on the op's output [N, C, out_h, out_w], accumulate dtype."""
         dtype = value.dtype
         if self.noise is not None:
-            shared = self.noise.shape[0] == 1
-            noise = self.noise[EVERYTHING if shared else batch, :, rows].to(dtype)
+            noise = self.noise.to(dtype)
             if self.noise_strength is not None:
                 noise = noise * self.noise_strength.reshape(()).to(dtype)
             value = value + noise
         if self.bias is not None:
-            value = value + self.bias[channels].to(dtype)[:, None, None]
+            value = value + self.bias.to(dtype)[:, None, None]
         value = F.leaky_relu(value, self.negative_slope) * self.gain
         return value if self.clamp is None else value.clamp(-self.clamp, self.clamp)
 

@@ -121,7 +121,7 @@ def resample(
         pads = (*pad[:2], y0, y1)
         sums = _resample(piece, factors, up, down, pads, Tensor.addcmul_)
         if epilogue is not None:
-            sums = epilogue.apply(sums, batch, chan, slice(first, last))
+            sums = epilogue.part(batch, chan, slice(first, last)).apply(sums)
         out[batch, chan, first:last] = sums
     return out
 
