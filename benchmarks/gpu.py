@@ -1,39 +1,66 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The CUDA kernels beside device copy bandwidth, native, compiled native and NVIDIA's kernel.
+"""The CUDA kernels beside device copy bandwidth, native, compiled native and NVIDIA's ops.
 
-``python -m benchmarks.gpu --out FOLDER [--stylegan3 CHECKOUT]`` times every StyleGAN2 layer shape
-at batch 8 and writes ``gpu.jsonl`` and ``gpu.md`` into the folder. ``--merge FOLDER`` copies such
-a ``gpu.md`` into RESULTS.md, on any machine.
+``python -m benchmarks.gpu --out FOLDER [--stylegan3 CHECKOUT]`` writes ``gpu.jsonl``, a line for
+each figure as it comes, so that a run that is cut off keeps what it has. gpu_report.py makes
+tables of it. ``--self-check`` runs all of it on the CPU with tiny shapes: it shows that the
+benchmark works, and its times mean nothing.
+
+How long it takes, in seconds on an H100 by estimate, without and with NVIDIA's ops. A figure is
+timed for ``--rep`` = 20 ms after a fourth of that and 8 calls: 35 ms with what surrounds it.
+
+================  ====  =====================================================  ===  ====
+part              rows  a row                                                  s    s
+================  ====  =====================================================  ===  ====
+copy                 1  1 figure                                                 1     1
+fused epilogue      18  7 or 9 figures, two compilations of 4 s                150   155
+native, compiled     9  3 figures, slow ones, a compilation of 4 s              50    50
+layers             486  2 or 4 figures, one more for 4 taps; the error          55    80
+NVIDIA's kernels        compiled by their first calls                                 90
+================  ====  =====================================================  ===  ====
+
+After ``--minutes`` no further row is begun, and those left are written down as not run; the
+largest resolutions come first. ``--quick``: 64, 256 and 1024 pixels, a third of the layers.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import itertools
 import json
+import math
 import statistics
+import subprocess
 import sys
+import time
+import types
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from resample_layers import geometry
+from resample_layers import geometry, ops
 from resample_layers.filters import kaiser_lowpass
-from resample_layers.ops import native
+from resample_layers.ops import extension, native
 from resample_layers.ops import registration as reg
-
-from .measure import table, write_section
 
 BATCH = 8
 CHANNELS = {4: 512, 8: 512, 16: 512, 32: 512, 64: 512, 128: 256, 256: 128, 512: 64, 1024: 32}
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 TAPS = (4, 12, 24)
-LARGE = 64 << 20  # bytes of input and output from which the goals count
+QUICK = (64, 256, 1024)
+FUSED = (256, 512, 1024)  # the largest: what the goals of the fused epilogue speak of
+NATIVE = 256
+CACHE = 256 << 20  # bytes, more than any GPU's cache
+PEER_DTYPES = (torch.float32, torch.float16)  # NVIDIA's kernels know no bfloat16
+GAIN, SLOPE = math.sqrt(2.0), 0.2
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}  # of relative errors
 
 
 class Cell(NamedTuple):
@@ -48,200 +75,376 @@ class Cell(NamedTuple):
     pad: tuple[int, int]
 
 
-def cells() -> Iterator[Cell]:
-    """StyleGAN2 config-f's layers at every resolution."""
-    for (resolution, channels), taps in itertools.product(CHANNELS.items(), TAPS):
-        half = resolution // 2
+class Peer(NamedTuple):
+    """NVIDIA's ops, of a stylegan3 checkout."""
 
-        def shape(side: int, channels: int = channels) -> tuple[int, int, int, int]:
-            return (BATCH, channels, side, side)
+    upfirdn2d: Callable[..., Tensor]
+    bias_act: Callable[..., Tensor]
+
+
+class Timer:
+    """Times calls on one device."""
+
+    def __init__(self, device: torch.device, rep: float) -> None:
+        self.device, self.rep = device, rep  # [ms] for each figure
+        self.cache = torch.empty(CACHE if device.type == "cuda" else 0, dtype=torch.int8).to(device)
+
+    def milliseconds(self, call: Callable[[], object]) -> float:
+        """Median time of a call on the device; the cache is overwritten before each."""
+        for _ in range(3):
+            call()
+        estimate = statistics.median(self._times(call, 5))
+        self._times(call, self._count(estimate, self.rep / 4))
+        return statistics.median(self._times(call, self._count(estimate, self.rep)))
+
+    def _count(self, estimate: float, budget: float) -> int:
+        flush = 0.2 if self.device.type == "cuda" else 0.0  # [ms]
+        return max(3, min(1000, int(budget / (estimate + flush + 1e-3))))
+
+    def _times(self, call: Callable[[], object], count: int) -> list[float]:
+        if self.device.type != "cuda":
+            times = []
+            for _ in range(count):
+                start = time.perf_counter()
+                call()
+                times.append(1e3 * (time.perf_counter() - start))
+            return times
+        pairs = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(count)]
+        for start_event, end_event in pairs:
+            self.cache.zero_()
+            start_event.record()
+            call()
+            end_event.record()
+        torch.cuda.synchronize()
+        return [start_event.elapsed_time(end_event) for start_event, end_event in pairs]
+
+
+def cells(channels: dict[int, int], batch: int) -> Iterator[Cell]:
+    """StyleGAN2 config-f's layers, the largest resolution first."""
+    for (resolution, count), taps in itertools.product(sorted(channels.items())[::-1], TAPS):
+
+        def shape(side: int, count: int = count) -> tuple[int, int, int, int]:
+            return (batch, count, side, side)
 
         # After a transposed 3x3 convolution of stride 2: one sample more, taps - 4 more than 4 taps
         pad = geometry.smooth_pad(taps, 2, 1, 3, True)
         yield Cell("smooth", resolution, taps, shape(resolution + 1), 1, 1, pad)
-        yield Cell("up 2", resolution, taps, shape(half), 2, 1, geometry.upsample_pad(taps, 2))
-        yield Cell(
-            "down 2", resolution, taps, shape(resolution), 1, 2, geometry.downsample_pad(taps, 2)
-        )
+        pad = geometry.upsample_pad(taps, 2)
+        yield Cell("up 2", resolution, taps, shape(resolution // 2), 2, 1, pad)
+        pad = geometry.downsample_pad(taps, 2)
+        yield Cell("down 2", resolution, taps, shape(resolution), 1, 2, pad)
 
 
-def milliseconds(call: Callable[[], object], rep: int) -> float:
-    """Median time on the device; the cache is overwritten before each call."""
-    from triton.testing import do_bench  # type: ignore[import-not-found]
-
-    return float(do_bench(call, warmup=max(2, rep // 4), rep=rep, return_mode="median"))
-
-
-def copy_bandwidth() -> float:
-    """Bytes a second, read and written, of the device's own copy of 1 GiB."""
-    source = torch.randn(1 << 28, device="cuda")
-    target = torch.empty_like(source)
-    return 2 * source.nbytes / (milliseconds(lambda: target.copy_(source), 100) * 1e-3)
+def multiply_adds(cell: Cell, out: Tensor) -> float:
+    """What a separable filter in one pass needs: the vertical sums of each column, then across."""
+    n, c, height, width = out.shape
+    each = cell.taps / cell.up  # taps that do not meet an inserted zero
+    return n * c * height * each * (cell.shape[3] + width)
 
 
-def nvidia(checkout: str | None) -> Any:
-    """NVIDIA's op from a stylegan3 checkout, or None."""
-    if checkout is None:
-        return None
-    sys.path.insert(0, checkout)
-    from torch_utils.ops import upfirdn2d  # type: ignore[import-not-found]
-
-    if not upfirdn2d._init():
-        raise RuntimeError(f"the kernels of {checkout} do not build")
-    return upfirdn2d
+def peak_multiply_adds() -> float:
+    """Multiply-adds a second of the GPU's float32 units: their number times the highest clock."""
+    query = ["nvidia-smi", "--query-gpu=clocks.max.sm", "--format=csv,noheader,nounits"]
+    megahertz = float(subprocess.run(query, capture_output=True, check=True).stdout.split()[0])
+    return torch.cuda.get_device_properties(0).multi_processor_count * 128 * megahertz * 1e6
 
 
-def measure(
-    cell: Cell, dtype: torch.dtype, layout: torch.memory_format, peer: Any, rep: int
-) -> Any:
-    """One row: times in milliseconds of forward and backward, and the error of the forward."""
-    x = torch.randn(cell.shape, device="cuda").to(dtype).contiguous(memory_format=layout)
-    taps_1d = torch.tensor(kaiser_lowpass(cell.taps, 0.5, 4.0), device="cuda") * cell.up
-    up, down, pad = (cell.up,) * 2, (cell.down,) * 2, (*cell.pad, *cell.pad)
-    out = reg.RAW(x, taps_1d, None, up, down, pad, False)
-    grad = torch.randn_like(out)
-    size = (cell.taps, cell.taps)
-    g_pad = geometry.adjoint_pads(x.shape[2:], out.shape[2:], up, down, pad, size)
-    expected = native.resample(x[:1, :4].double(), taps_1d.double(), None, up, down, pad)
-    error = (out[:1, :4].double() - expected).norm() / expected.norm()
-    row = {
+def load_peer(checkout: str) -> Peer:
+    """NVIDIA's ops. On a GPU their kernels are compiled by the first call of each."""
+    sys.path.insert(0, str(Path(checkout).resolve()))
+    if importlib.util.find_spec("pkg_resources") is None:  # no longer a part of setuptools
+        stand_in = types.ModuleType("pkg_resources")
+        stand_in.parse_version = torch.torch_version.TorchVersion  # type: ignore[attr-defined]
+        sys.modules["pkg_resources"] = stand_in
+    from torch_utils.ops import bias_act, upfirdn2d  # type: ignore[import-not-found]
+
+    return Peer(upfirdn2d.upfirdn2d, bias_act.bias_act)
+
+
+def relative_error(out: Tensor, expected: Tensor) -> float:
+    """``|out - expected| / |expected|`` of the first sample's first four channels."""
+    difference = out[:1, :4].double() - expected
+    return float(difference.norm() / expected.norm())
+
+
+def labels(cell: Cell, dtype: torch.dtype, layout: torch.memory_format) -> dict[str, Any]:
+    return {
         "operation": cell.operation,
         "resolution": cell.resolution,
         "taps": cell.taps,
         "dtype": str(dtype).removeprefix("torch."),
         "layout": "channels_last" if layout == torch.channels_last else "contiguous",
-        "bytes": x.nbytes + out.nbytes,
-        "error": float(error),
-        "forward": milliseconds(lambda: reg.RAW(x, taps_1d, None, up, down, pad, False), rep),
-        "backward": milliseconds(lambda: reg.RAW(grad, taps_1d, None, down, up, g_pad, True), rep),
     }
-    if cell.taps == 4:
-        kernel = torch.outer(taps_1d, taps_1d)
-        row["4x4 forward"] = milliseconds(
-            lambda: reg.RAW(x, kernel, None, up, down, pad, False), rep
-        )
-    if peer is not None:
-        filter_ = taps_1d / cell.up
-        if cell.taps < 8:  # as its set-up function does
-            filter_ = torch.outer(filter_, filter_)
-        settings = {"up": cell.up, "down": cell.down, "padding": list(pad), "gain": cell.up**2}
-        with torch.no_grad():
-            theirs: Tensor = peer.upfirdn2d(x, filter_, **settings)
-            error = (theirs[:1, :4].double() - expected).norm() / expected.norm()
-            assert float(error) < 1e-2, "the peer computes something else"
-            row["nvidia forward"] = milliseconds(
-                lambda: peer.upfirdn2d(x, filter_, **settings), rep
-            )
-            back = {"up": cell.down, "down": cell.up, "padding": list(g_pad), "gain": cell.up**2}
-            row["nvidia backward"] = milliseconds(
-                lambda: peer.upfirdn2d(grad, filter_, flip_filter=True, **back), rep
-            )
+
+
+class Layer:
+    """One row of the benchmark: its tensors, and ours and NVIDIA's calls on them."""
+
+    def __init__(
+        self, cell: Cell, dtype: torch.dtype, layout: torch.memory_format, device: torch.device
+    ) -> None:
+        self.cell = cell
+        x = torch.randn(cell.shape, device=device).to(dtype)
+        self.x = x.contiguous(memory_format=layout)
+        self.taps = torch.tensor(kaiser_lowpass(cell.taps, 0.5, 4.0), device=device) * cell.up
+        self.up, self.down, self.pad = (cell.up,) * 2, (cell.down,) * 2, (*cell.pad, *cell.pad)
+        self.out = self.forward()
+        self.grad = torch.randn_like(self.out)
+        size = (cell.taps, cell.taps)
+        shapes = self.x.shape[2:], self.out.shape[2:]
+        self.g_pad = geometry.adjoint_pads(*shapes, self.up, self.down, self.pad, size)
+        # As NVIDIA's setup_filter does: separable from 8 taps on, the gain apart
+        self.filter = self.taps / cell.up
+        if cell.taps < 8:
+            self.filter = torch.outer(self.filter, self.filter)
+        self.bytes = self.x.nbytes + self.out.nbytes
+
+    def forward(self) -> Tensor:
+        out: Tensor = reg.RAW(self.x, self.taps, None, self.up, self.down, self.pad, False)
+        return out
+
+    def backward(self) -> Tensor:
+        out: Tensor = reg.RAW(self.grad, self.taps, None, self.down, self.up, self.g_pad, True)
+        return out
+
+    def expected(self) -> Tensor:
+        """The first sample's first four channels in float64."""
+        x = self.x[:1, :4].double()
+        return native.resample(x, self.taps.double(), None, self.up, self.down, self.pad)
+
+    def peer_forward(self, peer: Peer) -> Tensor:
+        up, down, gain = self.cell.up, self.cell.down, self.cell.up**2
+        return peer.upfirdn2d(self.x, self.filter, up, down, list(self.pad), gain=gain)
+
+    def peer_backward(self, peer: Peer) -> Tensor:
+        up, down, gain = self.cell.down, self.cell.up, self.cell.up**2
+        pad = list(self.g_pad)
+        return peer.upfirdn2d(self.grad, self.filter, up, down, pad, flip_filter=True, gain=gain)
+
+
+@torch.no_grad()
+def measure_layer(layer: Layer, peer: Peer | None, timer: Timer) -> dict[str, Any]:
+    """Times in milliseconds of forward and backward, and the error of the forward."""
+    expected = layer.expected()
+    row = {
+        "bytes": layer.bytes,
+        "multiply_adds": multiply_adds(layer.cell, layer.out),
+        "error": relative_error(layer.out, expected),
+        "forward": timer.milliseconds(layer.forward),
+        "backward": timer.milliseconds(layer.backward),
+    }
+    check(row["error"], layer.x.dtype, "ours")
+    if layer.cell.taps == 4:
+        kernel = torch.outer(layer.taps, layer.taps)
+        settings = (None, layer.up, layer.down, layer.pad, False)
+        row["4x4 forward"] = timer.milliseconds(lambda: reg.RAW(layer.x, kernel, *settings))
+    if peer is not None and layer.x.dtype in PEER_DTYPES:
+        check(relative_error(layer.peer_forward(peer), expected), torch.bfloat16, "NVIDIA's")
+        ours = layer.backward()[:1, :4].double()
+        check(relative_error(layer.peer_backward(peer), ours), torch.bfloat16, "NVIDIA's")
+        row["nvidia forward"] = timer.milliseconds(lambda: layer.peer_forward(peer))
+        row["nvidia backward"] = timer.milliseconds(lambda: layer.peer_backward(peer))
     return row
 
 
-def native_rows(rep: int) -> list[dict[str, Any]]:
-    """Native and compiled native at one large shape of each operation, float32 and float16."""
-    rows = []
-    for cell in cells():
-        if cell.resolution != 256 or cell.taps == 24:
-            continue
-        for dtype in (torch.float32, torch.float16):
-            x = torch.randn(cell.shape, device="cuda").to(dtype)
-            taps = torch.tensor(kaiser_lowpass(cell.taps, 0.5, 4.0), device="cuda")
-            rest = (None, (cell.up,) * 2, (cell.down,) * 2, (*cell.pad, *cell.pad))
+def check(error: float, dtype: torch.dtype, whose: str) -> None:
+    """A time counts only where the result is right."""
+    if not error <= TOLERANCE[dtype]:
+        raise RuntimeError(f"{whose} result is wrong: its relative error is {error:.1e}")
 
-            def plain(x: Tensor = x, taps: Tensor = taps, rest: Any = rest) -> Tensor:
-                return native.resample(x, taps, *rest)
 
-            compiled = torch.compile(plain)
-            rows.append(
-                {
-                    "operation": cell.operation,
-                    "taps": cell.taps,
-                    "dtype": str(dtype).removeprefix("torch."),
-                    "compiled kernel": milliseconds(lambda: reg.RAW(x, taps, *rest, False), rep),  # noqa: B023
-                    "native": milliseconds(plain, rep),
-                    "torch.compile of native": milliseconds(compiled, rep),
-                }
+def activate(
+    x: Tensor,  # [N, C, H, W]
+    bias: Tensor,  # [C]
+    noise: Tensor,  # [N, 1, H, W]
+    strength: Tensor,  # [1]
+) -> Tensor:
+    """Noise, bias, leaky ReLU and gain as StyleGAN2's blocks apply them, in eager torch."""
+    return F.leaky_relu(x + strength * noise + bias[:, None, None], SLOPE) * GAIN
+
+
+def measure_fused(layer: Layer, peer: Peer | None, timer: Timer) -> dict[str, Any]:
+    """Smoothing with its epilogue in one pass, beside smoothing and then passes of their own.
+
+    ``step`` is forward and backward, gradients of the input, bias and noise strength.
+    """
+    x, n = layer.x, layer.x.shape[0]
+    bias = torch.randn(x.shape[1], device=x.device).to(x.dtype)
+    noise = torch.randn(n, 1, *layer.out.shape[2:], device=x.device).to(x.dtype)
+    strength = torch.full((1,), 0.1, device=x.device, dtype=x.dtype)
+    torch._dynamo.reset()
+    compiled = torch.compile(activate)
+
+    def fused(x: Tensor, bias: Tensor, strength: Tensor) -> Tensor:
+        return ops.upfirdn2d_bias_act(x, layer.taps, bias, noise, strength, pad=layer.cell.pad)
+
+    def composed(activation: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def call(x: Tensor, bias: Tensor, strength: Tensor) -> Tensor:
+            smoothed = ops.upfirdn2d(x, layer.taps, pad=layer.cell.pad)
+            return activation(smoothed, bias, noise, strength)
+
+        return call
+
+    def step(call: Callable[..., Tensor]) -> Callable[[], object]:
+        leaves = [t.detach().requires_grad_() for t in (x, bias, strength)]
+        return lambda: torch.autograd.grad(call(*leaves), leaves, layer.grad)
+
+    calls = {
+        "fused": fused,
+        "smoothing, compiled": composed(compiled),
+        "smoothing, eager": composed(activate),
+    }
+    row: dict[str, Any] = {"bytes": layer.bytes}
+    with torch.no_grad():
+        small = tuple(t.double() for t in (bias[:4], noise[:1], strength))
+        expected = activate(layer.expected(), *small)
+        for name, call in calls.items():
+            out = call(x, bias, strength)
+            check(relative_error(out, expected), x.dtype, name)
+            row[name] = timer.milliseconds(lambda call=call: call(x, bias, strength))  # type: ignore[misc]
+        # Bias and activation alone, since NVIDIA's pass knows no noise
+        act = {"act": "lrelu", "alpha": SLOPE, "gain": GAIN}
+        rest = (layer.taps, bias, None, None)
+        row["fused, no noise"] = timer.milliseconds(
+            lambda: ops.upfirdn2d_bias_act(x, *rest, pad=layer.cell.pad)
+        )
+        if peer is not None and x.dtype in PEER_DTYPES:
+            row["smoothing, nvidia bias_act"] = timer.milliseconds(
+                lambda: peer.bias_act(layer.forward(), bias, **act)
             )
-    return rows
+            row["nvidia"] = timer.milliseconds(
+                lambda: peer.bias_act(layer.peer_forward(peer), bias, **act)
+            )
+    for name, call in calls.items():
+        row[f"{name} step"] = timer.milliseconds(step(call))
+    return row
 
 
-def report(rows: list[dict[str, Any]], slow: list[dict[str, Any]], copy: float, peer: bool) -> str:
-    """The section of RESULTS.md."""
-    lines = []
-    for row in rows:
-        line = [row[k] for k in ("operation", "resolution", "taps", "dtype", "layout")]
-        line.append(f"{row['bytes'] / 2**20:.0f} MB")
-        for direction in ("forward", "backward", "4x4 forward"):
-            time = row.get(direction)
-            line.append("" if time is None else f"{row['bytes'] / time / 1e-3 / copy:.2f}")
-        if peer:
-            line += [f"{row[f'nvidia {d}'] / row[d]:.2f}" for d in ("forward", "backward")]
-        lines.append([*map(str, line), f"{row['error']:.0e}"])
-    large = [r for r in rows if r["bytes"] >= LARGE]
-    summary = []
-    for taps in TAPS:
-        part = [r for r in large if r["taps"] == taps]
-        shares = [r["bytes"] / r[d] / 1e-3 / copy for r in part for d in ("forward", "backward")]
-        text = f"{taps} taps: median {statistics.median(shares):.2f}, least {min(shares):.2f}"
-        if peer:
-            ratios = [r[f"nvidia {d}"] / r[d] for r in part for d in ("forward", "backward")]
-            text += f"; NVIDIA's time / ours: median {statistics.median(ratios):.2f}"
-            text += f", least {min(ratios):.2f}"
-        summary.append(text)
-    header = ["op", "px", "taps", "dtype", "layout", "bytes", "forward", "backward", "4x4 fwd"]
-    header += ["NVIDIA fwd", "NVIDIA bwd"] if peer else []
-    name = torch.cuda.get_device_name()
-    keys = ["operation", "taps", "dtype", "compiled kernel", "native", "torch.compile of native"]
-    slow_table = table(
-        [*keys[:3], *(f"{key} [ms]" for key in keys[3:])],
-        [[str(r[k]) if k in keys[:3] else f"{r[k]:.3f}" for k in keys] for r in slow],
-    )
-    return f"""## CUDA kernels
+@torch.no_grad()
+def measure_native(layer: Layer, timer: Timer) -> dict[str, Any]:
+    """Forward: the compiled kernel, native, and torch.compile of native."""
+    settings = (layer.taps, None, layer.up, layer.down, layer.pad)
+    torch._dynamo.reset()
+    compiled = torch.compile(native.resample)
+    return {
+        "bytes": layer.bytes,
+        "compiled kernel": timer.milliseconds(layer.forward),
+        "native": timer.milliseconds(lambda: native.resample(layer.x, *settings)),
+        "torch.compile of native": timer.milliseconds(lambda: compiled(layer.x, *settings)),
+    }
 
-{name}; torch {torch.__version__}, CUDA {torch.version.cuda}; {date.today()}. Command:
-`bash benchmarks/gpu.sh`. Device copy: {copy / 1e12:.2f} TB/s, read and written. Columns *forward*,
-*backward*, *4x4 fwd* (the kernel given as 4x4): bytes of input and output over the time, as a
-share of the copy's bandwidth; cache overwritten before each call, medians. *NVIDIA*: stylegan3's
-time over ours, in the same run. *error*: relative to float64.
 
-Shapes of 64 MB and more. {". ".join(summary)}.
+class Log:
+    """gpu.jsonl: one object a line, written at once."""
 
-{table([*header, "error"], lines)}
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = path.open("w")
 
-At 256 pixels, contiguous, forward:
+    def write(self, part: str, **values: Any) -> None:
+        self.file.write(json.dumps({"part": part, **values}) + "\n")
+        self.file.flush()
 
-{slow_table}
-"""
+
+def copy_bandwidth(timer: Timer, bytes: int) -> float:
+    """Bytes a second, read and written, of the device's own copy of ``bytes`` bytes."""
+    source = torch.randn(bytes // 4, device=timer.device)
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / (timer.milliseconds(lambda: target.copy_(source)) * 1e-3)
+
+
+def provenance(timer: Timer, self_check: bool) -> dict[str, Any]:
+    """What stands at the head of the tables; the copy bandwidth is measured here."""
+    if not self_check and extension.choices["cuda"].backend != "extension":
+        raise RuntimeError(f"no compiled kernels: {extension.choices['cuda'].reason}")
+    return {
+        "self_check": self_check,
+        "device": "none: a self-check" if self_check else torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "kernels": extension.choices[timer.device.type].reason,
+        "date": str(date.today()),
+        "copy": copy_bandwidth(timer, 1 << (20 if self_check else 30)),
+        "multiply_adds": 1e9 if self_check else peak_multiply_adds(),
+    }
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure part by part until the time is up."""
+    self_check = arguments.self_check
+    device = torch.device("cpu" if self_check else "cuda")
+    # Four rows of each kind, small enough for a CPU: both formats, all operations and taps
+    channels, batch, fused_at, native_at = CHANNELS, BATCH, FUSED, NATIVE
+    if self_check:
+        channels, batch, fused_at, native_at = {8: 3, 16: 4}, 2, (16,), 16
+    elif arguments.quick:
+        channels = {side: CHANNELS[side] for side in QUICK}
+    peer = load_peer(arguments.stylegan3) if arguments.stylegan3 else None
+    log, timer = Log(arguments.out / "gpu.jsonl"), Timer(device, arguments.rep)
+    start = time.monotonic()
+    ops.upfirdn2d(torch.ones(1, 1, 1, 1, device=device), torch.ones(1, device=device))
+    head = provenance(timer, self_check)
+    log.write("device", **head)
+    print(f"{head['device']}: copy {head['copy'] / 1e12:.3f} TB/s", flush=True)
+
+    layers = list(cells(channels, batch))
+    smoothing = [c for c in layers if c.operation == "smooth" and c.taps == 4]
+    parts: dict[str, tuple[list[Any], Callable[[Layer], dict[str, Any]]]] = {
+        "fused": (
+            list(
+                itertools.product(
+                    (c for c in smoothing if c.resolution in fused_at), DTYPES, LAYOUTS
+                )
+            ),
+            lambda layer: measure_fused(layer, peer, timer),
+        ),
+        "native": (
+            list(
+                itertools.product(
+                    (c for c in layers if c.resolution == native_at), DTYPES[:1], LAYOUTS[:1]
+                )
+            ),
+            lambda layer: measure_native(layer, timer),
+        ),
+        "layer": (
+            list(itertools.product(layers, DTYPES, LAYOUTS)),
+            lambda layer: measure_layer(layer, peer, timer),
+        ),
+    }
+    failures = 0
+    for part, (rows, measure) in parts.items():
+        begin, done = time.monotonic(), 0
+        for row in rows:
+            if time.monotonic() - start > 60 * arguments.minutes:
+                break
+            try:
+                log.write(part, **labels(*row), **measure(Layer(*row, device)))
+            except RuntimeError as error:  # the other rows are worth having
+                log.write("failed", what=part, **labels(*row), error=str(error))
+                print(f"FAILED: {part} {labels(*row)}: {error}", flush=True)
+                failures += 1
+            done += 1
+        print(f"{part}: {done} rows, {time.monotonic() - begin:.0f} s", flush=True)
+        if done < len(rows):
+            log.write("not run", what=part, rows=len(rows) - done, minutes=arguments.minutes)
+            reason = f"{arguments.minutes:g} minutes are over"
+            print(f"NOT RUN: {len(rows) - done} rows of {part}, {reason}", flush=True)
+    if failures:
+        raise SystemExit(f"{failures} rows failed")
 
 
 def main() -> None:
     """Parse the command line and run."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
-    parser.add_argument("--out", type=Path, help="folder for gpu.jsonl and gpu.md")
-    parser.add_argument("--merge", type=Path, help="folder whose gpu.md goes into RESULTS.md")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for gpu.jsonl")
     parser.add_argument("--stylegan3", help="checkout of NVIDIA's stylegan3 to compare with")
-    parser.add_argument("--rep", type=int, default=20, help="time for each figure, in ms")
-    parser.add_argument("--quick", action="store_true", help="only 64, 256 and 1024 pixels")
-    arguments = parser.parse_args()
-    if arguments.merge:
-        write_section("gpu", (arguments.merge / "gpu.md").read_text())
-        return
-    peer = nvidia(arguments.stylegan3)
-    copy = copy_bandwidth()
-    print(f"{torch.cuda.get_device_name()}: copy {copy / 1e12:.2f} TB/s")
-    rows = []
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    with (arguments.out / "gpu.jsonl").open("w") as log:
-        for cell, dtype, layout in itertools.product(cells(), DTYPES, LAYOUTS):
-            if arguments.quick and cell.resolution not in (64, 256, 1024):
-                continue
-            row = measure(cell, dtype, layout, peer, arguments.rep)
-            rows.append(row)
-            log.write(json.dumps({**row, "copy": copy}) + "\n")
-    slow = native_rows(arguments.rep)
-    (arguments.out / "gpu.md").write_text(report(rows, slow, copy, peer is not None))
+    parser.add_argument("--rep", type=float, default=20.0, help="time for each figure, in ms")
+    parser.add_argument("--minutes", type=float, default=7.0, help="begin no row after so many")
+    parser.add_argument("--quick", action="store_true", help="64, 256 and 1024 pixels alone")
+    parser.add_argument("--self-check", action="store_true", help="tiny shapes on the CPU")
+    run(parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -4,11 +4,14 @@
 // device's copy bandwidth do they come? See run.sh for the one command.
 //
 //   bench_kernels check               every variant against a plain double reference
+//   bench_kernels variants            every variant over few small shapes, each buffer exactly as
+//                                     large as its data, values unseen: for compute-sanitizer
 //   bench_kernels bench [FILTER]      the table of shapes; FILTER: a part of a line's name
 //   bench_kernels tune [FILTER]       every row that serves, over walks and block sizes
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -200,34 +203,63 @@ void fill(void* data, size_t bytes, Dtype dtype, uint64_t seed) {
 int wrong_calls = 0, checked_calls = 0;
 double worst_error = 0;
 
+// The buffers of one call. Allocations of their own, so that an access beyond the data is one
+// beyond the allocation, or parts of the pool, which cost no time.
+struct Buffers {
+  bool own;
+  char *in, *out, *extra;
+
+  Buffers(bool exact, size_t in_bytes, size_t out_bytes, size_t extra_bytes) : own(exact) {
+    in = pool.in, out = pool.out, extra = pool.out + pool.out_bytes / 2;
+    if (!own) return;
+    REQUIRE(cudaMalloc(&in, in_bytes));
+    REQUIRE(cudaMalloc(&out, out_bytes));
+    REQUIRE(cudaMalloc(&extra, std::max<size_t>(extra_bytes, 1)));
+  }
+  Buffers(const Buffers&) = delete;
+  ~Buffers() {
+    if (own) REQUIRE(cudaFree(in)), REQUIRE(cudaFree(out)), REQUIRE(cudaFree(extra));
+  }
+};
+
 // row: -1: as the library chooses.
-void check_call(const Case& k, bool fused, int row) {
+void check_call(const Case& k, bool fused, int row, bool exact) {
   const size_t in_bytes = static_cast<size_t>(k.n * k.c * k.in_h * k.in_w) * size_of(k.dtype);
   const size_t out_bytes = static_cast<size_t>(k.n * k.c * k.out_h * k.out_w) * size_of(k.dtype);
-  const UpFirDn2dParams p = params_of(k, pool.in, pool.out);
+  const size_t noise_bytes =
+      fused ? static_cast<size_t>(k.n * k.out_h * k.out_w) * size_of(k.dtype) : 0;
+  if (row >= 0) {
+    const Variant& v = kVariants[row];
+    if ((fused && !v.fused) || !serves(v, params_of(k, pool.in, pool.out))) return;
+  }
+  const Buffers buffers(exact, in_bytes, out_bytes, noise_bytes);
+  const UpFirDn2dParams p = params_of(k, buffers.in, buffers.out);
   EpilogueParams e{};
-  char* const extra = pool.out + pool.out_bytes / 2;
   const bool wide = k.dtype == Dtype::float64;
   e.bias = wide ? static_cast<void*>(pool.taps64) : static_cast<void*>(pool.taps);
   e.noise_strength = wide ? static_cast<void*>(pool.taps64 + 7) : static_cast<void*>(pool.taps + 7);
-  e.noise = extra;
+  e.noise = buffers.extra;
   e.noise_stride_n = k.out_h * k.out_w;
   e.slope = 0.2, e.gain = 1.5, e.clamp = 4;
-  fill(pool.in, in_bytes, k.dtype, static_cast<uint64_t>(checked_calls + 1));
-  const size_t noise_bytes = static_cast<size_t>(k.n * k.out_h * k.out_w) * size_of(k.dtype);
-  if (fused) fill(extra, noise_bytes, k.dtype, 5);
-  REQUIRE(cudaMemset(pool.out, 0xff, out_bytes));
+  fill(buffers.in, in_bytes, k.dtype, static_cast<uint64_t>(checked_calls + 1));
+  if (fused) fill(buffers.extra, noise_bytes, k.dtype, 5);
+  REQUIRE(cudaMemset(buffers.out, 0xff, out_bytes));
   if (row < 0) {
     REQUIRE(fused ? upfirdn2d_bias_act_cuda(p, e, nullptr) : upfirdn2d_cuda(p, nullptr));
   } else {
     const Variant& v = kVariants[row];
     TilePlan plan{};
-    if ((fused && !v.fused) || !serves(v, p) || !plan_tile(v, p, Limits{}, &plan)) return;
+    if (!plan_tile(v, p, Limits{}, &plan)) return;
     plan.variant = row;
     const EpilogueParams* const epilogue = fused ? &e : nullptr;
     if (k.dtype == Dtype::float16) REQUIRE(launch_tile<Half>(plan, epilogue, nullptr));
     if (k.dtype == Dtype::bfloat16) REQUIRE(launch_tile<BFloat16>(plan, epilogue, nullptr));
     if (k.dtype == Dtype::float32) REQUIRE(launch_tile<float>(plan, epilogue, nullptr));
+  }
+  ++checked_calls;
+  if (exact) {  // the reference would take a sanitizer hours
+    REQUIRE(cudaDeviceSynchronize());
+    return;
   }
   REQUIRE(cudaMemset(pool.worst, 0, 4));
   const double epsilon = k.dtype == Dtype::float16    ? 0x1p-11
@@ -241,7 +273,6 @@ void check_call(const Case& k, bool fused, int row) {
   REQUIRE(cudaGetLastError());
   float error = 0;
   REQUIRE(cudaMemcpy(&error, pool.worst, 4, cudaMemcpyDeviceToHost));
-  ++checked_calls;
   worst_error = std::max(worst_error, static_cast<double>(error));
   if (!(error <= 1) && ++wrong_calls <= 20) {
     char text[160];
@@ -250,18 +281,21 @@ void check_call(const Case& k, bool fused, int row) {
   }
 }
 
-void check_kernel_grad(Dtype dtype, bool last) {
+void check_kernel_grad(Dtype dtype, bool last, bool exact) {
   // Against the op itself: <g, F(x, k)> is linear in k, and w its gradient, so that the
   // sum of k * w equals the sum of g * F(x, k). In float64 on the host.
   const Case k{"kernel grad", dtype, last, true, false, 2, 3, 37, 29, 40, 33, 1, 1, 5, 4};
   const int64_t in = 2 * 3 * 37 * 29, out = 2 * 3 * 40 * 33;
-  const UpFirDn2dParams p = params_of(k, pool.in, pool.out);
-  char* const grad = pool.out + pool.out_bytes / 2;
-  fill(pool.in, static_cast<size_t>(in) * size_of(dtype), dtype, 11);
-  fill(grad, static_cast<size_t>(out) * size_of(dtype), dtype, 12);
+  const size_t in_bytes = static_cast<size_t>(in) * size_of(dtype);
+  const size_t out_bytes = static_cast<size_t>(out) * size_of(dtype);
+  const Buffers buffers(exact, in_bytes, out_bytes, out_bytes);
+  const UpFirDn2dParams p = params_of(k, buffers.in, buffers.out);
+  char* const grad = buffers.extra;
+  fill(buffers.in, in_bytes, dtype, 11);
+  fill(grad, out_bytes, dtype, 12);
   REQUIRE(upfirdn2d_cuda(p, nullptr));
   KernelGradParams g{};
-  g.input = pool.in, g.grad = grad, g.kernel_grad = pool.worst + 64;
+  g.input = buffers.in, g.grad = grad, g.kernel_grad = pool.worst + 64;
   g.in = p.in, g.out = p.out, g.kh = g.kw = 5, g.up_x = g.up_y = g.down_x = g.down_y = 1;
   g.pad_x0 = g.pad_y0 = 4, g.dtype = dtype;
   REQUIRE(upfirdn2d_kernel_grad_cuda(g, pool.workspace, nullptr));
@@ -271,7 +305,7 @@ void check_kernel_grad(Dtype dtype, bool last) {
     using acc_t = Accumulate<T>;
     std::vector<T> a(static_cast<size_t>(out)), b(static_cast<size_t>(out));
     std::vector<acc_t> w(25), taps(25);
-    REQUIRE(cudaMemcpy(a.data(), pool.out, a.size() * sizeof(T), cudaMemcpyDeviceToHost));
+    REQUIRE(cudaMemcpy(a.data(), buffers.out, a.size() * sizeof(T), cudaMemcpyDeviceToHost));
     REQUIRE(cudaMemcpy(b.data(), grad, b.size() * sizeof(T), cudaMemcpyDeviceToHost));
     REQUIRE(cudaMemcpy(w.data(), g.kernel_grad, 25 * sizeof(acc_t), cudaMemcpyDeviceToHost));
     REQUIRE(cudaMemcpy(taps.data(), p.kernel, 25 * sizeof(acc_t), cudaMemcpyDeviceToHost));
@@ -307,7 +341,13 @@ void check_kernel_grad(Dtype dtype, bool last) {
   });
 }
 
-int check() {
+// small: few shapes in exact buffers, for a sanitizer.
+int check(bool small) {
+  using Sizes = std::vector<std::array<int64_t, 2>>;
+  const Sizes sizes = small ? Sizes{{5, 4}, {33, 72}, {70, 131}}
+                            : Sizes{{5, 4}, {33, 64}, {70, 131}, {129, 300}, {17, 1024}};
+  const std::vector<int> lengths = small ? std::vector<int>{1, 4, 7, 12, 24, 31}
+                                         : std::vector<int>{1, 3, 4, 7, 8, 12, 15, 24, 31, 32};
   const Dtype types[] = {Dtype::float32, Dtype::float16, Dtype::bfloat16, Dtype::float64};
   for (Dtype dtype : types) {
     for (bool last : {false, true}) {
@@ -317,10 +357,9 @@ int check() {
         for (int f = 0; f < 6; ++f) {
           const bool chosen = row < 0;
           if (!chosen && (kVariants[row].up != ups[f] || kVariants[row].down != downs[f])) continue;
-          for (int taps : {1, 3, 4, 7, 8, 12, 15, 24, 31, 32}) {
+          for (int taps : lengths) {
             for (bool planar : {false, true}) {
               if (planar && taps > 8) continue;
-              const int64_t sizes[][2] = {{5, 4}, {33, 64}, {70, 131}, {129, 300}, {17, 1024}};
               int turn = 0;
               for (const auto& s : sizes) {
                 const int64_t out_h = s[0] * ups[f] / downs[f] + 1 + turn % 2;
@@ -329,14 +368,14 @@ int check() {
                              s[1], out_h, std::max<int64_t>(out_w, 1), ups[f], downs[f], taps,
                              taps / 2 + turn % 3};
                 ++turn;
-                check_call(k, false, row);
-                if (taps == 4) check_call(k, true, row);
+                check_call(k, false, row, small);
+                if (taps == 4) check_call(k, true, row, small);
               }
             }
           }
         }
       }
-      check_kernel_grad(dtype, last);
+      check_kernel_grad(dtype, last, small);
     }
   }
   std::printf("check: %d calls, %d wrong, worst error %.3f of its tolerance\n", checked_calls,
@@ -538,7 +577,7 @@ int main(int argc, char** argv) {
               properties.multiProcessorCount, properties.sharedMemPerMultiprocessor / 1024);
 
   // Room for the largest layer in float32 twice
-  pool.in_bytes = pool.out_bytes = size_t{2400} << 20;
+  pool.in_bytes = pool.out_bytes = size_t{command == "variants" ? 1u : 2400u} << 20;
   REQUIRE(cudaMalloc(&pool.in, pool.in_bytes));
   REQUIRE(cudaMalloc(&pool.out, pool.out_bytes));
   REQUIRE(cudaMalloc(&pool.taps, 4096));
@@ -551,7 +590,8 @@ int main(int argc, char** argv) {
   REQUIRE(cudaEventCreate(&event_stop));
 
   int status = 0;
-  if (command == "check") status = check();
+  if (command == "check") status = check(false);
+  if (command == "variants") status = check(true);
   if (command == "bench") bench(filter, false);
   if (command == "quick") bench(filter, true);
   if (command == "tune") tune(filter);

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Tables and a plot of what benchmarks/gpu.sh left, on any machine.
+
+``python -m benchmarks.gpu_report FOLDER...`` writes the section of RESULTS.md, and gpu.svg, from
+one or several folders: gpu.sh may have been called for a few steps at a time. What none of them
+holds is marked as unmeasured; without a folder that is everything. ``--print`` writes nothing;
+``--plot FOLDER`` draws that folder's gpu.svg alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .measure import RESULTS, table, write_section
+
+COMMAND = "bash benchmarks/gpu.sh --stylegan3 CHECKOUT"
+LARGE = 64 << 20  # bytes of input and output from which the goals count
+TAPS = (4, 12, 24)
+UNMEASURED = "*unmeasured*"
+
+LABELS = ("part", "operation", "resolution", "taps", "dtype", "layout", "bytes")
+
+Row = dict[str, Any]
+
+
+class Results(NamedTuple):
+    """What the folders hold; empty where nothing was measured."""
+
+    steps: dict[str, str]  # a step of gpu.sh and its outcome
+    rows: list[Row]  # gpu.jsonl
+    training: Row  # training.json
+
+    def part(self, name: str) -> list[Row]:
+        return [row for row in self.rows if row["part"] == name]
+
+    @property
+    def device(self) -> Row:
+        return next(iter(self.part("device")), {})
+
+
+def read(folders: Iterable[Path]) -> Results:
+    """All folders together; of two that hold the same, the last counts."""
+    steps: dict[str, str] = {}
+    rows: list[Row] = []
+    training: Row = {}
+    for folder in folders:
+        if (folder / "steps.txt").exists():
+            for line in (folder / "steps.txt").read_text().splitlines():
+                outcome, _, rest = line.partition(": ")
+                name, _, detail = rest.partition(", ")
+                if outcome in ("ok", "FAILED", "NOT RUN"):
+                    steps[name] = f"{outcome}, {detail}"
+        if (folder / "gpu.jsonl").exists():
+            rows = [json.loads(line) for line in (folder / "gpu.jsonl").read_text().splitlines()]
+        if (folder / "training.json").exists():
+            training = json.loads((folder / "training.json").read_text())
+    return Results(steps, rows, training)
+
+
+def share(row: Row, name: str, copy: float) -> float:
+    """Bytes of input and output over the time, as a share of the copy's bandwidth."""
+    return float(row["bytes"] / (row[name] * 1e-3) / copy)
+
+
+def spread(values: Sequence[float], goal: float | None = None) -> str:
+    """Median and least, and whether the least meets the goal."""
+    if not values:
+        return UNMEASURED
+    text = f"median {statistics.median(values):.2f}, least {min(values):.2f} of {len(values)}"
+    if goal is not None:
+        text += f": {'met' if min(values) >= goal else 'missed'}"
+    return text
+
+
+def goals(results: Results) -> str:
+    """Every point that only a GPU can decide, and where it stands."""
+    layers, fused = results.part("layer"), results.part("fused")
+    large = [row for row in layers if row["bytes"] >= LARGE]
+    copy, peak = results.device.get("copy", 1.0), results.device.get("multiply_adds", 1.0)
+    directions = ("forward", "backward")
+
+    def shares(taps: int, names: Sequence[str]) -> list[float]:
+        return [share(r, n, copy) for r in large if r["taps"] == taps for n in names if n in r]
+
+    def arithmetic(taps: int) -> list[float]:
+        part = [row for row in large if row["taps"] == taps]
+        return [row["multiply_adds"] / (row["forward"] * 1e-3) / peak for row in part]
+
+    def against_nvidia(rows: list[Row]) -> list[float]:
+        return [r[f"nvidia {d}"] / r[d] for r in rows for d in directions if f"nvidia {d}" in r]
+
+    def speedup(slow: str, fast: str) -> list[float]:
+        return [r[slow] / r[fast] for r in fused if r["bytes"] >= LARGE and slow in r]
+
+    def step(name: str) -> str:
+        return results.steps.get(name, UNMEASURED)
+
+    training = results.training.get("steps", {})
+    ratios = []
+    if "nvidia" in training:
+        ratios = [training["nvidia"][kind] / training["ours"][kind] for kind in training["ours"]]
+    lines = [
+        ["all tests, `RESAMPLE_LAYERS_REQUIRE_CUDA=1`", "pass", step("tests")],
+        ["a stream of its own, CUDA graphs, two devices, more than 2^31 elements, out of memory, "
+         "no synchronisation (tests/test_cuda.py)", "pass", step("tests")],
+        ["every variant against float64, without torch", "pass", step("check")],
+        ["compute-sanitizer memcheck, every variant", "no error", step("memcheck")],
+        ["compute-sanitizer racecheck, every variant", "no hazard", step("racecheck")],
+        ["device copy", "", f"{copy / 1e12:.2f} TB/s" if layers else UNMEASURED],
+        ["up to 4 taps, 64 MB and more: share of the copy's bandwidth", "0.85",
+         spread(shares(4, (*directions, "4x4 forward")), 0.85)],
+        *([f"{taps} taps, 64 MB and more: share of the copy's bandwidth; share of the "
+           "multiply-add rate", "both told",
+           f"{spread(shares(taps, directions))}; {spread(arithmetic(taps))}"] for taps in TAPS[1:]),
+        ["NVIDIA's time / ours, every cell", "1", spread(against_nvidia(layers), 1.0)],
+        ["NVIDIA's time / ours, 12 and 24 taps", "1.5",
+         spread(against_nvidia([row for row in layers if row["taps"] > 4]), 1.5)],
+        ["smoothing, then one compiled pass / the fused op", "1.7",
+         spread(speedup("smoothing, compiled", "fused"), 1.7)],
+        ["smoothing, then NVIDIA's bias_act / the fused op without noise", "1.7",
+         spread(speedup("smoothing, nvidia bias_act", "fused, no noise"), 1.7)],
+        ["smoothing, then eager noise, bias, leaky ReLU, gain / the fused op", "3",
+         spread(speedup("smoothing, eager", "fused"), 3.0)],
+        ["training step of the StyleGAN2 example, 256 pixels, batch 16, with NVIDIA's ops / with "
+         "ours (plain and amortised)", "1.15", spread(ratios, 1.15)],
+        ["plot of the shares", "", "benchmarks/gpu.svg" if layers else UNMEASURED],
+    ]  # fmt: skip
+    return table(["what", "goal", "measured"], lines)
+
+
+def layer_table(results: Results) -> str:
+    """One line for each layer, type and format."""
+    copy, peak = results.device["copy"], results.device["multiply_adds"]
+    names = ["forward", "backward", "4x4 forward"]
+    peers = ["forward", "backward"]
+    lines = []
+    for row in results.part("layer"):
+        line = [str(row[k]) for k in ("operation", "resolution", "taps", "dtype", "layout")]
+        line.append(f"{row['bytes'] / 2**20:.1f}")
+        line += [f"{share(row, name, copy):.2f}" if name in row else "" for name in names]
+        line.append(f"{row['multiply_adds'] / (row['forward'] * 1e-3) / peak:.2f}")
+        ratio = [(row.get(f"nvidia {name}"), row[name]) for name in peers]
+        line += [f"{theirs / ours:.2f}" if theirs else "" for theirs, ours in ratio]
+        lines.append([*line, f"{row['error']:.0e}"])
+    header = ["op", "px", "taps", "dtype", "layout", "MB", *names, "arithmetic"]
+    return table([*header, "NVIDIA forward", "NVIDIA backward", "error"], lines)
+
+
+def time_table(rows: list[Row], keys: Sequence[str]) -> str:
+    """Whatever times in milliseconds the rows hold, labelled by ``keys``."""
+    names = list(dict.fromkeys(name for row in rows for name in row if name not in LABELS))
+    lines = [
+        [str(row[key]) for key in keys]
+        + [f"{row[name]:.3f}" if name in row else "" for name in names]
+        for row in rows
+    ]
+    return table([*keys, *names], lines)
+
+
+def section(results: Results) -> str:
+    """The section of RESULTS.md."""
+    parts = ["## CUDA kernels"]
+    if results.rows:
+        d = results.device
+        parts.append(
+            f"{d['device']}; torch {d['torch']}, CUDA {d['cuda']}; {d['kernels']}; {d['date']}. "
+            f"Command: `{COMMAND}`. Medians; the cache is overwritten before each call."
+        )
+    else:
+        parts.append(f"Unmeasured: nobody has run it on a GPU yet. The one command: `{COMMAND}`.")
+    parts.append(goals(results))
+    if results.part("layer"):
+        parts.append("![Share of the copy's bandwidth](gpu.svg)")
+        parts.append(
+            "*forward*, *backward*, *4x4 forward* (the kernel given as 4x4): bytes of input and "
+            "output over the time, as a share of the copy's bandwidth. *arithmetic*: multiply-adds "
+            "of the forward pass over its time, as a share of the float32 units' rate at their "
+            "highest clock. *NVIDIA*: stylegan3's time over ours. *error*: relative to float64."
+        )
+        parts.append(layer_table(results))
+    if results.part("fused"):
+        parts.append("Smoothing with noise, bias, leaky ReLU and gain [ms]; *step*: and backward.")
+        parts.append(time_table(results.part("fused"), ("resolution", "dtype", "layout")))
+    if results.part("native"):
+        parts.append("At 256 pixels, float32, contiguous, forward [ms]:")
+        parts.append(time_table(results.part("native"), ("operation", "taps")))
+    if results.training:
+        t = results.training
+        lines = []
+        for name, steps in t["steps"].items():
+            values = (*t["parts"][name].values(), *steps.values())
+            lines.append([name, *(f"{value:.1f}" for value in values)])
+        header = ["ops", *t["parts"]["ours"], *(f"{kind} step" for kind in t["steps"]["ours"])]
+        parts.append(
+            f"Training step of the StyleGAN2 example, {t['resolution']} pixels, batch {t['batch']} "
+            f"[ms], medians of {t['rounds']} rounds in turns; {t['device']}, {t['date']}:"
+        )
+        parts.append(table(header, lines))
+    undone = [
+        f"{row['rows']} rows of {row['what']}, {row['minutes']:g} minutes were over"
+        for row in results.part("not run")
+    ]
+    undone += [f"{row['what']}: {row['error']}" for row in results.part("failed")]
+    if undone:
+        parts.append("Not measured: " + "; ".join(undone) + ".")
+    return "\n\n".join(parts)
+
+
+def plot(results: Results, path: Path) -> None:
+    """Share of the copy's bandwidth against size: a column for each length of the taps."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    colours = {"float32": "C0", "float16": "C1", "bfloat16": "C2"}
+    markers = {"contiguous": "o", "channels_last": "x"}
+    copy = results.device["copy"]
+    figure, axes = plt.subplots(2, len(TAPS), figsize=(12, 6.5), sharex=True, sharey=True)
+    for line, direction in zip(axes, ("forward", "backward"), strict=True):
+        for axis, taps in zip(line, TAPS, strict=True):
+            for dtype, colour in colours.items():
+                for layout, marker in markers.items():
+                    rows = [
+                        row
+                        for row in results.part("layer")
+                        if (row["taps"], row["dtype"], row["layout"]) == (taps, dtype, layout)
+                    ]
+                    axis.scatter(
+                        [row["bytes"] / 2**20 for row in rows],
+                        [share(row, direction, copy) for row in rows],
+                        s=16, c=colour, marker=marker, linewidths=0.8, label=f"{dtype}, {layout}",
+                    )  # fmt: skip
+            axis.set_title(f"{taps} taps, {direction}")
+            axis.set_xscale("log")
+            axis.axhline(1.0, color="0.7", linewidth=0.8)
+            if taps == 4:
+                axis.axhline(0.85, color="0.3", linewidth=0.8, linestyle="--")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("share of copy bandwidth")
+    for axis in axes[1]:
+        axis.set_xlabel("input and output [MB]")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="lower center", ncol=6)
+    figure.suptitle(f"{results.device['device']}: copy {copy / 1e12:.2f} TB/s")
+    figure.tight_layout(rect=(0, 0.05, 1, 1))
+    figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def main() -> None:
+    """Parse the command line and write."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_report", description=__doc__)
+    parser.add_argument("folders", type=Path, nargs="*", help="what gpu.sh has left")
+    parser.add_argument("--print", action="store_true", help="print the section, write nothing")
+    parser.add_argument("--plot", type=Path, metavar="FOLDER", help="draw gpu.svg in this folder")
+    arguments = parser.parse_args()
+    if arguments.plot:
+        plot(read([arguments.plot]), arguments.plot / "gpu.svg")
+        return
+    results = read(arguments.folders)
+    if arguments.print:
+        print(section(results))
+        return
+    if results.device.get("self_check") or results.training.get("self_check"):
+        raise SystemExit("this folder holds a self-check, which measures nothing")
+    write_section("gpu", section(results))
+    if results.part("layer"):
+        plot(results, RESULTS.with_name("gpu.svg"))
+
+
+if __name__ == "__main__":
+    main()

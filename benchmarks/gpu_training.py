@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The StyleGAN2 of the examples, its training step with our ops and with others.
+
+``python -m benchmarks.gpu_training --out FOLDER [--stylegan3 CHECKOUT]`` trains config-f at 256
+pixels, batch 16, float32 (convolutions in TF32, as torch allows by default), on random images.
+The same networks and the same inputs run with each set of ops, in turns; a set is put in place of
+ours where the networks look it up. Timed are the parts of a step, each with its own backward pass
+and optimiser, as examples.stylegan2.train runs them:
+
+plain step      one update of the discriminator and one of the generator, and the average
+amortised step  the plain step, 1/16 of an R1 update and 1/4 of a path-length update
+
+It writes ``training.json`` and, of the plain step's parts, ``profile.txt``: the kernels that take
+the most time. ``--self-check`` runs it with tiny networks, on the CPU where there is no GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import resample_layers.layers
+from examples.stylegan2 import blocks
+from examples.stylegan2.data import Images, to_pixels
+from examples.stylegan2.train import Settings, Training
+from resample_layers.ops import fused_act, native
+
+from .gpu import Peer, load_peer
+
+SETTINGS = Settings(
+    resolution=256,
+    batch=16,
+    style_dim=512,
+    mapping_layers=8,
+    mapping_lr=0.01,
+    channel_multiplier=2.0,
+    channel_max=512,
+    lr=0.002,
+    r1_gamma=1.0,
+    mixing=0.9,
+)
+TINY = Settings(resolution=16, batch=4, style_dim=8, channel_max=4, path_batch=2)
+# Where the networks find our ops
+PLACES = (resample_layers.layers, fused_act, blocks)
+PARTS = ("discriminator", "r1", "generator", "path length", "average")
+ROUNDS = 12
+TOLERANCE = 2e-2  # of images and scores: TF32, and sums in another order
+
+Ops = dict[str, Callable[..., Any]]
+
+
+def native_ops() -> Ops:
+    """Ours in plain torch: what runs where nothing is compiled."""
+
+    def upfirdn2d(
+        input: Tensor, kernel: Any, up: Any = 1, down: Any = 1, pad: Any = (0, 0)
+    ) -> Tensor:
+        taps, taps_y = kernel if isinstance(kernel, tuple) else (kernel, None)
+        (up, down), pad = _pairs(up, down), _pads(pad)
+        return native.resample(input, taps, taps_y, up, down, pad)
+
+    def fused_leaky_relu(
+        input: Tensor, bias: Tensor | None = None, slope: float = 0.2, scale: float = 2**0.5
+    ) -> Tensor:
+        if bias is not None:
+            input = input + bias.reshape(1, -1, *(1,) * (input.dim() - 2))
+        return F.leaky_relu(input, slope) * scale
+
+    return _with_epilogue(upfirdn2d, fused_leaky_relu)
+
+
+def nvidia_ops(peer: Peer) -> Ops:
+    """NVIDIA's, called as its networks call them: filters of 4 taps as 4x4."""
+
+    def upfirdn2d(
+        input: Tensor, kernel: Any, up: Any = 1, down: Any = 1, pad: Any = (0, 0)
+    ) -> Tensor:
+        (up, down), pad = _pairs(up, down), _pads(pad)
+        return peer.upfirdn2d(input, _filter(kernel), list(up), list(down), list(pad))
+
+    def fused_leaky_relu(
+        input: Tensor, bias: Tensor | None = None, slope: float = 0.2, scale: float = 2**0.5
+    ) -> Tensor:
+        bias = None if bias is None else bias.to(input.dtype)
+        return peer.bias_act(input, bias, act="lrelu", alpha=slope, gain=scale)
+
+    return _with_epilogue(upfirdn2d, fused_leaky_relu)
+
+
+def _with_epilogue(
+    upfirdn2d: Callable[..., Tensor], fused_leaky_relu: Callable[..., Tensor]
+) -> Ops:
+    """The three ops that the networks use, the last composed of the others."""
+
+    def upfirdn2d_bias_act(
+        input: Tensor,
+        kernel: Any,
+        bias: Tensor | None = None,
+        noise: Tensor | None = None,
+        noise_strength: Tensor | None = None,
+        up: Any = 1,
+        down: Any = 1,
+        pad: Any = (0, 0),
+        negative_slope: float = 0.2,
+        gain: float = 2**0.5,
+        clamp: float | None = None,
+    ) -> Tensor:
+        out = upfirdn2d(input, kernel, up, down, pad)
+        if noise is not None:
+            out = out + (noise if noise_strength is None else noise * noise_strength)
+        out = fused_leaky_relu(out, bias, negative_slope, gain)
+        return out if clamp is None else out.clamp(-clamp, clamp)
+
+    return {
+        "upfirdn2d": upfirdn2d,
+        "fused_leaky_relu": fused_leaky_relu,
+        "upfirdn2d_bias_act": upfirdn2d_bias_act,
+    }
+
+
+def _pairs(*factors: Any) -> list[tuple[int, int]]:
+    return [(f, f) if isinstance(f, int) else tuple(f) for f in factors]
+
+
+def _pads(pad: Any) -> tuple[int, int, int, int]:
+    return (*pad, *pad) if len(pad) == 2 else tuple(pad)
+
+
+_filters: dict[tuple[int, ...], Tensor] = {}
+
+
+def _filter(kernel: Any) -> Tensor:
+    """NVIDIA's filter of our kernel: made once, as its networks do."""
+    taps, taps_y = kernel if isinstance(kernel, tuple) else (kernel, kernel)
+    if taps.dim() == 2:
+        return taps
+    key = (taps.data_ptr(), taps_y.data_ptr())
+    if key not in _filters:
+        _filters[key] = torch.outer(taps_y, taps)
+    return _filters[key]
+
+
+@contextlib.contextmanager
+def in_place(replacements: Ops) -> Iterator[None]:
+    """Let the networks find other ops than ours."""
+    before = [
+        (module, name, getattr(module, name))
+        for module in PLACES
+        for name in replacements
+        if hasattr(module, name)
+    ]
+    for module, name, _ in before:
+        setattr(module, name, replacements[name])
+    try:
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)
+
+
+class Benchmark:
+    """One training, whose parts can be run with any set of ops."""
+
+    def __init__(self, settings: Settings, device: torch.device) -> None:
+        self.device = device
+        side, batch = settings.resolution, settings.batch
+        pixels = torch.randint(0, 256, (2 * batch, 3, side, side), dtype=torch.uint8)
+        self.training = Training(settings, Images("noise", pixels, pixels[:2]), device)
+        self.real = to_pixels(pixels[:batch].to(device))
+        self.parts: dict[str, Callable[[], None]] = {
+            "discriminator": lambda: self.training.discriminator_step(self.real),
+            "r1": lambda: self.training.r1_step(self.real),
+            "generator": self.generator_step,
+            "path length": self.training.path_length_step,
+            "average": self.training.average,
+        }
+
+    def generator_step(self) -> None:
+        """As in Training.step: the discriminator's weights need no gradient."""
+        self.training.discriminator.requires_grad_(False)
+        self.training.generator_step()
+        self.training.discriminator.requires_grad_(True)
+
+    @torch.no_grad()
+    def outputs(self) -> list[Tensor]:
+        """Images of fixed latents and noise, and the scores of fixed images."""
+        generator = self.training.generator
+        rng = torch.Generator().manual_seed(1)
+        z = torch.randn(2, generator.style_dim, generator=rng).to(self.device)
+        images = generator(z, generator.fixed_noise())
+        return [images, self.training.discriminator(self.real)]
+
+    def milliseconds(self, part: str) -> float:
+        """Wall time of one run of a part, all of it on the device."""
+        self._wait()
+        start = time.perf_counter()
+        self.parts[part]()
+        self._wait()
+        return 1e3 * (time.perf_counter() - start)
+
+    def profile(self) -> tuple[str, list[str]]:
+        """Where the plain step's time goes, and the names of what ran."""
+        cuda = self.device.type == "cuda"
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        if cuda:
+            activities.append(torch.profiler.ProfilerActivity.CUDA)
+        with torch.profiler.profile(activities=activities) as profiler:
+            for part in ("discriminator", "generator"):
+                self.parts[part]()
+            self._wait()
+        averages = profiler.key_averages()
+        order = "self_cuda_time_total" if cuda else "self_cpu_time_total"
+        table = averages.table(sort_by=order, row_limit=30, max_name_column_width=70)
+        return table, [event.key for event in averages]
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+
+def step_times(parts: dict[str, float], settings: Settings) -> dict[str, float]:
+    """Plain and amortised step, from the times of the parts."""
+    plain = parts["discriminator"] + parts["generator"] + parts["average"]
+    penalties = parts["r1"] / settings.r1_every + parts["path length"] / settings.path_every
+    return {"plain": plain, "amortised": plain + penalties}
+
+
+def check_equal(ours: list[Tensor], theirs: list[Tensor], name: str) -> None:
+    """Both sets of ops compute the same networks."""
+    for a, b in zip(ours, theirs, strict=True):
+        error = float((a - b).norm() / a.norm())
+        if not error <= TOLERANCE:
+            raise RuntimeError(f"with {name} ops the networks differ by {error:.1e}")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Time all sets of ops in turns, then profile each."""
+    settings = TINY if arguments.self_check else SETTINGS
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu" and not arguments.self_check:
+        raise SystemExit("the training step is measured on a GPU; --self-check runs anywhere")
+    sets: dict[str, Ops] = {"ours": {}, "native": native_ops()}
+    if arguments.stylegan3:
+        sets["nvidia"] = nvidia_ops(load_peer(arguments.stylegan3))
+    torch.manual_seed(0)
+    benchmark = Benchmark(settings, device)
+    expected = benchmark.outputs()
+    for name, replacements in sets.items():
+        with in_place(replacements):
+            check_equal(expected, benchmark.outputs(), name)
+
+    rounds = 2 if arguments.self_check else ROUNDS
+    times: dict[str, dict[str, list[float]]] = {name: {p: [] for p in PARTS} for name in sets}
+    start = time.monotonic()
+    for turn in range(rounds + 2):  # two to warm up: convolutions choose their algorithms
+        if turn > 4 and time.monotonic() - start > 60 * arguments.minutes:
+            print(f"NOT RUN: {rounds + 2 - turn} of {rounds} rounds, the minutes are over")
+            break
+        for name, replacements in sets.items():
+            with in_place(replacements):
+                for part in PARTS:
+                    elapsed = benchmark.milliseconds(part)
+                    if turn >= 2:
+                        times[name][part].append(elapsed)
+
+    medians = {
+        name: {part: statistics.median(values) for part, values in parts.items()}
+        for name, parts in times.items()
+    }
+    result = {
+        "self_check": arguments.self_check,
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
+        "torch": torch.__version__,
+        "date": str(date.today()),
+        "resolution": settings.resolution,
+        "batch": settings.batch,
+        "rounds": len(times["ours"]["r1"]),
+        "parts": medians,
+        "steps": {name: step_times(parts, settings) for name, parts in medians.items()},
+    }
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "training.json").write_text(json.dumps(result, indent=1) + "\n")
+    for name, steps in result["steps"].items():
+        print(f"{name}: plain {steps['plain']:.1f} ms, amortised {steps['amortised']:.1f} ms")
+
+    with (arguments.out / "profile.txt").open("w") as file:
+        for name, replacements in sets.items():
+            with in_place(replacements):
+                table, ran = benchmark.profile()
+            file.write(f"{name}\n{table}\n")
+            found = any("resample_layers::" in key for key in ran)
+            if found != (name == "ours"):
+                raise RuntimeError(f"with {name} ops, ours {'ran' if found else 'did not run'}")
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu_training", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for training.json")
+    parser.add_argument("--stylegan3", help="checkout of NVIDIA's stylegan3 to compare with")
+    parser.add_argument("--minutes", type=float, default=3.0, help="begin no round after so many")
+    parser.add_argument("--self-check", action="store_true", help="tiny networks, any device")
+    run(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()

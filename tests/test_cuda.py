@@ -1,0 +1,412 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What only a GPU can show of the compiled CUDA kernels: streams, graphs, memory, sizes.
+
+Their values are tested with all others, by the ``device`` fixture.
+"""
+
+import math
+
+import pytest
+import torch
+
+from resample_layers import geometry, ops
+from resample_layers.ops import extension, native, upfirdn2d
+from resample_layers.ops import registration as reg
+
+from .conftest import REQUIRE_CUDA
+
+BUSY = 500_000_000  # cycles of torch.cuda._sleep: a fourth of a second, far above any call here
+TAPS = (1.0, 3.0, 3.0, 1.0)
+RATES = {"smooth": (1, 1, (2, 1)), "up": (2, 1, (2, 1)), "down": (1, 2, (1, 1))}  # up, down, pad
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+LAYOUTS = (torch.contiguous_format, torch.channels_last)
+TOLERANCE = {torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
+
+
+@pytest.fixture(autouse=True)
+def cuda() -> torch.device:
+    """The current GPU, served by the compiled kernels; without a GPU the test is not run."""
+    if not torch.cuda.is_available():
+        if REQUIRE_CUDA:
+            pytest.fail("RESAMPLE_LAYERS_REQUIRE_CUDA=1, but torch sees no CUDA device")
+        pytest.skip("no CUDA device")
+    device = torch.device("cuda", torch.cuda.current_device())
+    upfirdn2d(torch.ones(1, 1, 1, 1, device=device), torch.ones(1, device=device))
+    assert extension.choices["cuda"].backend == "extension", extension.choices["cuda"].reason
+    return device
+
+
+def forward(x, taps):
+    return upfirdn2d(x, taps, 2, 1, (2, 1))
+
+
+def forward_of_a_kernel_that_is_not_separable(x, taps):
+    return upfirdn2d(x, torch.outer(taps, taps.flip(0)), 1, 2, (1, 1))
+
+
+def generic(x, taps):
+    """Factors that no specialised variant serves."""
+    return upfirdn2d(x, taps, (3, 1), (2, 3), (3, 2))
+
+
+def gradient_of_the_input(x, taps):
+    x = x.detach().requires_grad_()
+    return torch.autograd.grad(upfirdn2d(x, taps, 1, 2, (1, 1)).square().sum(), x)[0]
+
+
+def gradient_of_the_kernel(x, taps):
+    taps = taps.detach().requires_grad_()
+    return torch.autograd.grad(upfirdn2d(x, taps, 2, 1, (2, 1)).square().sum(), taps)[0]
+
+
+def fused(x, taps):
+    noise, bias = x[:, :1, :, :], x[0, :, 0, 0]
+    strength = x[0, 0, 0, :1]
+    return ops.upfirdn2d_bias_act(x, taps, bias, noise, strength, 1, 1, (2, 1), clamp=2.0)
+
+
+def gradient_of_fused(x, taps):
+    x, bias = x.detach().requires_grad_(), x[0, :, 0, 0].detach().requires_grad_()
+    out = ops.upfirdn2d_bias_act(x, taps, bias, pad=(2, 1))
+    return torch.cat([g.flatten() for g in torch.autograd.grad(out.square().sum(), (x, bias))])
+
+
+CALLS = (
+    forward,
+    forward_of_a_kernel_that_is_not_separable,
+    generic,
+    gradient_of_the_input,
+    gradient_of_the_kernel,
+    fused,
+    gradient_of_fused,
+)
+every_call = pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
+
+
+def draw(cuda, *shape):
+    return torch.randn(*shape, device=cuda), torch.tensor(TAPS, device=cuda) / 8
+
+
+# Streams
+
+
+@every_call
+def test_waits_for_its_own_stream(call, cuda):
+    """On any other stream it would read the zeros from before the copy."""
+    values, taps = draw(cuda, 2, 8, 65, 63)
+    expected = call(values, taps)
+    x, stream = torch.zeros_like(values), torch.cuda.Stream()
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(BUSY)
+        x.copy_(values)
+        out = call(x, taps)
+    stream.synchronize()
+    assert torch.equal(out, expected)
+
+
+@every_call
+def test_waits_for_no_other_stream(call, cuda):
+    """Done while the default stream is still at work."""
+    x, taps = draw(cuda, 2, 8, 65, 63)
+    expected, stream, busy = call(x, taps), torch.cuda.Stream(), torch.cuda.Event()
+    with torch.cuda.stream(stream):
+        call(x, taps)  # loads the code, and leaves memory for the next call
+    torch.cuda.synchronize()
+    torch.cuda._sleep(BUSY)
+    busy.record()
+    with torch.cuda.stream(stream):
+        out = call(x, taps)
+    stream.synchronize()
+    assert not busy.query(), "the default stream came to its end first"
+    assert torch.equal(out, expected)
+
+
+# CUDA graphs
+
+
+@every_call
+def test_graphs_replay_with_new_inputs(call, cuda):
+    (x, taps), (y, other) = draw(cuda, 2, 8, 33, 31), draw(cuda, 2, 8, 33, 31)
+    other = other.flip(0) * torch.arange(1, 5, device=cuda)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            call(x, taps)
+    torch.cuda.current_stream().wait_stream(stream)
+
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = call(x, taps)
+    for inputs, kernel in ((x.clone(), taps.clone()), (y, other)):
+        x.copy_(inputs)
+        taps.copy_(kernel)
+        out.fill_(math.nan)
+        graph.replay()
+        assert torch.equal(out, call(inputs, kernel))
+
+
+# Devices
+
+
+@every_call
+@pytest.mark.parametrize("current", [0, 1])
+def test_runs_on_its_inputs_device(current, call):
+    if torch.cuda.device_count() < 2:
+        pytest.skip("fewer than two CUDA devices")
+    other = torch.device("cuda", 1 - current)
+    x, taps = draw(other, 2, 8, 33, 31)
+    with torch.cuda.device(other):
+        expected = call(x, taps)
+        torch.cuda.synchronize()
+    with torch.cuda.device(current):
+        out = call(x, taps)
+        assert torch.cuda.current_device() == current
+        # A kernel left on the current device would have found no such memory
+        assert torch.empty(1, device="cuda").device.index == current
+    assert out.device == other
+    assert torch.equal(out, expected)
+
+
+# No synchronisation, no memory but the output
+
+
+@every_call
+def test_never_synchronises(call, cuda):
+    x, taps = draw(cuda, 2, 8, 33, 31)
+    call(x, taps)
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        call(x, taps)
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
+@every_call
+def test_returns_while_its_stream_is_busy(call, cuda):
+    """The debug mode above sees torch's own waits alone; this sees those of our library too."""
+    x, taps = draw(cuda, 2, 8, 33, 31)
+    call(x, taps)
+    torch.cuda.synchronize()
+    busy = torch.cuda.Event()
+    torch.cuda._sleep(BUSY)
+    busy.record()
+    out = call(x, taps)
+    assert not busy.query(), "the call came back after the work before it"
+    torch.cuda.synchronize()
+    assert torch.equal(out, call(x, taps))
+
+
+def peak_bytes(call):
+    """What a call asked the allocator for at its peak, and its result."""
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_stats()["requested_bytes.all.current"]
+    result = call()
+    return torch.cuda.memory_stats()["requested_bytes.all.peak"] - before, result
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("rates", RATES.values(), ids=RATES)
+def test_allocates_its_output_alone(rates, dtype, layout, cuda):
+    x, taps = draw(cuda, 2, 16, 66, 64)
+    x = x.to(dtype).contiguous(memory_format=layout)
+    (up, down, pad), view = rates, x[:, :, 1:-1, :]
+    for input in (x, view):
+        for kernel in (taps, torch.outer(taps, taps)):
+            peak, out = peak_bytes(lambda i=input, k=kernel: upfirdn2d(i, k, up, down, pad))
+            assert peak == out.nbytes
+            y = input.detach().requires_grad_()
+            result = upfirdn2d(y, kernel, up, down, pad)
+            gradient = torch.randn_like(result)
+            peak, (grad,) = peak_bytes(
+                lambda y=y, r=result, g=gradient: torch.autograd.grad(r, y, g)
+            )
+            assert peak <= grad.nbytes + 1024  # and a copy of the taps, if any
+    noise = x.new_ones(2, 1, *upfirdn2d(x, taps, up, down, pad).shape[2:])
+    bias, strength = taps.new_ones(16), taps.new_ones(1)
+    peak, out = peak_bytes(
+        lambda: ops.upfirdn2d_bias_act(x, taps, bias, noise, strength, up, down, pad)
+    )
+    assert peak == out.nbytes
+
+
+def test_the_kernels_gradient_needs_little_memory(cuda):
+    """Partial sums of 1024 blocks, whatever the size of the images."""
+    x = torch.randn(4, 64, 128, 128, device=cuda)
+    peak, w = peak_bytes(lambda: reg.RAW_KERNEL_GRAD(x, x, (1, 1), (1, 1), (2, 1, 2, 1), (4, 4)))
+    assert w.shape == (4, 4)
+    assert peak <= 1024 * 16 * 4 + w.nbytes
+
+
+def test_out_of_memory_leaves_nothing_broken(cuda):
+    """torch.OutOfMemoryError is a RuntimeError; through the stable ABI its type is lost."""
+    x, taps = draw(cuda, 1, 1, 8, 8)
+    expected = upfirdn2d(x, taps)
+    huge = x.expand(2**20, 2**14, 8, 8)  # 1 MB of addresses, terabytes of output
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    for _ in range(3):
+        with pytest.raises(RuntimeError):
+            upfirdn2d(huge, taps)
+        with pytest.raises(RuntimeError):
+            upfirdn2d(huge, taps.clone().requires_grad_())
+    assert torch.cuda.memory_allocated() == before
+    torch.cuda.synchronize()  # no error is left behind
+    assert torch.equal(upfirdn2d(x, taps), expected)
+
+
+# Values where a GPU's kernels have edges
+
+
+def assert_close(out, expected):
+    """Equal to a float64 result but for the rounding of the output's dtype and of float32 sums."""
+    scale = expected.abs().max().item()
+    error = (out.double() - expected).abs().max().item()
+    assert error <= TOLERANCE[out.dtype] * scale, (error, scale)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("size", [4, 12, 24, 5, 31])
+@pytest.mark.parametrize("rates", RATES.values(), ids=RATES)
+def test_layers_of_many_tiles(rates, size, dtype, layout, cuda):
+    """Sizes about powers of two, forward and backward: the shapes that networks have."""
+    up, down, _ = rates
+    taps = torch.randn(size, device=cuda)
+    for height, width in ((65, 129), (128, 64), (257, 255)):
+        x = torch.randn(2, 24, height, width, device=cuda).to(dtype)
+        x = x.contiguous(memory_format=layout).requires_grad_()
+        pad = (size // 2, size - 1 - size // 2) * 2
+        out = upfirdn2d(x, taps, up, down, pad)
+        g = torch.randn_like(out)
+        wide = x.detach().double().requires_grad_()
+        expected = native.resample(wide, taps.double(), None, (up, up), (down, down), pad)
+        assert_close(out, expected)
+        assert_close(
+            torch.autograd.grad(out, x, g)[0], torch.autograd.grad(expected, wide, g.double())[0]
+        )
+
+
+def offset(x):
+    """The same values one element further in memory: no wide access is aligned."""
+    return torch.cat([x.new_zeros(1), x.flatten()])[1:].view(x.shape)
+
+
+VIEWS = {
+    "offset": offset,
+    "transposed": lambda x: x.mT.contiguous().mT,
+    "sliced": lambda x: torch.stack([x, x + 1], -1)[..., 0],
+    "cropped": lambda x: torch.nn.functional.pad(x, (1, 2, 3, 4))[:, :, 3:-4, 1:-2],
+    "half the channels": lambda x: torch.cat([x, x], 1).contiguous(
+        memory_format=torch.channels_last
+    )[:, : x.shape[1]],
+    "odd channels": lambda x: torch.cat([x[:, :1], x], 1).contiguous(
+        memory_format=torch.channels_last
+    )[:, 1:],
+    "every other sample": lambda x: torch.stack([x, -x], 1)[:, 0],
+    "expanded": lambda x: x[:1, :1].expand(x.shape),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("rates", RATES.values(), ids=RATES)
+def test_inputs_of_any_strides(rates, dtype, view, cuda):
+    up, down, pad = rates
+    x, taps = draw(cuda, 3, 8, 66, 96)
+    strided = view(x.to(dtype))
+    for kernel in (taps, torch.outer(taps, taps), torch.randn(12, device=cuda)):
+        out = upfirdn2d(strided, kernel, up, down, pad)
+        wide = (strided.double(), kernel.double(), None, (up, up), (down, down), pad * 2)
+        assert_close(out, native.resample(*wide))
+
+
+@every_call
+def test_repeats_are_equal_bit_for_bit(call, cuda):
+    """While another stream changes which block runs when."""
+    x, taps = draw(cuda, 8, 32, 129, 127)
+    first, other = call(x, taps), torch.cuda.Stream()
+    y = torch.randn(1 << 24, device=cuda)
+    other.wait_stream(torch.cuda.current_stream())
+    for _ in range(5):
+        with torch.cuda.stream(other):
+            y.mul_(1.0001)
+        assert torch.equal(call(x, taps), first)
+
+
+# More than 2**31 elements
+
+
+def half_images(need, cuda, *shape):
+    """Random float16, where the GPU has ``need`` such tensors' memory free."""
+    torch.cuda.empty_cache()
+    bytes, free = int(need * 2 * math.prod(shape)) + (2 << 30), torch.cuda.mem_get_info()[0]
+    if free < bytes:
+        pytest.skip(f"needs {bytes >> 30} GiB of free GPU memory")
+    return torch.empty(shape, dtype=torch.float16, device=cuda).uniform_(-1, 1)
+
+
+LARGE = {  # samples, sides, and memory in multiples of the input: input or output exceed 2**31
+    "smooth": (65, (1024, 1025), 2),
+    "up": (65, (512, 513), 5),
+    "down": (65, (1024, 1026), 1.25),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("operation", LARGE)
+def test_more_than_two_to_the_31_elements(operation, layout, cuda):
+    """The first sample, the one that holds element 2**31, and the last."""
+    samples, sides, need = LARGE[operation]
+    up, down, pad = RATES[operation]
+    # channels_last: allocated as such, a copy would need as much again
+    if layout == torch.channels_last:
+        x = half_images(need, cuda, samples, *sides, 32).permute(0, 3, 1, 2)
+    else:
+        x = half_images(need, cuda, samples, 32, *sides)
+    taps = torch.tensor(TAPS, device=cuda) / 8
+    out = upfirdn2d(x, taps, up, down, pad)
+    assert max(x.numel(), out.numel()) > 2**31
+    for n in (0, samples - 2, samples - 1):
+        expected = native.resample(
+            x[n : n + 1, -4:].double(), taps.double(), None, (up, up), (down, down), pad * 2
+        )
+        assert_close(out[n : n + 1, -4:], expected)
+
+
+def test_one_plane_of_more_than_two_to_the_31_elements(cuda):
+    side = 46342
+    x = half_images(2, cuda, 1, 1, side, side)
+    taps = torch.tensor(TAPS, device=cuda) / 8
+    out = upfirdn2d(x, taps)
+    for rows in (slice(0, 64), slice(side - 67, side - 3)):
+        part = x[:, :, rows.start : rows.stop + 3, -4099:]
+        expected = native.resample(part.double(), taps.double(), None, (1, 1), (1, 1), (0,) * 4)
+        assert_close(out[:, :, rows, -4096:], expected)
+
+
+def test_the_kernels_gradient_of_more_than_two_to_the_31_elements(cuda):
+    """The sum over the batch, sample by sample in float64."""
+    x = half_images(1, cuda, 65, 32, 1024, 1025)
+    rest = ((1, 1), (1, 1), (1, 0, 1, 0), (2, 2))
+    w = reg.RAW_KERNEL_GRAD(x, x, *rest)
+    parts = [reg.RAW_KERNEL_GRAD(x[n : n + 1], x[n : n + 1], *rest).double() for n in range(65)]
+    assert_close(w, torch.stack(parts).sum(0))
+
+
+def test_backward_of_more_than_two_to_the_31_elements(cuda):
+    up, down, size = (2, 2), (1, 1), (1024, 1026)
+    grad = half_images(1.25, cuda, 65, 32, *size)
+    taps = torch.tensor(TAPS, device=cuda) / 8
+    in_size = (size[0] // 2, size[1] // 2)
+    g_pad = geometry.adjoint_pads(in_size, size, up, down, (2, 1, 2, 1), (4, 4))
+    out = reg.RAW(grad, taps, None, down, up, g_pad, True)
+    assert out.shape == (65, 32, *in_size)
+    for n in (0, 63, 64):
+        wide = grad[n : n + 1, -4:].double()
+        expected = native.resample(wide, taps.double().flip(0), None, down, up, g_pad)
+        assert_close(out[n : n + 1, -4:], expected)
