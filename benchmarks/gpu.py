@@ -13,7 +13,7 @@ timed for ``--rep`` = 20 ms after a fourth of that and 8 calls: 35 ms with what 
 part              rows  a row                                                  s    s
 ================  ====  =====================================================  ===  ====
 copy                 1  1 figure                                                 1     1
-fused epilogue      18  7 or 9 figures, two compilations of 4 s                150   155
+fused epilogue      18  9 or 12 figures, compilations of 4, 4 and 2 s          190   195
 native, compiled     9  3 figures, slow ones, a compilation of 4 s              50    50
 layers             486  2 or 4 figures, one more for 4 taps; the error          55    80
 NVIDIA's kernels        compiled by their first calls                                 90
@@ -35,7 +35,7 @@ import subprocess
 import sys
 import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -267,6 +267,7 @@ def measure_fused(layer: Layer, peer: Peer | None, timer: Timer) -> dict[str, An
     """Smoothing with its epilogue in one pass, beside smoothing and then passes of their own.
 
     ``step`` is forward and backward, gradients of the input, bias and noise strength.
+    ``activation`` is the epilogue alone, with a kernel of one tap.
     """
     x, n = layer.x, layer.x.shape[0]
     bias = torch.randn(x.shape[1], device=x.device).to(x.dtype)
@@ -302,6 +303,11 @@ def measure_fused(layer: Layer, peer: Peer | None, timer: Timer) -> dict[str, An
             out = call(x, bias, strength)
             check(relative_error(out, expected), x.dtype, name)
             row[name] = timer.milliseconds(lambda call=call: call(x, bias, strength))  # type: ignore[misc]
+        one, y = torch.ones(1, device=x.device), layer.out
+        row["activation"] = timer.milliseconds(
+            lambda: ops.upfirdn2d_bias_act(y, one, bias, noise, strength)
+        )
+        row["activation, compiled"] = timer.milliseconds(lambda: compiled(y, bias, noise, strength))
         # Bias and activation alone, since NVIDIA's pass knows no noise
         act = {"act": "lrelu", "alpha": SLOPE, "gain": GAIN}
         rest = (layer.taps, bias, None, None)
@@ -312,6 +318,7 @@ def measure_fused(layer: Layer, peer: Peer | None, timer: Timer) -> dict[str, An
             row["smoothing, nvidia bias_act"] = timer.milliseconds(
                 lambda: peer.bias_act(layer.forward(), bias, **act)
             )
+            row["nvidia bias_act"] = timer.milliseconds(lambda: peer.bias_act(y, bias, **act))
             row["nvidia"] = timer.milliseconds(
                 lambda: peer.bias_act(layer.peer_forward(peer), bias, **act)
             )
@@ -369,66 +376,78 @@ def provenance(timer: Timer, self_check: bool) -> dict[str, Any]:
     }
 
 
+class Part(NamedTuple):
+    """One table of the benchmark."""
+
+    cells: list[Cell]
+    dtypes: Sequence[torch.dtype]
+    layouts: Sequence[torch.memory_format]
+    measure: Callable[[Layer], dict[str, Any]]
+
+    def rows(self) -> list[tuple[Cell, torch.dtype, torch.memory_format]]:
+        return list(itertools.product(self.cells, self.dtypes, self.layouts))
+
+
+def run_part(name: str, part: Part, timer: Timer, log: Log, deadline: float, minutes: float) -> int:
+    """Measure row by row until the deadline; returns how many rows failed."""
+    rows, begin, done, failures = part.rows(), time.monotonic(), 0, 0
+    for row in rows:
+        if time.monotonic() > deadline:
+            break
+        try:
+            log.write(name, **labels(*row), **part.measure(Layer(*row, device=timer.device)))
+        except RuntimeError as error:  # the other rows are worth having
+            log.write("failed", what=name, **labels(*row), error=str(error))
+            print(f"FAILED: {name} {labels(*row)}: {error}", flush=True)
+            failures += 1
+        done += 1
+    print(f"{name}: {done} rows, {time.monotonic() - begin:.0f} s", flush=True)
+    if done < len(rows):
+        log.write("not run", what=name, rows=len(rows) - done, minutes=minutes)
+        print(f"NOT RUN: {len(rows) - done} rows of {name}, {minutes:g} minutes are over")
+    return failures
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Measure part by part until the time is up."""
-    self_check = arguments.self_check
-    device = torch.device("cpu" if self_check else "cuda")
-    # Four rows of each kind, small enough for a CPU: both formats, all operations and taps
-    channels, batch, fused_at, native_at = CHANNELS, BATCH, FUSED, NATIVE
-    if self_check:
+    deadline = time.monotonic() + 60 * arguments.minutes
+    channels, batch = CHANNELS, BATCH
+    fused_at: Sequence[int] = FUSED
+    native_at = NATIVE
+    if arguments.self_check:  # every kind of row, in seconds on a CPU
         channels, batch, fused_at, native_at = {8: 3, 16: 4}, 2, (16,), 16
     elif arguments.quick:
         channels = {side: CHANNELS[side] for side in QUICK}
     peer = load_peer(arguments.stylegan3) if arguments.stylegan3 else None
-    log, timer = Log(arguments.out / "gpu.jsonl"), Timer(device, arguments.rep)
-    start = time.monotonic()
-    ops.upfirdn2d(torch.ones(1, 1, 1, 1, device=device), torch.ones(1, device=device))
-    head = provenance(timer, self_check)
+    log = Log(arguments.out / "gpu.jsonl")
+    timer = Timer(torch.device("cpu" if arguments.self_check else "cuda"), arguments.rep)
+    one = torch.ones(1, 1, 1, 1, device=timer.device)
+    ops.upfirdn2d(one, one[0, 0])  # loads the kernels
+    head = provenance(timer, arguments.self_check)
     log.write("device", **head)
     print(f"{head['device']}: copy {head['copy'] / 1e12:.3f} TB/s", flush=True)
 
     layers = list(cells(channels, batch))
     smoothing = [c for c in layers if c.operation == "smooth" and c.taps == 4]
-    parts: dict[str, tuple[list[Any], Callable[[Layer], dict[str, Any]]]] = {
-        "fused": (
-            list(
-                itertools.product(
-                    (c for c in smoothing if c.resolution in fused_at), DTYPES, LAYOUTS
-                )
-            ),
+    parts = {
+        "fused": Part(
+            [cell for cell in smoothing if cell.resolution in fused_at],
+            DTYPES,
+            LAYOUTS,
             lambda layer: measure_fused(layer, peer, timer),
         ),
-        "native": (
-            list(
-                itertools.product(
-                    (c for c in layers if c.resolution == native_at), DTYPES[:1], LAYOUTS[:1]
-                )
-            ),
+        "native": Part(
+            [cell for cell in layers if cell.resolution == native_at],
+            DTYPES[:1],
+            LAYOUTS[:1],
             lambda layer: measure_native(layer, timer),
         ),
-        "layer": (
-            list(itertools.product(layers, DTYPES, LAYOUTS)),
-            lambda layer: measure_layer(layer, peer, timer),
-        ),
+        "layer": Part(layers, DTYPES, LAYOUTS, lambda layer: measure_layer(layer, peer, timer)),
     }
-    failures = 0
-    for part, (rows, measure) in parts.items():
-        begin, done = time.monotonic(), 0
-        for row in rows:
-            if time.monotonic() - start > 60 * arguments.minutes:
-                break
-            try:
-                log.write(part, **labels(*row), **measure(Layer(*row, device)))
-            except RuntimeError as error:  # the other rows are worth having
-                log.write("failed", what=part, **labels(*row), error=str(error))
-                print(f"FAILED: {part} {labels(*row)}: {error}", flush=True)
-                failures += 1
-            done += 1
-        print(f"{part}: {done} rows, {time.monotonic() - begin:.0f} s", flush=True)
-        if done < len(rows):
-            log.write("not run", what=part, rows=len(rows) - done, minutes=arguments.minutes)
-            reason = f"{arguments.minutes:g} minutes are over"
-            print(f"NOT RUN: {len(rows) - done} rows of {part}, {reason}", flush=True)
+    failures = sum(
+        run_part(name, part, timer, log, deadline, arguments.minutes)
+        for name, part in parts.items()
+    )
     if failures:
         raise SystemExit(f"{failures} rows failed")
 

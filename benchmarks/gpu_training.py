@@ -101,7 +101,21 @@ def nvidia_ops(peer: Peer) -> Ops:
 def _with_epilogue(
     upfirdn2d: Callable[..., Tensor], fused_leaky_relu: Callable[..., Tensor]
 ) -> Ops:
-    """The three ops that the networks use, the last composed of the others."""
+    """All ops that the networks may use, composed of two."""
+
+    def bias_act(
+        input: Tensor,
+        bias: Tensor | None = None,
+        noise: Tensor | None = None,
+        noise_strength: Tensor | None = None,
+        negative_slope: float = 0.2,
+        gain: float = 2**0.5,
+        clamp: float | None = None,
+    ) -> Tensor:
+        if noise is not None:
+            input = input + (noise if noise_strength is None else noise * noise_strength)
+        out = fused_leaky_relu(input, bias, negative_slope, gain)
+        return out if clamp is None else out.clamp(-clamp, clamp)
 
     def upfirdn2d_bias_act(
         input: Tensor,
@@ -117,14 +131,12 @@ def _with_epilogue(
         clamp: float | None = None,
     ) -> Tensor:
         out = upfirdn2d(input, kernel, up, down, pad)
-        if noise is not None:
-            out = out + (noise if noise_strength is None else noise * noise_strength)
-        out = fused_leaky_relu(out, bias, negative_slope, gain)
-        return out if clamp is None else out.clamp(-clamp, clamp)
+        return bias_act(out, bias, noise, noise_strength, negative_slope, gain, clamp)
 
     return {
         "upfirdn2d": upfirdn2d,
         "fused_leaky_relu": fused_leaky_relu,
+        "bias_act": bias_act,
         "upfirdn2d_bias_act": upfirdn2d_bias_act,
     }
 
@@ -142,6 +154,7 @@ _filters: dict[tuple[int, ...], Tensor] = {}
 
 def _filter(kernel: Any) -> Tensor:
     """NVIDIA's filter of our kernel: made once, as its networks do."""
+    taps: Tensor
     taps, taps_y = kernel if isinstance(kernel, tuple) else (kernel, kernel)
     if taps.dim() == 2:
         return taps
