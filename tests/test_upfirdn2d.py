@@ -9,7 +9,14 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from resample_layers import geometry
-from resample_layers.ops import UpFirDn2d, UpFirDn2dBackward, native, upfirdn2d, upfirdn2d_native
+from resample_layers.ops import (
+    UpFirDn2d,
+    UpFirDn2dBackward,
+    native,
+    upfirdn2d,
+    upfirdn2d_bias_act,
+    upfirdn2d_native,
+)
 from resample_layers.ops import registration as reg
 
 from . import oracle
@@ -378,3 +385,21 @@ def test_backward_function_with_separable_taps(device):
             grad, taps_x, flipped, up, down, pad, g_pad, x.shape, tuple(out.shape[2:]), taps_y
         )
         torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.parametrize("learn", [False, True])
+@pytest.mark.parametrize("op", [upfirdn2d, upfirdn2d_bias_act])
+def test_out_of_memory_is_said_in_torchs_words(op, learn):
+    """Compiled kernels lose them between torch and their library, and it asks again."""
+    huge = torch.ones(1, 1, 8, 8).expand(2**25, 2**16, 8, 8)  # 512 TB
+    taps = torch.ones(2, requires_grad=learn)
+    with pytest.raises(RuntimeError, match=r"allocate memory: you tried to allocate \d+ bytes"):
+        op(huge, taps)
+
+
+def test_out_of_memory_of_a_backward_pass_is_said_too():
+    x = torch.ones(1, 1, 1, 1).expand(1, 1, 2**24, 2**24).requires_grad_()
+    out = upfirdn2d(x, torch.ones(1), down=2**23)
+    assert out.shape == (1, 1, 2, 2)
+    with pytest.raises(RuntimeError, match="you tried to allocate"):
+        torch.autograd.grad(out.sum(), x)

@@ -32,6 +32,7 @@ from .registration import (
     keep_operands,
     keep_taps,
     kernel_size,
+    raise_in_torchs_words,
     scale_taps,
     split_kernel_grad,
 )
@@ -229,13 +230,16 @@ def _forward(x: Tensor, kernel: Tensor, taps_y: Tensor | None, ctx: Any) -> Tens
     up, down, pad, _, _ = ctx.call
     if native.is_differentiated_elsewhere():
         return native.resample(x, kernel, taps_y, up, down, pad)
-    if _is_batched(x, kernel, taps_y):
-        out: Tensor = OP(x, kernel, taps_y, up, down, pad, False)
-    elif torch.is_grad_enabled():
-        out = UpFirDn2d.apply(x, kernel, up, down, pad, taps_y)
-    else:
-        out = RAW(x, kernel, taps_y, up, down, pad, False)
-    return out
+    try:
+        if _is_batched(x, kernel, taps_y):
+            out: Tensor = OP(x, kernel, taps_y, up, down, pad, False)
+        elif torch.is_grad_enabled():
+            out = UpFirDn2d.apply(x, kernel, up, down, pad, taps_y)
+        else:
+            out = RAW(x, kernel, taps_y, up, down, pad, False)
+        return out
+    except RuntimeError as error:
+        raise_in_torchs_words(error, x, ctx.call[4])
 
 
 def _backward(grad: Tensor, kernel: Tensor, taps_y: Tensor | None, ctx: Any) -> Tensor:
@@ -243,15 +247,18 @@ def _backward(grad: Tensor, kernel: Tensor, taps_y: Tensor | None, ctx: Any) -> 
     g_pad = geometry.adjoint_pads(in_size[2:], out_size, up, down, pad, kernel_size(kernel, taps_y))
     if native.is_differentiated_elsewhere():
         return native.resample(grad, kernel, taps_y, down, up, g_pad, True)
-    if _is_batched(grad, kernel, taps_y):
-        out: Tensor = OP(grad, kernel, taps_y, down, up, g_pad, True)
-    elif torch.is_grad_enabled():
-        out = UpFirDn2dBackward.apply(
-            grad, kernel, None, up, down, pad, g_pad, in_size, out_size, taps_y
-        )
-    else:
-        out = RAW(grad, kernel, taps_y, down, up, g_pad, True)
-    return out
+    try:
+        if _is_batched(grad, kernel, taps_y):
+            out: Tensor = OP(grad, kernel, taps_y, down, up, g_pad, True)
+        elif torch.is_grad_enabled():
+            out = UpFirDn2dBackward.apply(
+                grad, kernel, None, up, down, pad, g_pad, in_size, out_size, taps_y
+            )
+        else:
+            out = RAW(grad, kernel, taps_y, down, up, g_pad, True)
+        return out
+    except RuntimeError as error:
+        raise_in_torchs_words(error, grad, in_size[2:])
 
 
 def _kernel_grad(

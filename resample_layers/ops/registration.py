@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -81,6 +81,20 @@ def output_size(
         geometry.output_size(height, up[1], down[1], pad[2], pad[3], kh),
         geometry.output_size(width, up[0], down[0], pad[0], pad[1], kw),
     )
+
+
+def raise_in_torchs_words(error: RuntimeError, input: Tensor, size: tuple[int, int]) -> NoReturn:
+    """Raise ``error`` of a compiled kernel, or torch's own where memory for its output lacks.
+
+    Between torch and the kernels, the stable ABI passes on neither the type of an error nor, in
+    older versions, its words; callers want to catch ``torch.OutOfMemoryError``. So torch is asked
+    for the same memory once more: [N, C] of ``input``, ``size`` as (out_h, out_w).
+    """
+    try:
+        torch.empty((*input.shape[:2], *size), dtype=input.dtype, device=input.device)
+    except RuntimeError as own:
+        raise own from error
+    raise error
 
 
 def split_kernel_grad(

@@ -13,7 +13,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 from . import native
 from .arguments import check_call, check_epilogue, is_tracing
 from .autograd import UpFirDn2d, UpFirDn2dBiasAct
-from .registration import BIAS_ACT, OP, RAW, RAW_BIAS_ACT, output_size
+from .registration import BIAS_ACT, OP, RAW, RAW_BIAS_ACT, output_size, raise_in_torchs_words
 
 
 def upfirdn2d(
@@ -96,13 +96,18 @@ def upfirdn2d(
         return out
 
     # Door 4: eager
-    if torch.is_grad_enabled() and (
-        input.requires_grad or taps.requires_grad or (taps_y is not None and taps_y.requires_grad)
-    ):
-        out = UpFirDn2d.apply(input, taps, up, down, pad, taps_y)
+    try:
+        if torch.is_grad_enabled() and (
+            input.requires_grad
+            or taps.requires_grad
+            or (taps_y is not None and taps_y.requires_grad)
+        ):
+            out = UpFirDn2d.apply(input, taps, up, down, pad, taps_y)
+            return out
+        out = RAW(input, taps, taps_y, up, down, pad, False)
         return out
-    out = RAW(input, taps, taps_y, up, down, pad, False)
-    return out
+    except RuntimeError as error:
+        raise_in_torchs_words(error, input, output_size(input, taps, taps_y, up, down, pad))
 
 
 def upfirdn2d_bias_act(
@@ -186,11 +191,15 @@ def upfirdn2d_bias_act(
         return native.resample_bias_act(*call)
     if compiling:
         out: Tensor = BIAS_ACT(*call)
-    elif torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in call[:6]):
-        out = UpFirDn2dBiasAct.apply(*call)
-    else:
-        out = RAW_BIAS_ACT(*call)
-    return out
+        return out
+    try:
+        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in call[:6]):
+            out = UpFirDn2dBiasAct.apply(*call)
+        else:
+            out = RAW_BIAS_ACT(*call)
+        return out
+    except RuntimeError as error:
+        raise_in_torchs_words(error, input, size)
 
 
 def _wants_native(compiling: bool) -> bool:
