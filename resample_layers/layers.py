@@ -81,7 +81,8 @@ class _Resample(nn.Module):
     ) -> Tensor:
         """Resample; then noise, bias, leaky ReLU, gain and clamp in the same pass over memory.
 
-        See :func:`resample_layers.ops.upfirdn2d_bias_act` for the formula, shapes and errors.
+        See :func:`resample_layers.ops.upfirdn2d_bias_act` for the formula, shapes and errors. A
+        method of its own: what hooks or compilers do to calls of the layer, they do not do here.
         """
         input, kernel, up, down, pad = self._call(input)
         epilogue = (bias, noise, noise_strength)

@@ -348,7 +348,7 @@ def test_fused_leaky_relu(device):
     half = layer(x.half())
     assert half.dtype == torch.float16  # the bias follows the input
     torch.testing.assert_close(
-        half, (F.leaky_relu(x.half().float() + bias[:, None, None], 0.2) * 2**0.5).half()
+        half, F.leaky_relu(x.half() + bias.half()[:, None, None], 0.2) * 2**0.5
     )
     torch.testing.assert_close(layer(x[:, :, 0, 0]), ops.fused_leaky_relu(x, bias)[:, :, 0, 0])
     torch.testing.assert_close(ops.FusedLeakyReLU(3, bias=False)(x), F.leaky_relu(x, 0.2) * 2**0.5)

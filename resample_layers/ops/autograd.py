@@ -22,14 +22,13 @@ from torch import Tensor
 
 from .. import geometry
 from . import native
-from .epilogue import Epilogue, activation_grad, operand_grads
+from .epilogue import Operands, activation_grad, operand_grads
 from .registration import (
     KERNEL_GRAD,
     OP,
     RAW,
     RAW_BIAS_ACT,
     RAW_KERNEL_GRAD,
-    keep_operands,
     keep_taps,
     kernel_size,
     raise_in_torchs_words,
@@ -78,7 +77,7 @@ class UpFirDn2d(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_input = _backward(grad_output, kernel, taps_y, ctx)
         grad_kernel, grad_taps_y = None, None
-        if input is not None:
+        if ctx.needs_input_grad[1] or ctx.needs_input_grad[5]:
             w = _kernel_grad(input, grad_output, kernel, taps_y, ctx)
             grad_kernel, grad_taps_y = split_kernel_grad(w, kernel, taps_y)
         return grad_input, grad_kernel, None, None, None, grad_taps_y
@@ -131,7 +130,7 @@ class UpFirDn2dBackward(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_grad_output = _forward(v, kernel, taps_y, ctx)
         grad_kernel, grad_taps_y = None, None
-        if grad_output is not None:
+        if ctx.needs_input_grad[1] or ctx.needs_input_grad[9]:
             w = _kernel_grad(v, grad_output, kernel, taps_y, ctx)
             grad_kernel, grad_taps_y = split_kernel_grad(w, kernel, taps_y)
         return grad_grad_output, grad_kernel, *(None,) * 7, grad_taps_y
@@ -163,31 +162,32 @@ class UpFirDn2dBiasAct(torch.autograd.Function):
             input, kernel, taps_y, bias, noise, noise_strength, up, down, pad, *constants
         )
         needs = ctx.needs_input_grad
+        operands = Operands.of((bias, noise, noise_strength), needs[3:6])
         ctx.save_for_backward(
             input if needs[1] or needs[2] else None,
             keep_taps(kernel),
             None if taps_y is None else keep_taps(taps_y),
             out,
-            *keep_operands(bias, noise, noise_strength, needs[3:6]),
+            operands.noise,
+            operands.strength,
         )
         ctx.call = up, down, pad, input.shape, out.shape[2:]
-        ctx.constants = constants  # negative_slope, gain, clamp
+        ctx.constants, ctx.kinds = constants, operands.kinds
         return out
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        input, kernel, taps_y, out, *operands = ctx.saved_tensors
-        epilogue = Epilogue(*operands, *ctx.constants)
-        grad = activation_grad(grad_output, out.detach(), epilogue.negative_slope, epilogue.clamp)
-        grad_input = None
-        if ctx.needs_input_grad[0]:
-            scaled = scale_taps(kernel, taps_y, epilogue.gain, grad)
+        input, kernel, taps_y, out, *values = ctx.saved_tensors
+        (slope, gain, clamp), needs = ctx.constants, ctx.needs_input_grad
+        grad = activation_grad(grad_output, out.detach(), slope, clamp)
+        grad_input, grad_kernel, grad_taps_y = None, None, None
+        if needs[0]:
+            scaled = scale_taps(kernel, taps_y, gain, grad)
             grad_input = _backward(grad, *scaled, ctx)
-        grad_kernel, grad_taps_y = None, None
-        if input is not None:
-            w = _kernel_grad(input, grad, kernel, taps_y, ctx) * epilogue.gain
+        if needs[1] or needs[2]:
+            w = _kernel_grad(input, grad, kernel, taps_y, ctx) * gain
             grad_kernel, grad_taps_y = split_kernel_grad(w, kernel, taps_y)
-        grads = operand_grads(grad, epilogue, ctx.needs_input_grad[3:6])
+        grads = operand_grads(grad, gain, Operands(ctx.kinds, *values), needs[3:6])
         return grad_input, grad_kernel, grad_taps_y, *grads, None, None, None, None, None, None
 
 
@@ -213,9 +213,9 @@ class UpFirDn2dKernelGrad(torch.autograd.Function):
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         input, grad = ctx.saved_tensors
         grad_input, grad_grad = None, None
-        if grad is not None:
+        if ctx.needs_input_grad[0]:
             grad_input = _backward(grad, v, None, ctx)
-        if input is not None:
+        if ctx.needs_input_grad[1]:
             grad_grad = _forward(input, v, None, ctx)
         return grad_input, grad_grad, None, None, None, None
 

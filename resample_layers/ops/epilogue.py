@@ -7,11 +7,14 @@ With ``s`` the op's output::
     out = clamp(gain * leaky_relu(z, negative_slope), -clamp, clamp)
 
 ``gain`` is positive and ``negative_slope`` not negative, so that the sign of ``out`` tells the
-sign of ``z``: the backward pass needs ``out`` and nothing else of what was computed.
+sign of ``z``, and the backward pass needs ``out`` alone of what was computed. What is rounded
+counts as it was rounded: where ``out`` is 0, or reaches the limit, the gradient is that of a
+negative or of a clamped value.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -50,7 +53,10 @@ class Epilogue(NamedTuple):
         if self.bias is not None:
             value = value + self.bias.to(dtype)[:, None, None]
         value = F.leaky_relu(value, self.negative_slope) * self.gain
-        return value if self.clamp is None else value.clamp(-self.clamp, self.clamp)
+        if self.clamp is None:
+            return value
+        limit = min(self.clamp, torch.finfo(dtype).max)
+        return value.clamp(-limit, limit)
 
 
 def activation_grad(
@@ -70,25 +76,42 @@ def activation_grad(
     return grad
 
 
+class Operands(NamedTuple):
+    """What :func:`operand_grads` wants: values where they are needed, else shapes and dtypes."""
+
+    kinds: tuple[tuple[torch.Size, torch.dtype] | None, ...]  # bias, noise, noise_strength
+    noise: Tensor | None  # where the strength's gradient is asked for
+    strength: Tensor | None  # where the noise's is
+
+    @classmethod
+    def of(cls, operands: Sequence[Tensor | None], needs: Sequence[bool]) -> Operands:
+        """Of (bias, noise, noise_strength), where ``needs`` says whose gradients are asked for."""
+        kinds = tuple(None if t is None else (t.shape, t.dtype) for t in operands)
+        noise, strength = operands[1:]
+        return cls(kinds, noise if needs[2] else None, strength if needs[1] else None)
+
+
 def operand_grads(
     grad: Tensor,  # [N, C, out_h, out_w], of activation_grad
-    epilogue: Epilogue,
-    needs: tuple[bool, bool, bool],  # bias, noise, noise_strength
+    gain: float,
+    operands: Operands,
+    needs: Sequence[bool],  # bias, noise, noise_strength
 ) -> list[Tensor | None]:
     """The gradients of bias, noise and noise strength, in their shapes and dtypes."""
     grads: list[Tensor | None] = [None, None, None]
-    bias, noise, strength = epilogue[:3]
+    bias, noise, strength = operands.kinds
     dtype = torch.float64 if grad.dtype == torch.float64 else torch.float32
     if bias is not None and needs[0]:
-        grads[0] = (grad.sum((0, 2, 3), dtype=dtype) * epilogue.gain).to(bias.dtype)
+        grads[0] = (grad.sum((0, 2, 3), dtype=dtype) * gain).to(bias[1])
     if noise is not None and (needs[1] or needs[2]):
-        pixels = grad.sum(1, keepdim=True, dtype=dtype) * epilogue.gain
-        if noise.shape[0] == 1:
+        pixels = grad.sum(1, keepdim=True, dtype=dtype) * gain
+        if noise[0][0] == 1:
             pixels = pixels.sum(0, keepdim=True)
         if needs[1]:
-            scaled = pixels if strength is None else pixels * strength.reshape(()).to(dtype)
-            grads[1] = scaled.to(noise.dtype)
-        if strength is not None and needs[2]:
-            total = (pixels * noise.to(dtype)).sum()
-            grads[2] = total.reshape(strength.shape).to(strength.dtype)
+            scale = operands.strength
+            scaled = pixels if scale is None else pixels * scale.reshape(()).to(dtype)
+            grads[1] = scaled.to(noise[1])
+        if operands.noise is not None and strength is not None:
+            total = (pixels * operands.noise.to(dtype)).sum()
+            grads[2] = total.reshape(strength[0]).to(strength[1])
     return grads

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Noise, bias, leaky ReLU and gain in one call: what follows every convolution of StyleGAN2."""
+"""Noise, bias, leaky ReLU and gain: what follows every convolution of StyleGAN2."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function
 
-from .arguments import DTYPES, check_epilogue, check_input, is_tracing
+from .arguments import check_epilogue, check_input, is_tracing
 from .epilogue import Epilogue
 from .native import accumulate_dtype, is_differentiated_elsewhere
 from .upfirdn2d import upfirdn2d_bias_act
-
-PLANE = 1024  # elements of a channel from which a CPU is faster in one pass (measured)
 
 
 def bias_act(
@@ -29,8 +27,8 @@ def bias_act(
 ) -> Tensor:
     """``clamp(gain * leaky_relu(input + noise_strength * noise + bias, negative_slope))``.
 
-    :func:`upfirdn2d_bias_act` without the filter: where that is faster, large tensors are read and
-    written once.
+    :func:`upfirdn2d_bias_act` with a filter of the one tap 1: one pass over memory, which pays for
+    large tensors. The result is what the backward pass needs, so it must not be written to before.
 
     Args:
         input: activations, float16, bfloat16, float32 or float64.
@@ -56,23 +54,17 @@ def bias_act(
             bias_act, tensors, input, bias, noise, noise_strength, negative_slope, gain, clamp
         )
     check_input(input)
-    constants = check_epilogue(
-        input,
-        (input.shape[2], input.shape[3]),
-        bias,
-        noise,
-        noise_strength,
-        negative_slope,
-        gain,
-        clamp,
-    )
-    if not _in_one_pass(input):
+    if torch.compiler.is_compiling() or is_tracing() or is_differentiated_elsewhere():
+        # Compilers fuse the formula with what is around it
+        size = (input.shape[2], input.shape[3])
+        constants = check_epilogue(
+            input, size, bias, noise, noise_strength, negative_slope, gain, clamp
+        )
         epilogue = Epilogue(bias, noise, noise_strength, *constants)
         return epilogue.apply(input.to(accumulate_dtype(input))).to(input.dtype)
-    identity = input.new_ones(1, dtype=accumulate_dtype(input))
     return upfirdn2d_bias_act(
         input,
-        identity,
+        input.new_ones(1, dtype=accumulate_dtype(input)),
         bias,
         noise,
         noise_strength,
@@ -82,22 +74,13 @@ def bias_act(
     )
 
 
-def _in_one_pass(input: Tensor) -> bool:
-    """Whether kernels of ours are faster; compilers fuse the formula with what is around it."""
-    if torch.compiler.is_compiling() or is_tracing() or is_differentiated_elsewhere():
-        return False
-    if input.device.type == "cpu":
-        return input.shape[2] * input.shape[3] >= PLANE
-    return input.device.type == "cuda"
-
-
 def fused_leaky_relu(
     input: Tensor,  # [N, C, ...]
     bias: Tensor | None = None,  # [C]
     negative_slope: float = 0.2,
     scale: float = math.sqrt(2.0),
 ) -> Tensor:
-    """``scale * leaky_relu(input + bias)``, the bias along dimension 1.
+    """``scale * leaky_relu(input + bias)``, the bias along dimension 1, in plain torch.
 
     The default ``scale`` of sqrt(2) restores the second moment that the activation takes away
     from a centred normal input (exactly for slope 0, nearly for 0.2).
@@ -144,9 +127,6 @@ def fused_leaky_relu(
                 f"bias must be [C] with the C of input [N, C, ...], got bias of shape "
                 f"{tuple(bias.shape)} and input of shape {tuple(input.shape)}"
             )
-    if input.dim() == 4 and input.dtype in DTYPES and negative_slope >= 0 and scale > 0:
-        return bias_act(input, bias, negative_slope=negative_slope, gain=scale)
-    if bias is not None:
         input = input + bias.to(input.dtype).reshape(1, -1, *(1,) * (input.dim() - 2))
     return F.leaky_relu(input, negative_slope) * scale
 

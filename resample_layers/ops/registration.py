@@ -13,7 +13,6 @@ Native kernels serve every device; a compiled library adds its own under the CPU
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any, NoReturn
 
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from .. import geometry
 from . import native
-from .epilogue import Epilogue, activation_grad, operand_grads
+from .epilogue import Operands, activation_grad, operand_grads
 
 NAMESPACE = "resample_layers"
 SCHEMA = (
@@ -124,12 +123,22 @@ def _fake(
     pad: tuple[int, int, int, int],
     flip: bool,
 ) -> Tensor:
+    _check_one_device(input, kernel, taps_y)
     n, c = input.shape[:2]
     out_h, out_w = output_size(input, kernel, taps_y, up, down, pad)
     layout = torch.channels_last if native.is_channels_last(input) else torch.contiguous_format
     return torch.empty(
         (n, c, out_h, out_w), dtype=input.dtype, device=input.device, memory_format=layout
     )
+
+
+def _check_one_device(input: Tensor, *operands: Tensor | None) -> None:
+    """A meta operand among real ones would end here, and nothing would be computed."""
+    for operand in operands:
+        if operand is not None and operand.device != input.device:
+            raise ValueError(
+                f"all tensors must be on one device, got {input.device} and {operand.device}"
+            )
 
 
 def _fake_bias_act(
@@ -144,6 +153,7 @@ def _fake_bias_act(
     pad: tuple[int, int, int, int],
     *constants: float | None,
 ) -> Tensor:
+    _check_one_device(input, bias, noise, noise_strength)
     return _fake(input, kernel, taps_y, up, down, pad, False)
 
 
@@ -181,7 +191,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     if ctx.needs_input_grad[0]:
         g_pad = geometry.adjoint_pads(ctx.in_size, ctx.out_size, up, down, pad, size)
         grad_input = OP(grad, kernel, taps_y, down, up, g_pad, not ctx.flip)
-    if input is not None:
+    if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
         w = KERNEL_GRAD(input, grad, up, down, pad, size[::-1])
         grad_kernel, grad_taps_y = split_kernel_grad(
             w.flip(0, 1) if ctx.flip else w, kernel, taps_y
@@ -191,32 +201,34 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 def _setup_bias_act(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     input, kernel, taps_y, bias, noise, strength, ctx.up, ctx.down, ctx.pad, *rest = inputs
-    ctx.constants = tuple(rest)  # negative_slope, gain, clamp
     needs = ctx.needs_input_grad
+    operands = Operands.of((bias, noise, strength), needs[3:6])
     ctx.save_for_backward(
         input if needs[1] or needs[2] else None,
         keep_taps(kernel),
         None if taps_y is None else keep_taps(taps_y),
         output,
-        *keep_operands(bias, noise, strength, needs[3:6]),
+        operands.noise,
+        operands.strength,
     )
     ctx.in_size, ctx.out_size = input.shape[2:], output.shape[2:]
+    ctx.constants, ctx.kinds = rest, operands.kinds  # negative_slope, gain, clamp
 
 
 def _backward_bias_act(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    input, kernel, taps_y, output, *operands = ctx.saved_tensors
-    epilogue = Epilogue(*operands, *ctx.constants)
-    grad = activation_grad(grad, output, epilogue.negative_slope, epilogue.clamp)
+    input, kernel, taps_y, output, *values = ctx.saved_tensors
+    (slope, gain, clamp), needs = ctx.constants, ctx.needs_input_grad
+    grad = activation_grad(grad, output.detach(), slope, clamp)
     up, down, pad, size = ctx.up, ctx.down, ctx.pad, kernel_size(kernel, taps_y)
     grad_input, grad_kernel, grad_taps_y = None, None, None
-    if ctx.needs_input_grad[0]:
+    if needs[0]:
         g_pad = geometry.adjoint_pads(ctx.in_size, ctx.out_size, up, down, pad, size)
-        scaled, other = scale_taps(kernel, taps_y, epilogue.gain, grad)
+        scaled, other = scale_taps(kernel, taps_y, gain, grad)
         grad_input = OP(grad, scaled, other, down, up, g_pad, True)
-    if input is not None:
-        w = KERNEL_GRAD(input, grad, up, down, pad, size[::-1]) * epilogue.gain
+    if needs[1] or needs[2]:
+        w = KERNEL_GRAD(input, grad, up, down, pad, size[::-1]) * gain
         grad_kernel, grad_taps_y = split_kernel_grad(w, kernel, taps_y)
-    grads = operand_grads(grad, epilogue, ctx.needs_input_grad[3:6])
+    grads = operand_grads(grad, gain, Operands(ctx.kinds, *values), needs[3:6])
     return grad_input, grad_kernel, grad_taps_y, *grads, None, None, None, None, None, None
 
 
@@ -232,10 +244,10 @@ def _backward_kernel_grad(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
     input, grad = ctx.saved_tensors
     up, down, pad = ctx.up, ctx.down, ctx.pad
     grad_input, grad_grad = None, None
-    if grad is not None:
+    if ctx.needs_input_grad[0]:
         g_pad = geometry.adjoint_pads(ctx.in_size, ctx.out_size, up, down, pad, v.shape)
         grad_input = OP(grad, v, None, down, up, g_pad, True)
-    if input is not None:
+    if ctx.needs_input_grad[1]:
         grad_grad = OP(input, v, None, up, down, pad, False)
     return grad_input, grad_grad, None, None, None, None
 
@@ -247,17 +259,6 @@ def keep_taps(taps: Tensor) -> Tensor:
     broadcasts buffers before each forward); the copy has a version counter of its own.
     """
     return taps if taps.requires_grad else taps.clone()
-
-
-def keep_operands(
-    bias: Tensor | None, noise: Tensor | None, strength: Tensor | None, needs: Sequence[bool]
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """What :func:`operand_grads` will want of an epilogue's operands."""
-    return (
-        bias if needs[0] else None,
-        noise if needs[1] or needs[2] else None,
-        strength if needs[1] or needs[2] else None,
-    )
 
 
 def scale_taps(
