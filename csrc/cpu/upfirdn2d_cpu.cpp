@@ -191,21 +191,29 @@ constexpr int64_t kPixelwiseBytes = 64;
 // A thread's scratch up to this size is on its stack, above on the heap.
 constexpr int64_t kStackBytes = 128 * 1024;
 
+// Pixels in scratch: long ones read and write memory in long runs, which pays where
+// few of them are kept; else they are cut, so that scratch stays in the L2 cache.
+constexpr int64_t kPixelBytes = 4096;
+constexpr int64_t kKeptPixelBytes = 1024;
+constexpr int64_t kFewPixels = 64;  // that an output reaches over
+
 // Channels of one tile where channels lie next to each other: all of them up to
-// 1 KB, then equal parts of at least half of that.
-int64_t tile_channels(int64_t channels, int64_t element) {
-  const int64_t most = 1024 / element;
+// `bytes`, then equal parts of at least half of that.
+int64_t tile_channels(int64_t channels, int64_t element, int64_t bytes) {
+  const int64_t most = bytes / element;
   if (channels <= most) return channels;
   return round_up(ceil_div(channels, ceil_div(channels, most)), 64 / element);
 }
 
 bool channels_last(const Plane4d& a) { return a.stride_c == 1 && a.c > 1 && a.stride_w >= a.c; }
 
+bool is_half(Dtype dtype) { return dtype == Dtype::float16 || dtype == Dtype::bfloat16; }
+
 // How a separable kernel reads and writes its rows; see Plan.
 void choose_passes(Plan& plan, Dtype dtype) {
   if (!plan.separable) return;
   const AxisPlan& x = plan.x;
-  const bool wide = dtype == Dtype::float32 || dtype == Dtype::float64;
+  const bool wide = !is_half(dtype);
   const bool adjacent = plan.channels > 1 ? plan.in.stride_c == 1 : plan.in.stride_w == 1;
   const bool dense = adjacent && (plan.channels == 1 || plan.in.stride_w == plan.channels);
   const bool whole_pixels = plan.channels == 1 || plan.out.stride_w == plan.channels;
@@ -417,7 +425,10 @@ void upfirdn2d(const UpFirDn2dParams& params, const EpilogueParams* epilogue,
 
   // Tiles follow the output's memory: whole rows of a channel, or of all channels.
   const bool last = channels_last(params.out);
-  plan.channels = last ? tile_channels(params.out.c, sizeof(A)) : 1;
+  const bool in_place = plan.separable && !is_half(params.dtype) && params.in.stride_c == 1;
+  const bool few = in_place || plan.x.span * plan.y.span <= kFewPixels;
+  plan.channels =
+      last ? tile_channels(params.out.c, sizeof(A), few ? kPixelBytes : kKeptPixelBytes) : 1;
   plan.channel_tiles = ceil_div(params.out.c, plan.channels);
   plan.pixelwise = plan.channels * int64_t(sizeof(A)) >= kPixelwiseBytes &&
                    (plan.x.classes > 1 || plan.x.step > 1);
@@ -450,7 +461,8 @@ void kernel_grad(const KernelGradParams& params, ParallelFor parallel_for, int n
                      tables_x);
   plan.y = make_axis(params.up_y, params.down_y, params.kh, params.pad_y0, params.out.h,
                      tables_y);
-  plan.channels = channels_last(params.in) ? tile_channels(params.in.c, sizeof(A)) : 1;
+  plan.channels =
+      channels_last(params.in) ? tile_channels(params.in.c, sizeof(A), kKeptPixelBytes) : 1;
   plan.channel_tiles = ceil_div(params.in.c, plan.channels);
   place_taps(plan, tables_x);
   cut_columns(plan, sizeof(A), true);

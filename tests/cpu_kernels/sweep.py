@@ -122,7 +122,7 @@ def one(library, rng) -> str:
     if rng.random() < 0.05:
         n, c, h, w = (
             1,
-            int(rng.integers(200, 600)),
+            int(rng.integers(200, 2500)),
             int(rng.integers(1, 6)),
             int(rng.integers(1, 9)),
         )
