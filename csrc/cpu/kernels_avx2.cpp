@@ -26,6 +26,7 @@ namespace {
 }  // namespace
 
 const Kernels avx2_kernels = {
+    32,
     {run_units<Half>, run_units<BFloat16>, run_units<float>, run_units<double>},
     {grad_units<Half>, grad_units<BFloat16>, grad_units<float>, grad_units<double>}};
 

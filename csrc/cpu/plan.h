@@ -68,6 +68,8 @@ struct Plan {
   bool paired;              // bfloat16, rate 1: even and odd elements apart, as they
                             // fall out of one 32-bit load; tap tables count both
   bool streamed;            // 16-bit types, few taps: both passes in registers
+  bool sliding;             // pixels of two vectors and more, few taps: the same
+  bool far;                 // what is large comes from memory: prefetch
   bool joined;              // two classes in x, of equal taps, alternate by elements
 
   // Scratch of a thread, in elements of the accumulate type but for the last.
@@ -86,6 +88,7 @@ struct Plan {
 
 // The kernels of one instruction set, by Dtype: units [begin, end) of a plan.
 struct Kernels {
+  int64_t vector_bytes;
   void (*upfirdn2d[4])(const Plan& plan, int64_t begin, int64_t end, void* scratch,
                        const void** pointers);
   // Adds to sums[tap row * kw + tap column] in double, taps in reading order.

@@ -108,7 +108,8 @@ def one(library, rng) -> str:
     """Draws a configuration, runs it, raises where it is wrong; tells what it was."""
     # Rates, taps, pads; a crop as often as a pad. Sizes from a point to several tiles.
     dtype = pick(rng, *harness.DTYPES)
-    common = rng.random() < 0.5
+    usual = rng.random() < 0.2  # what has kernels of its own: 3 or 4 taps, long pixels
+    common = usual or rng.random() < 0.5
     up = (int(pick(rng, 1, 1, 2)),) * 2 if common else tuple(int(v) for v in rng.integers(1, 7, 2))
     down = (
         (int(pick(rng, 1, 1, 2)),) * 2 if common else tuple(int(v) for v in rng.integers(1, 7, 2))
@@ -126,13 +127,15 @@ def one(library, rng) -> str:
             int(rng.integers(1, 6)),
             int(rng.integers(1, 9)),
         )
+    if usual:
+        taps, c = (int(pick(rng, 3, 4, 4)),) * 2, int(rng.integers(8, 140))
     pad = tuple(int(v) for v in rng.integers(-6, 12, 2))
     if rng.random() < 0.05:
         pad = (int(rng.integers(-40, 90)), int(rng.integers(-40, 90)))
     full = (h * up[1] + pad[1] + taps[1], w * up[0] + pad[0] + taps[0])
     out_h = max(1, min(60, (full[0] - taps[1] + int(rng.integers(-3, 6))) // down[1] + 1))
     out_w = max(1, (full[1] - taps[0] + int(rng.integers(-3, 6))) // down[0] + 1)
-    separable, flip = bool(rng.random() < 0.6), bool(rng.random() < 0.5)
+    separable, flip = usual or bool(rng.random() < 0.6), bool(rng.random() < 0.5)
     in_layout = pick(rng, "contiguous", "channels_last", "strided")
     out_layout = in_layout if in_layout != "strided" else pick(rng, "contiguous", "channels_last")
     threads = int(pick(rng, 1, 2, 5))

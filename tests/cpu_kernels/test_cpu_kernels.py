@@ -298,3 +298,29 @@ def test_the_epilogue_comes_before_rounding(library, dtype):
         ctypes.addressof(epilogue),
     )
     assert (harness.to_float(out) == 1 + spacing).all()
+
+
+@pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2)])
+def test_expanded_columns_of_long_pixels(library, up, down):
+    """An input of stride 0 in x: one column, read for all."""
+    rng = np.random.default_rng(5)
+    column = rng.standard_normal((1, 10, 1, 64)).astype(np.float32)  # N, H, W, C
+    size = (10 * up // down, 12 * up // down)
+    out = np.full((1, *size, 64), np.nan, np.float32)
+    taps = np.array([1, 3, 3, 1], np.float32)
+    rates = ((up, up), (down, down), (2, 2))
+    values = harness.arguments(
+        (1, 64, 10, 12),
+        (640, 1, 64, 0),
+        (1, 64, *size),
+        (out.size, 1, size[1] * 64, 64),
+        (4, 4),
+        *rates,
+        False,
+        "float32",
+    )
+    pointers = (0, taps.ctypes.data, taps.ctypes.data)
+    library.forward(column.ctypes.data, out.ctypes.data, *pointers, values, 1, None)
+    x = np.broadcast_to(column, (1, 10, 12, 64)).transpose(0, 3, 1, 2)
+    wanted = harness.reference(x, np.outer(taps, taps), *rates, size, False)
+    np.testing.assert_allclose(out.transpose(0, 3, 1, 2), wanted, rtol=1e-5, atol=1e-4)
