@@ -203,7 +203,8 @@ class StyledConv(nn.Module):
     """Modulated convolution, noise, bias and leaky ReLU: one layer of the generator.
 
     One image of noise is added to all channels. Noise, bias and leaky ReLU are one pass over
-    memory, which also smooths where the layer upsamples.
+    memory, which also smooths where the layer upsamples. ``clamp`` limits what comes out to
+    ``[-clamp, clamp]``.
 
     Shape:
         - input: ``[N, in_channels, H, W]``; style: ``[N, style_dim]``; noise: as the output's
@@ -218,8 +219,10 @@ class StyledConv(nn.Module):
         style_dim: int,
         upsample: bool = False,
         resample_kernel: Taps = BINOMIAL,
+        clamp: float | None = None,
     ) -> None:
         super().__init__()
+        self.clamp = clamp
         self.conv = ModulatedConv2d(
             in_channels,
             out_channels,
@@ -240,11 +243,13 @@ class StyledConv(nn.Module):
             noise = torch.randn(n, 1, *size, dtype=out.dtype, device=out.device)
         operands = (activate.bias, noise, self.noise.weight, activate.negative_slope)
         finish = self.conv.blur.bias_act if upsample else bias_act
-        return finish(out, *operands, gain=activate.scale)
+        return finish(out, *operands, gain=activate.scale, clamp=self.clamp)
 
 
 class ToRGB(nn.Module):
     """Add this resolution's share to the image: ``upsample(skip) + conv1x1(input) + bias``.
+
+    ``clamp`` limits the share, not the image, to ``[-clamp, clamp]``.
 
     Shape:
         - input: ``[N, in_channels, H, W]``; style: ``[N, style_dim]``; skip: the image so far
@@ -259,8 +264,10 @@ class ToRGB(nn.Module):
         style_dim: int,
         upsample: bool = True,
         resample_kernel: Taps = BINOMIAL,
+        clamp: float | None = None,
     ) -> None:
         super().__init__()
+        self.clamp = clamp
         if upsample:
             self.upsample = UpFirDnUpsample(resample_kernel, factor=2)
         self.conv = ModulatedConv2d(in_channels, image_channels, 1, style_dim, demodulate=False)
@@ -268,17 +275,38 @@ class ToRGB(nn.Module):
 
     def forward(self, input: Tensor, style: Tensor, skip: Tensor | None = None) -> Tensor:
         out = self.conv(input, style) + self.bias
+        if self.clamp is not None:
+            out = out.clamp(-self.clamp, self.clamp)
         return out if skip is None else out + self.upsample(skip)
 
 
 # Discriminator
 
 
+class ClampedLeakyReLU(FusedLeakyReLU):
+    """Bias, leaky ReLU and gain, then the limits ``[-clamp, clamp]``, in one pass.
+
+    Shape:
+        - input, output: ``[N, channel, H, W]``
+    """
+
+    def __init__(self, channel: int, clamp: float) -> None:
+        super().__init__(channel)
+        self.clamp = clamp
+
+    def forward(self, input: Tensor) -> Tensor:
+        slope, gain = self.negative_slope, self.scale
+        return bias_act(input, self.bias, negative_slope=slope, gain=gain, clamp=self.clamp)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, clamp={self.clamp:g}"
+
+
 class ConvLayer(nn.Sequential):
     """Smoothing where the resolution is halved, an equalised convolution, bias and leaky ReLU.
 
     A 1x1 convolution needs no more than the samples that stay, so there the smoothing is the
-    decimation too.
+    decimation too. ``clamp`` limits what an activated layer gives to ``[-clamp, clamp]``.
 
     Shape:
         - input: ``[N, in_channels, H, W]``
@@ -293,6 +321,7 @@ class ConvLayer(nn.Sequential):
         downsample: bool = False,
         activate: bool = True,
         resample_kernel: Taps = BINOMIAL,
+        clamp: float | None = None,
     ) -> None:
         layers: list[nn.Module] = []
         stride, padding = 1, kernel_size // 2
@@ -303,7 +332,9 @@ class ConvLayer(nn.Sequential):
             smooth = UpFirDnSmooth(resample_kernel, downsample_factor=2, kernel_size=kernel_size)
             layers.append(smooth)
         layers.append(EqualConv2d(in_channels, out_channels, kernel_size, stride, padding))
-        if activate:
+        if activate and clamp is not None:
+            layers.append(ClampedLeakyReLU(out_channels, clamp))
+        elif activate:
             layers.append(FusedLeakyReLU(out_channels))
         super().__init__(*layers)
 
@@ -311,18 +342,24 @@ class ConvLayer(nn.Sequential):
 class ResBlock(nn.Module):
     """Halve the resolution: ``(conv2(conv1(x)) + skip(x)) / sqrt(2)``.
 
+    ``clamp`` limits what ``conv1`` and ``conv2`` give, not ``skip``.
+
     Shape:
         - input: ``[N, in_channels, H, W]``
         - output: ``[N, out_channels, H / 2, W / 2]``
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, resample_kernel: Taps = BINOMIAL
+        self,
+        in_channels: int,
+        out_channels: int,
+        resample_kernel: Taps = BINOMIAL,
+        clamp: float | None = None,
     ) -> None:
         super().__init__()
         down: dict[str, Any] = {"downsample": True, "resample_kernel": resample_kernel}
-        self.conv1 = ConvLayer(in_channels, in_channels, 3)
-        self.conv2 = ConvLayer(in_channels, out_channels, 3, **down)
+        self.conv1 = ConvLayer(in_channels, in_channels, 3, clamp=clamp)
+        self.conv2 = ConvLayer(in_channels, out_channels, 3, clamp=clamp, **down)
         self.skip = ConvLayer(in_channels, out_channels, 1, activate=False, **down)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -330,29 +367,29 @@ class ResBlock(nn.Module):
 
 
 class MinibatchStdDev(nn.Module):
-    """Append, as one more channel, how much the samples of a group differ.
+    """Append, as ``num_channels`` more channels, how much the samples of a group differ.
 
     1. Sample ``i`` of a batch of ``N`` belongs to group ``i % (N // size)``, where ``size`` is the
        largest divisor of ``N`` up to ``group_size``.
     2. Take the standard deviation over the group at each channel and pixel, and its mean over
-       both: one number per group.
+       all pixels of ``C // num_channels`` channels: ``num_channels`` numbers per group.
 
     Shape:
-        - input: ``[N, C, H, W]``
-        - output: ``[N, C + 1, H, W]``
+        - input: ``[N, C, H, W]``, ``C`` a multiple of ``num_channels``
+        - output: ``[N, C + num_channels, H, W]``
     """
 
-    def __init__(self, group_size: int = 4) -> None:
+    def __init__(self, group_size: int = 4, num_channels: int = 1) -> None:
         super().__init__()
-        self.group_size = group_size
+        self.group_size, self.num_channels = group_size, num_channels
 
     def forward(self, input: Tensor) -> Tensor:
         n, c, h, w = input.shape
         size = next(size for size in range(min(self.group_size, n), 0, -1) if n % size == 0)
-        groups = input.reshape(size, n // size, c, h, w)
-        deviation = (groups.var(0, correction=0) + 1e-8).sqrt().mean((1, 2, 3))  # [N / size]
-        channel = deviation.repeat(size)[:, None, None, None].expand(n, 1, h, w)
-        return torch.cat((input, channel), 1)
+        groups = input.reshape(size, n // size, self.num_channels, c // self.num_channels, h, w)
+        deviation = (groups.var(0, correction=0) + 1e-8).sqrt().mean((2, 3, 4))  # [N / size, F]
+        channels = deviation.repeat(size, 1)[:, :, None, None].expand(-1, -1, h, w)
+        return torch.cat((input, channels), 1)
 
     def extra_repr(self) -> str:
-        return f"group_size={self.group_size}"
+        return f"group_size={self.group_size}, num_channels={self.num_channels}"

@@ -23,13 +23,16 @@ class Discriminator(nn.Module):
         channels: channels by resolution; default :func:`~.generator.channel_table`.
         group_size: samples that the minibatch standard deviation compares.
         resample_kernel: taps of all resampling layers.
+        clamp: limit of what each activated convolution gives, to both sides; None for none.
+        stddev_channels: channels that the minibatch standard deviation adds.
 
     Shape:
         - input: ``[N, image_channels, resolution, resolution]``
         - output: ``[N, 1]``, high for what looks real
 
     Raises:
-        ValueError: if ``resolution`` is no power of two >= 8, or ``channels`` lacks one.
+        ValueError: if ``resolution`` is no power of two >= 8, ``channels`` lacks one, or
+            ``stddev_channels`` does not divide the channels at 4x4.
 
     Example:
         >>> import torch
@@ -45,19 +48,26 @@ class Discriminator(nn.Module):
         channels: Mapping[int, int] | None = None,
         group_size: int = 4,
         resample_kernel: Taps = BINOMIAL,
+        clamp: float | None = None,
+        stddev_channels: int = 1,
     ) -> None:
         super().__init__()
         check_resolution(resolution)
         channels = channel_table(resolution) if channels is None else channels
         sides = resolutions(resolution, channels)
         blocks = [
-            ResBlock(channels[side], channels[side // 2], resample_kernel)
+            ResBlock(channels[side], channels[side // 2], resample_kernel, clamp)
             for side in reversed(sides[1:])
         ]
         last = channels[4]
-        self.convs = nn.Sequential(ConvLayer(image_channels, channels[resolution], 1), *blocks)
-        self.stddev = MinibatchStdDev(group_size)
-        self.final_conv = ConvLayer(last + 1, last, 3)
+        if stddev_channels < 1 or last % stddev_channels:
+            raise ValueError(
+                f"stddev_channels must divide the channels at 4x4, {last}, got {stddev_channels}"
+            )
+        from_rgb = ConvLayer(image_channels, channels[resolution], 1, clamp=clamp)
+        self.convs = nn.Sequential(from_rgb, *blocks)
+        self.stddev = MinibatchStdDev(group_size, stddev_channels)
+        self.final_conv = ConvLayer(last + stddev_channels, last, 3, clamp=clamp)
         self.final_linear = nn.Sequential(
             EqualLinear(last * 4 * 4, last, activate=True), EqualLinear(last, 1)
         )

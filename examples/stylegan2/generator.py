@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +72,8 @@ class Generator(nn.Module):
         channels: channels by resolution; default :func:`channel_table`.
         mapping_lr: learning-rate multiplier of the mapping network.
         resample_kernel: taps of all resampling layers.
+        clamp: limit of what each convolution gives, to both sides; None for none. NVIDIA's later
+            networks have 256, which keeps float16 from overflowing.
 
     Shape:
         - input ``z``: ``[N, style_dim]``
@@ -95,6 +98,7 @@ class Generator(nn.Module):
         channels: Mapping[int, int] | None = None,
         mapping_lr: float = 0.01,
         resample_kernel: Taps = BINOMIAL,
+        clamp: float | None = None,
     ) -> None:
         super().__init__()
         check_resolution(resolution)
@@ -112,16 +116,15 @@ class Generator(nn.Module):
         self.style = nn.Sequential(PixelNorm(), *layers)
 
         self.input = ConstantInput(channels[4])
-        self.conv1 = StyledConv(channels[4], channels[4], style_dim)
-        self.to_rgb1 = ToRGB(channels[4], image_channels, style_dim, upsample=False)
+        options: dict[str, Any] = {"resample_kernel": resample_kernel, "clamp": clamp}
+        self.conv1 = StyledConv(channels[4], channels[4], style_dim, **options)
+        self.to_rgb1 = ToRGB(channels[4], image_channels, style_dim, upsample=False, **options)
         self.convs, self.to_rgbs = nn.ModuleList(), nn.ModuleList()
         for side in sides[1:]:
             before, here = channels[side // 2], channels[side]
-            first = StyledConv(before, here, style_dim, True, resample_kernel)
-            self.convs.extend((first, StyledConv(here, here, style_dim)))
-            self.to_rgbs.append(
-                ToRGB(here, image_channels, style_dim, resample_kernel=resample_kernel)
-            )
+            first = StyledConv(before, here, style_dim, upsample=True, **options)
+            self.convs.extend((first, StyledConv(here, here, style_dim, **options)))
+            self.to_rgbs.append(ToRGB(here, image_channels, style_dim, **options))
 
         self.noises = nn.Module()
         for index, side in enumerate(side for side in sides for _ in range(2)):
