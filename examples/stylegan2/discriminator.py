@@ -55,6 +55,8 @@ class Discriminator(nn.Module):
         check_resolution(resolution)
         channels = channel_table(resolution) if channels is None else channels
         sides = resolutions(resolution, channels)
+        self.resolution, self.image_channels = resolution, image_channels
+        self.channels, self.clamp = {side: channels[side] for side in sides}, clamp
         blocks = [
             ResBlock(channels[side], channels[side // 2], resample_kernel, clamp)
             for side in reversed(sides[1:])

@@ -105,6 +105,7 @@ class Generator(nn.Module):
         channels = channel_table(resolution) if channels is None else channels
         sides = resolutions(resolution, channels)
         self.resolution, self.style_dim, self.image_channels = resolution, style_dim, image_channels
+        self.channels, self.clamp = {side: channels[side] for side in sides}, clamp
         self.num_styles = 2 * len(
             sides
         )  # conv1 and to_rgb1, then three a block, one of them shared
