@@ -8,7 +8,7 @@ SOURCES := $(shell find csrc build_backend -name '*.py' -o -type f -path 'csrc/*
 OP_TESTS := $(addprefix tests/test_,upfirdn2d.py gradients.py bias_act.py doors.py errors.py \
 	layers.py)
 
-.PHONY: demo test test-native test-oldest lint format bench check wheel test-wheel clean
+.PHONY: demo test test-native test-oldest lint format bench parity check wheel test-wheel clean
 
 demo: $(VENV)/.examples  ## train the StyleGAN2 of the examples on handwritten digits
 	$(BIN)/python -m examples.stylegan2.train --out runs/demo --overwrite
@@ -33,6 +33,10 @@ format: $(VENV)/.dev  ## let the formatter and the linter change the files
 
 bench: $(VENV)/.bench  ## time everything; writes benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
+
+parity: $(VENV)/.test  ## compare the StyleGAN2 with the original codes; PEERS=DIR has their checkouts
+	$(if $(PEERS),,$(error parity needs PEERS=DIR, a folder of checkouts: see scripts/parity.py))
+	$(BIN)/python scripts/parity.py $(PEERS)
 
 check:  ## what CI checks
 	.ci/run
