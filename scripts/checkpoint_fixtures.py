@@ -40,14 +40,15 @@ from torch import Tensor, nn
 ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = ROOT / "tests" / "fixtures" / "checkpoints"
 FILTERS = ("kernel", "resample_filter")  # what a checkpoint holds and nobody learns
+STYLE = ("modulation.weight", "affine.weight")  # what takes styles [style_dim]
 PLAIN = (bool, int, float, str, type(None))
 PSI = 0.7  # truncation of the images in the fixtures, which then depend on the mean style too
 SMALL = {"z_dim": 8, "w_dim": 8, "c_dim": 0}
 # Small networks of NVIDIA's: resolution, channels at most, and what each of both is told besides
 NVIDIA_SMALL: dict[tuple[str, int], tuple[int, int, dict[str, Any], dict[str, Any]]] = {
     ("ada", 32): (8, 3, {"num_layers": 2}, {}),
-    ("ada", 64): (6, 3, {"num_layers": 8, "conv_clamp": 0.7}, {"conv_clamp": 0.6}),
-    ("stylegan3", 32): (6, 1, {"num_layers": 3, "conv_clamp": 0.5}, {"conv_clamp": 0.4}),
+    ("ada", 64): (6, 3, {"num_layers": 8, "conv_clamp": 0.3}, {"conv_clamp": 0.2}),
+    ("stylegan3", 32): (6, 1, {"num_layers": 3, "conv_clamp": 0.2}, {"conv_clamp": 0.1}),
     ("stylegan3", 64): (6, 3, {"num_layers": 2}, {"group_size": 2, "num_channels": 2}),
 }
 
@@ -205,10 +206,10 @@ class Networks:
         rng = np.random.RandomState(seed)
         for network in (self.generator, self.discriminator):
             state = network.state_dict()
-            shapes = {key: list(value.shape) for key, value in state.items()}
-            network.load_state_dict({**state, **seeded_state(shapes, rng)})
+            network.load_state_dict({**state, **seeded_state(shapes_of(state), rng)})
         if not hasattr(self.generator, "mapping"):
-            style_dim = next(v.shape[0] for k, v in state_of(self)[0].items() if "style" in k)
+            state = self.generator.state_dict()
+            style_dim = next(v.shape[1] for k, v in state.items() if k.endswith(STYLE))
             self.mean = seeded((style_dim,), rng) * 0.3
         return self
 
@@ -260,14 +261,19 @@ def seeded_state(shapes: Mapping[str, list[int]], rng: np.random.RandomState) ->
     return state
 
 
+def shapes_of(state: Mapping[str, Tensor]) -> dict[str, list[int]]:
+    return {key: list(value.shape) for key, value in state.items()}
+
+
 def state_of(networks: Networks) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return networks.generator.state_dict(), networks.discriminator.state_dict()
 
 
 def seeded_inputs(style_dim: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Latents [4, style_dim] and images ``shape`` for the discriminator."""
+    """Latents [4, style_dim] and images ``shape`` of rising contrast for the discriminator."""
     rng = np.random.RandomState(1)
-    return seeded((4, style_dim), rng), seeded(shape, rng)
+    contrast = torch.arange(1, shape[0] + 1).reshape(-1, 1, 1, 1) / 4
+    return seeded((4, style_dim), rng), seeded(shape, rng) * contrast
 
 
 def attributes(network: nn.Module) -> dict[str, dict[str, Any]]:
@@ -283,19 +289,24 @@ def attributes(network: nn.Module) -> dict[str, dict[str, Any]]:
 def write_fixture(
     name: str, peer: Any, networks: Networks, resolution: int, state: bool = True, **more: str
 ) -> None:
-    """One small network's state and outputs; ``state=False`` leaves the state out."""
-    generator, discriminator = state_of(networks)
-    channels = next(v.shape[1] for k, v in discriminator.items() if v.shape[2:] == (1, 1))
-    style_dim = next(v.shape[1] for k, v in generator.items() if "affine" in k or "modulation" in k)
+    """One small network's state and outputs; ``state=False``: its shapes and filters for state."""
+    parts = dict(zip(("generator", "discriminator"), state_of(networks), strict=True))
+    channels = next(v.shape[1] for v in parts["discriminator"].values() if v.shape[2:] == (1, 1))
+    style_dim = next(v.shape[1] for k, v in parts["generator"].items() if k.endswith(STYLE))
     z, images = seeded_inputs(style_dim, (8, channels, resolution, resolution))
     arrays = {
         "z": z,
         "images": peer.images(networks, z[: 64 // resolution], PSI),
         "scores": peer.scores(networks, images),
     }
-    if state:
-        arrays |= {f"generator/{key}": value for key, value in generator.items()}
-        arrays |= {f"discriminator/{key}": value for key, value in discriminator.items()}
+    arrays |= {
+        f"{part}/{key}": value
+        for part, values in parts.items()
+        for key, value in values.items()
+        if state or key.endswith(FILTERS)
+    }
+    if not state:
+        more["shapes"] = json.dumps({part: shapes_of(values) for part, values in parts.items()})
     if networks.mean is not None:
         arrays["latent_avg"] = networks.mean
     path = FIXTURES / f"{name}_{resolution}.npz"
@@ -307,7 +318,8 @@ def write_nvidia_pickle(name: str, peer: Nvidia, networks: Networks, resolution:
     for network in (networks.generator, networks.discriminator):
         for module in network.modules():
             type(module)._orig_module_src = ""
-    path = peer.save(networks, FIXTURES)[0].rename(FIXTURES / f"{name}_{resolution}.pkl")
+    protocol = 3 if name == "ada" else None  # as the Python of its day wrote it; as today's does
+    path = peer.save(networks, FIXTURES, protocol)[0].rename(FIXTURES / f"{name}_{resolution}.pkl")
     print(f"{path.name}: {path.stat().st_size:,} bytes")
 
 
@@ -317,7 +329,7 @@ def write_all(name: str, peers: Path) -> dict[str, Any]:
     with original(name, peers) as peer:
         for resolution in (32, 64):
             states = state_of(peer.networks(resolution))
-            shapes = [{k: list(v.shape) for k, v in state.items()} for state in states]
+            shapes = [shapes_of(state) for state in states]
             keys[str(resolution)] = dict(zip(("generator", "discriminator"), shapes, strict=True))
         if name == "rosinality":  # never narrow: the tests make the same state from its seed
             networks = peer.networks(8, style_dim=8, depth=2).randomise()

@@ -63,15 +63,14 @@ def differences(ours: list[Tensor], theirs: list[Tensor]) -> list[float]:
 
 
 def save(checkpoint: checkpoints.Checkpoint, dialect: str, folder: Path) -> list[Path]:
-    generator, discriminator = checkpoint.generator, checkpoint.discriminator
+    networks = (checkpoint.generator, checkpoint.discriminator, checkpoint.latent_avg)
     paths = [folder / "ours_g", folder / "ours_d"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what the clamp changes is in the figures
         if dialect == "rosinality":
-            checkpoints.save_rosinality(paths[0], generator, discriminator, checkpoint.latent_avg)
+            checkpoints.save_rosinality(paths[0], *networks)
         else:
-            mean = checkpoint.latent_avg
-            checkpoints.save_basicsr(paths[0], generator, mean, discriminator, paths[1])
+            checkpoints.save_basicsr(paths[0], *networks, paths[1])
     return paths
 
 

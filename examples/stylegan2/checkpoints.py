@@ -32,8 +32,6 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from resample_layers import UpFirDnDownsample, UpFirDnSmooth, UpFirDnUpsample
-
 from .blocks import BINOMIAL
 from .discriminator import Discriminator
 from .generator import Generator
@@ -264,7 +262,7 @@ def _recognise(file: Any) -> _Contents:
     elif "params_ema" in keys or "params" in keys:
         state = file.get("params_ema", file.get("params"))
         contents = _Contents("basicsr", state, None, file.get("latent_avg"))
-        if any(str(key).startswith("conv_body.") for key in state):
+        if "final_linear.0.weight" in state:
             contents.generator, contents.discriminator = None, state
     elif isinstance(file, dict) and isinstance(file.get("G_ema"), _Module):
         contents = _nvidia(file["G_ema"], file.get("D"))
@@ -273,15 +271,14 @@ def _recognise(file: Any) -> _Contents:
             "must be a checkpoint of rosinality's (g_ema), BasicSR's (params_ema or params) or "
             f"NVIDIA's (G_ema), got {f'keys {keys}' if keys else type(file).__name__}"
         )
-    for state in (contents.generator, contents.discriminator):
-        wrong = [] if state is None else [k for k, v in state.items() if not _is_real(v)]
-        if wrong:
-            raise CheckpointError(f"must hold real tensors, got others at {wrong}")
+    mean = {} if contents.latent_avg is None else {"latent_avg": contents.latent_avg}
+    for state in (contents.generator or {}, contents.discriminator or {}, mean):
+        others = [
+            k for k, v in state.items() if not torch.is_tensor(v) or not v.is_floating_point()
+        ]
+        if others:
+            raise CheckpointError(f"must hold floating-point tensors, got others at {others}")
     return contents
-
-
-def _is_real(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 def _generator_options(contents: _Contents) -> dict[str, Any]:
@@ -295,11 +292,11 @@ def _generator_options(contents: _Contents) -> dict[str, Any]:
     depth = max(numbers, default=0) + (dialect == "nvidia" and bool(numbers))
 
     layers = {4: ["conv1.activate.bias", "to_rgb1.conv.modulation.bias"]}
-    to_rgbs = ["to_rgb1", *(f"to_rgbs.{i}" for i in range(len(_sides(resolution)) - 1))]
-    for side, name in zip(_sides(resolution)[1:], to_rgbs[1:], strict=True):
-        i = 2 * int(name.split(".")[1])
-        convs = [f"convs.{i}.activate.bias", f"convs.{i + 1}.activate.bias"]
-        layers[side] = [*convs, f"{name}.conv.modulation.bias"]
+    to_rgbs = ["to_rgb1"]
+    for i, side in enumerate(_sides(resolution)[1:]):
+        to_rgbs.append(f"to_rgbs.{i}")
+        convs = [f"convs.{2 * i}.activate.bias", f"convs.{2 * i + 1}.activate.bias"]
+        layers[side] = [*convs, f"to_rgbs.{i}.conv.modulation.bias"]
     measure = _Measure(theirs, generator_keys(dialect, resolution, depth))
     return {
         "resolution": resolution,
@@ -410,10 +407,14 @@ def _fill(
     return network.eval()
 
 
+def _binomial(total: float) -> Tensor:
+    """The filter [4, 4] that all codes have unless told otherwise."""
+    taps = torch.tensor(BINOMIAL, dtype=torch.float32)
+    return torch.outer(taps, taps) * (total / taps.sum() ** 2)
+
+
 def _is_binomial(kernel: Tensor, total: float) -> bool:
-    taps = torch.tensor(BINOMIAL, dtype=torch.float64)
-    expected = torch.outer(taps, taps) * (total / taps.sum() ** 2)
-    return torch.allclose(kernel.double(), expected, rtol=1e-3)
+    return torch.allclose(kernel.cpu().float(), _binomial(total), rtol=1e-3)
 
 
 # Files
@@ -436,7 +437,9 @@ def _parse(data: bytes) -> Any:
     legacy = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)  # before torch 1.6
     if data.startswith((b"PK\x03\x04", legacy)):
         return _torch_load(data)
-    return RestrictedUnpickler(io.BytesIO(data)).load()
+    if data.startswith(pickle.PROTO):
+        return RestrictedUnpickler(io.BytesIO(data)).load()
+    raise CheckpointError(f"must be a whole checkpoint, got a file that starts with {data[:12]!r}")
 
 
 def _torch_load(data: bytes) -> Any:
@@ -633,10 +636,10 @@ def save_rosinality(
     """Write a ``.pt`` that rosinality's code loads: ``g_ema``, ``d``, ``latent_avg``.
 
     Raises:
-        ValueError: if rosinality's code cannot build the network.
+        ValueError: if rosinality's code cannot build the networks.
 
     Warns:
-        UserWarning: if the network clamps, which rosinality's does not.
+        UserWarning: if a network clamps, which rosinality's does not.
     """
     file: dict[str, Any] = {"g_ema": _export("rosinality", generator)}
     if discriminator is not None:
@@ -649,31 +652,30 @@ def save_rosinality(
 def save_basicsr(
     path: str | Path,
     generator: Generator,
-    latent_avg: Tensor | None = None,  # [style_dim]
     discriminator: Discriminator | None = None,
+    latent_avg: Tensor | None = None,  # [style_dim]
     discriminator_path: str | Path | None = None,
 ) -> None:
     """Write the ``.pth`` files that BasicSR's code loads: ``params_ema`` and ``params``.
 
     Raises:
-        ValueError: if BasicSR's code cannot build the network, or ``discriminator`` and
+        ValueError: if BasicSR's code cannot build the networks, or ``discriminator`` and
             ``discriminator_path`` are not given together.
 
     Warns:
-        UserWarning: if the network clamps, which BasicSR's does not.
+        UserWarning: if a network clamps, which BasicSR's does not.
     """
     if (discriminator is None) != (discriminator_path is None):
         raise ValueError(
             "discriminator and discriminator_path must be given together, got "
-            f"{'a' if discriminator else 'no'} discriminator and {discriminator_path}"
+            f"{'no' if discriminator is None else 'a'} discriminator and {discriminator_path}"
         )
     file: dict[str, Any] = {"params_ema": _export("basicsr", generator)}
     if latent_avg is not None:
         file["latent_avg"] = latent_avg.detach().cpu()
-    other = None if discriminator is None else {"params": _export("basicsr", discriminator)}
+    if discriminator is not None and discriminator_path is not None:
+        torch.save({"params": _export("basicsr", discriminator)}, discriminator_path)
     torch.save(file, path)
-    if discriminator_path is not None:
-        torch.save(other, discriminator_path)
 
 
 def _export(dialect: str, network: Generator | Discriminator) -> State:
@@ -684,44 +686,43 @@ def _export(dialect: str, network: Generator | Discriminator) -> State:
         depth = len(network.style) - 1
         table = generator_keys(dialect, network.resolution, depth)
         filters = generator_filters(dialect, network.resolution)
-        for n in range(1, depth + 1):  # both are stored divided by their rate
+        for n in range(1, depth + 1):  # stored divided by the layer's learning rate
             for key in (f"style.{n}.weight", f"style.{n}.bias"):
                 ours[key] = ours[key] * (network.style[n].lr_multiplier / MAPPING_LR)
     else:
         table = discriminator_keys(dialect, network.resolution)
         filters = discriminator_filters(dialect, network.resolution)
-    theirs = {entry.key: ours[key].detach().cpu() for key, entry in table.items()}
-    taps = torch.tensor(BINOMIAL, dtype=torch.float32)
-    binomial = torch.outer(taps, taps) / taps.sum() ** 2
-    return theirs | {key: binomial * total for key, total in filters.items()}
+    theirs = {
+        entry.key: ours[key].reshape(ours[key].shape[entry.dims]) for key, entry in table.items()
+    }
+    theirs |= {key: _binomial(total) for key, total in filters.items()}
+    return {key: value.detach().float().cpu() for key, value in theirs.items()}
 
 
 def _check_buildable(dialect: str, network: Generator | Discriminator) -> None:
     """Raise for a network that the other code has no arguments for; warn for a clamp."""
-    owner, kind, channels = OWNERS[dialect], type(network).__name__.lower(), network.channels
-    low = {channels[side] for side in channels if side <= 32}
-    high = {side * channels[side] for side in channels if side > 32}
-    rules = {
-        "have 3 image channels": network.image_channels == 3,
-        "have as many channels at all sides up to 32": len(low) == 1,
-        "have half the channels at each next side beyond 64": len(high) <= 1,
-        "have 512 channels at sides up to 32": dialect == "basicsr" or low == {512},
-        f"have the filter {list(BINOMIAL)}": all(
-            module.kernel.numel() == 16 and _is_binomial(module.kernel, float(module.kernel.sum()))
-            for module in network.modules()
-            if isinstance(module, UpFirDnSmooth | UpFirDnUpsample | UpFirDnDownsample)
+    owner, kind = OWNERS[dialect], type(network).__name__.lower()
+    low = {width for side, width in network.channels.items() if side <= 32}
+    high = {width * side for side, width in network.channels.items() if side > 32}
+    regular = len(low) == 1 and len(high) <= 1 and (dialect == "basicsr" or low == {512})
+    widths = "512 channels" if dialect == "rosinality" else "as many channels at all sides"
+    kernels = [module.kernel for module in network.modules() if hasattr(module, "taps")]
+    binomial = all(k.shape == (4, 4) and _is_binomial(k, round(float(k.sum()), 2)) for k in kernels)
+    rules: list[tuple[bool, str, Any]] = [
+        (network.image_channels == 3, "3 image channels", network.image_channels),
+        (
+            regular,
+            f"{widths} up to 32 pixels, half as many at each next side from 64",
+            network.channels,
         ),
-    }
+        (binomial, f"the filter {list(BINOMIAL)}", "another"),
+    ]
     if isinstance(network, Discriminator):
-        stddev = network.stddev
-        sizes = stddev.group_size, stddev.num_channels
-        rules["compare groups of 4 in one channel"] = sizes == (4, 1)
-    for rule, kept in rules.items():
+        sizes = network.stddev.group_size, network.stddev.num_channels
+        rules.append((sizes == (4, 1), "group_size 4 and stddev_channels 1", sizes))
+    for kept, rule, value in rules:
         if not kept:
-            raise ValueError(
-                f"{kind} must {rule} for {owner} code to build it, got {network.image_channels} "
-                f"image channels and channels {channels}"
-            )
+            raise ValueError(f"{kind} must have {rule}, as {owner} has, got {value}")
     if network.clamp is not None:
         warnings.warn(
             f"{owner} {kind} does not clamp: without the clamp of {network.clamp:g} its outputs "
