@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import copy
 import importlib
 import json
 import pickle
@@ -44,7 +43,8 @@ STYLE = ("modulation.weight", "affine.weight")  # what takes styles [style_dim]
 PLAIN = (bool, int, float, str, type(None))
 PSI = 0.7  # truncation of the images in the fixtures, which then depend on the mean style too
 SMALL = {"z_dim": 8, "w_dim": 8, "c_dim": 0}
-# Small networks of NVIDIA's: resolution, channels at most, and what each of both is told besides
+# Small networks of NVIDIA's, by original and resolution: most channels of a layer, image channels,
+# and options of the generator and of the discriminator
 NVIDIA_SMALL: dict[tuple[str, int], tuple[int, int, dict[str, Any], dict[str, Any]]] = {
     ("ada", 32): (8, 3, {"num_layers": 2}, {}),
     ("ada", 64): (6, 3, {"num_layers": 8, "conv_clamp": 0.3}, {"conv_clamp": 0.2}),
@@ -345,7 +345,7 @@ def write_all(name: str, peers: Path) -> dict[str, Any]:
                 networks = peer.networks(resolution, channels, SMALL, base, g, d).randomise()
                 parts = {"generator": networks.generator, "discriminator": networks.discriminator}
                 plain = json.dumps({part: attributes(net) for part, net in parts.items()})
-                write_fixture(name, peer, copy.copy(networks), resolution, attributes=plain)
+                write_fixture(name, peer, networks, resolution, attributes=plain)
                 if resolution == 32:
                     write_nvidia_pickle(name, peer, networks, resolution)
     return keys

@@ -138,6 +138,12 @@ def nvidia_pickle(file):
         return pickle.dumps(file)
 
 
+def torch_file(content, zipped=True):
+    file = io.BytesIO()
+    torch.save(content, file, _use_new_zipfile_serialization=zipped)
+    return file.getvalue()
+
+
 def relative(a, b):
     assert a.shape == b.shape
     return float((a - b).abs().max() / b.abs().max())
@@ -475,6 +481,15 @@ def test_networks_of_nvidias_that_ours_cannot_be(part, path, change, sentence, t
         load(*original.write(tmp_path))
 
 
+def test_a_configuration_that_networks_refuse_names_the_file_too(tmp_path):
+    original = Original("stylegan3_32")
+    original.attributes["discriminator"]["b4.mbstd"] |= {"num_channels": 5}
+    path = original.write(tmp_path)[0]
+    sentence = f"{path} stddev_channels must divide the channels at 4x4, 6, got 5"
+    with pytest.raises(CheckpointError, match=re.escape(sentence)):
+        load(path)
+
+
 def test_stylegan3s_own_generator_is_refused(tmp_path):
     state = {"synthesis.L0_36_512.weight": torch.zeros(1), "mapping.fc0.weight": torch.zeros(1)}
     attributes = {"": {}, "mapping": {}, "mapping.fc0": {"bias_gain": 0.01}, "synthesis": {}}
@@ -509,6 +524,10 @@ def test_truncated_files(name, share, tmp_path):
         (b"once upon a time", "must be a whole checkpoint, got a file that starts with b'once"),
         (b"\x89PNG\r\n\x1a\n", "must be a whole checkpoint, got a file that starts with b'.x89PNG"),
         (b"cos\nsystem\n(S'exit'\ntR.", "got a file that starts with b'cos.nsystem"),
+        (
+            torch_file({}, zipped=False).replace(b"}q", b"\x00q"),
+            r"got UnpicklingError Unsupported operand 0$",
+        ),
         (pickle.dumps({"weights": 1}), "must be a checkpoint of rosinality's .* got keys"),
         (pickle.dumps([1, 2]), "must be a checkpoint of rosinality's .* got list"),
         (pickle.dumps({"g_ema": {"a": 1}}), "must hold floating-point tensors, got others at"),
@@ -532,12 +551,6 @@ class Call:
 
     def __reduce__(self):
         return self.function, self.args
-
-
-def torch_file(content, zipped=True):
-    file = io.BytesIO()
-    torch.save(content, file, _use_new_zipfile_serialization=zipped)
-    return file.getvalue()
 
 
 def malicious(marker):

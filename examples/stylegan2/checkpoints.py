@@ -201,7 +201,7 @@ def load(path: str | Path, discriminator_path: str | Path | None = None) -> Chec
             raise CheckpointError(f"{discriminator_path} must hold a discriminator, got none")
     try:
         return _build(contents)
-    except CheckpointError as error:
+    except ValueError as error:
         raise CheckpointError(f"{path} {error}") from None
 
 
@@ -426,7 +426,7 @@ def _contents(path: str | Path) -> _Contents:
     try:
         return _recognise(_parse(data))
     except CheckpointError as error:
-        raise CheckpointError(f"{path} {error}") from error
+        raise CheckpointError(f"{path} {error}") from None
     except Exception as error:  # a damaged pickle may raise anything
         reason = f"{type(error).__name__} {error}".splitlines()[0]
         raise CheckpointError(f"{path} must be a whole checkpoint, got {reason}") from error
@@ -449,9 +449,10 @@ def _torch_load(data: bytes) -> Any:
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL (\S+)", str(error))
-        if refused is None:
-            raise
-        raise _refused(refused[1]) from error
+        if refused is not None:
+            raise _refused(refused[1]) from None
+        reason = str(error).rpartition("WeightsUnpickler error:")[2]  # without torch's advice
+        raise pickle.UnpicklingError(reason.strip()) from None
 
 
 def _refused(name: str) -> CheckpointError:
