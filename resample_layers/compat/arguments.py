@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the four conventions share: checks that name the arguments as the original does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..filters import normalise_taps
+from ..ops.arguments import DTYPES, Pads, as_factors, as_pads
+
+
+def as_rate(name: str, value: Any) -> int:
+    """One int >= 1, which serves both axes.
+
+    Raises:
+        TypeError: for another kind of value. ValueError: for a value below 1.
+    """
+    if isinstance(value, (tuple, list)):
+        raise TypeError(f"{name} must be an int for both axes, got {name}={value!r}")
+    return as_factors(name, value)[0]
+
+
+def as_number(name: str, value: Any) -> float:
+    """A finite number of any sign.
+
+    Raises:
+        TypeError: for another kind of value. ValueError: for one that is not finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {name}={value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {name}={value!r}")
+    return float(value)
+
+
+def as_paddings(padding: Any) -> Pads:
+    """NVIDIA's padding as (x0, x1, y0, y1): one int; ``[x, y]``, each for both sides; or four.
+
+    Raises:
+        TypeError: for what is not made of ints. ValueError: for another length.
+    """
+    values = list(padding) if isinstance(padding, (tuple, list)) else [padding] * 4
+    if len(values) == 2:
+        values = [values[0], values[0], values[1], values[1]]
+    if len(values) != 4:
+        raise ValueError(
+            "padding must be an int, 2 ints [x, y] or 4 ints [x0, x1, y0, y1], "
+            f"got padding={padding!r}"
+        )
+    try:
+        return as_pads(values)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"padding must be made of ints of 32 bits, got padding={padding!r}"
+        ) from None
+
+
+def check_images(name: str, value: Any) -> None:
+    """A floating-point tensor [N, C, H, W].
+
+    Raises:
+        TypeError: for another kind or dtype. ValueError: for another rank.
+    """
+    if not isinstance(value, Tensor) or value.dtype not in DTYPES:
+        kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"{name} must be a floating-point tensor [N, C, H, W], got {kind}")
+    if value.dim() != 4:
+        raise ValueError(f"{name} must be [N, C, H, W], got shape {tuple(value.shape)}")
+
+
+def check_filter(name: str, value: Any) -> None:
+    """A floating-point tensor [kh, kw] or [taps].
+
+    Raises:
+        TypeError: for another kind or dtype. ValueError: for another rank, or no tap.
+    """
+    if not isinstance(value, Tensor) or value.dtype not in DTYPES:
+        kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"{name} must be a floating-point tensor or None, got {kind}")
+    if value.dim() not in (1, 2) or 0 in value.shape:
+        raise ValueError(
+            f"{name} must be [kh, kw] or [taps] with at least one tap, "
+            f"got shape {tuple(value.shape)}"
+        )
+
+
+def make_kernel(name: str, k: Any) -> Tensor:
+    """``outer(k, k)`` if 1-D, divided by its sum, all in float32, as the originals compute it.
+
+    Raises:
+        TypeError, ValueError: as :func:`resample_layers.make_resample_kernel`; the originals
+            divide by a sum of zero.
+    """
+    normalise_taps(name, k)  # the checks
+    kernel = torch.as_tensor(k, dtype=torch.float32)
+    if kernel.dim() == 1:
+        kernel = torch.outer(kernel, kernel)
+    return kernel / kernel.sum()
+
+
+def make_square_kernel(name: str, k: Any) -> Tensor:
+    """:func:`make_kernel` ``[k, k]``: the originals' layers pad both axes by the height.
+
+    Raises:
+        TypeError, ValueError: as :func:`make_kernel`, and for a kernel that is not square.
+    """
+    kernel = make_kernel(name, k)
+    check_square(name, kernel.shape)
+    return kernel
+
+
+def check_square(name: str, shape: Sequence[int]) -> None:
+    """A kernel as high as wide.
+
+    Raises:
+        ValueError: for another, which the originals pad wrongly.
+    """
+    if shape[0] != shape[1]:
+        raise ValueError(
+            f"{name} must be square, got {shape[0]}x{shape[1]}: the original pads both axes by "
+            "the height; the layers of resample_layers pad each by its own"
+        )

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""``mmcv.ops`` of mmcv 2: NVIDIA's functions under other names.
+
+A ``padding`` of two is *[x, y]*, each for both sides. mmcv 1 had rosinality's ``upfirdn2d(input,
+kernel, up, down, pad)`` with a ``pad`` of *(before, after)*: for code written against it, take
+:mod:`resample_layers.compat.rosinality`; its ``pad=`` raises here, but two numbers in fifth place
+cannot be told apart. ``use_custom_op`` is accepted and chooses nothing.
+
+What the original gets wrong is what NVIDIA's does, see :mod:`resample_layers.compat.nvidia`.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from .. import ops
+from .activation import biased_activation
+from .arguments import as_number
+from .resampling import Call, Padding, Rate
+
+__all__ = [
+    "FusedBiasLeakyReLU",
+    "bias_act",
+    "downsample2d",
+    "filter2d",
+    "fused_bias_leakyrelu",
+    "upfirdn2d",
+    "upsample2d",
+]
+
+NAMES = ("input", "filter")
+
+
+def upfirdn2d(
+    input: Tensor,  # [N, C, H, W]
+    filter: Tensor | None,  # [kh, kw] or [taps]
+    up: Rate = 1,  # [x, y]
+    down: Rate = 1,  # [x, y]
+    padding: Padding = 0,  # [x, y] or [x0, x1, y0, y1]
+    flip_filter: bool = False,
+    gain: float = 1,
+    use_custom_op: bool = True,
+) -> Tensor:
+    """Upsample, pad, filter and downsample: :func:`resample_layers.compat.nvidia.upfirdn2d`.
+
+    Example:
+        >>> import torch
+        >>> upfirdn2d(torch.ones(1, 1, 4, 5), None, up=2, padding=[1, 0]).shape
+        torch.Size([1, 1, 8, 12])
+    """
+    return Call(NAMES, input, filter, padding, flip_filter, gain).plain(up, down)
+
+
+def filter2d(
+    input: Tensor,
+    filter: Tensor | None,
+    padding: Padding = 0,
+    flip_filter: bool = False,
+    gain: float = 1,
+    use_custom_op: bool = True,
+) -> Tensor:
+    """:func:`resample_layers.compat.nvidia.filter2d`."""
+    return Call(NAMES, input, filter, padding, flip_filter, gain).filter2d()
+
+
+def upsample2d(
+    input: Tensor,
+    filter: Tensor | None,
+    up: Rate = 2,
+    padding: Padding = 0,
+    flip_filter: bool = False,
+    gain: float = 1,
+    use_custom_op: bool = True,
+) -> Tensor:
+    """:func:`resample_layers.compat.nvidia.upsample2d`."""
+    return Call(NAMES, input, filter, padding, flip_filter, gain).upsample2d(up)
+
+
+def downsample2d(
+    input: Tensor,
+    filter: Tensor | None,
+    down: Rate = 2,
+    padding: Padding = 0,
+    flip_filter: bool = False,
+    gain: float = 1,
+    use_custom_op: bool = True,
+) -> Tensor:
+    """:func:`resample_layers.compat.nvidia.downsample2d`."""
+    return Call(NAMES, input, filter, padding, flip_filter, gain).downsample2d(down)
+
+
+def bias_act(
+    input: Tensor,
+    bias: Tensor | None = None,
+    dim: int = 1,
+    act: str = "linear",
+    alpha: float | None = None,
+    gain: float | None = None,
+    clamp: float | None = None,
+    use_custom_op: bool = True,
+) -> Tensor:
+    """:func:`resample_layers.compat.nvidia.bias_act`."""
+    return biased_activation(("input", "bias"), input, bias, dim, act, alpha, gain, clamp)
+
+
+def fused_bias_leakyrelu(
+    input: Tensor,  # [N, C, ...]
+    bias: Tensor | None,  # [C]
+    negative_slope: float = 0.2,
+    scale: float = math.sqrt(2.0),
+) -> Tensor:
+    """``scale * leaky_relu(input + bias)``: :func:`resample_layers.ops.fused_leaky_relu`."""
+    slope, scale = as_number("negative_slope", negative_slope), as_number("scale", scale)
+    return ops.fused_leaky_relu(input, bias, slope, scale)
+
+
+class FusedBiasLeakyReLU(ops.FusedLeakyReLU):
+    """:func:`fused_bias_leakyrelu` with a learned bias.
+
+    Shape:
+        - input, output: ``[N, num_channels, ...]``
+    """
+
+    def __init__(
+        self, num_channels: int, negative_slope: float = 0.2, scale: float = math.sqrt(2.0)
+    ) -> None:
+        super().__init__(num_channels, True, negative_slope, scale)

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""``torch_utils.ops`` of NVIDIA's StyleGAN2-ADA and StyleGAN3, in one module.
+
+A ``padding`` of two is *[x, y]*, each for both sides, where rosinality's and BasicSR's is
+(before, after); ``up`` and ``down`` are an int or [x, y]. ``impl`` is accepted and chooses nothing.
+
+What the original gets wrong, most of it without a word:
+
+- ``setup_filter`` divides by a sum of zero, and writes into a float32 tensor or array that it was
+  given: raises, and writes nowhere
+- ``setup_filter(gain=g, separable=True)`` with ``g < 0`` is complex: raises
+- ``upfirdn2d`` with ``gain < 0`` and a separable filter loses it on the CPU: computed
+- ``bias_act`` ignores ``alpha`` unless ``act`` is 'lrelu': raises
+- ``bias_act`` has no third derivative on CUDA: has
+- the filter has no gradient (an assertion): has
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..filters import normalise_taps
+from .activation import activation_funcs, biased_activation
+from .arguments import as_number
+from .conv2d_gradfix import conv2d, conv_transpose2d, no_weight_gradients
+from .conv2d_resample import conv2d_resample
+from .resampling import Call, Padding, Rate
+
+__all__ = [
+    "activation_funcs",
+    "bias_act",
+    "conv2d",
+    "conv2d_resample",
+    "conv_transpose2d",
+    "downsample2d",
+    "filter2d",
+    "fma",
+    "no_weight_gradients",
+    "setup_filter",
+    "upfirdn2d",
+    "upsample2d",
+]
+
+SEPARABLE = 8  # taps from which a 1-D filter stays so
+
+
+def setup_filter(
+    f: Any,
+    device: torch.device | str = "cpu",
+    normalize: bool = True,
+    flip_filter: bool = False,
+    gain: float = 1,
+    separable: bool | None = None,
+) -> Tensor:
+    """Make a float32 filter of some taps.
+
+    Args:
+        f: ``[kh, kw]``, ``[taps]``, one number or None (one tap), as a list, array or tensor.
+        device: where the result lives.
+        normalize: divide by the sum.
+        flip_filter: reverse every axis.
+        gain: the gain of the filter in use: a 1-D result, which is applied once along each axis,
+            is scaled by its square root.
+        separable: return ``[taps]`` rather than ``[taps, taps]``; None: if ``f`` is 1-D and has 8
+            taps or more.
+
+    Raises:
+        TypeError: if ``f`` is not made of numbers.
+        ValueError: if ``f`` is empty, not finite, of another rank, of sum zero where it is
+            normalised, or 2-D where separable is asked for; or a separable gain is negative.
+
+    Example:
+        >>> setup_filter([1, 3, 3, 1])[0] * 64
+        tensor([1., 3., 3., 1.])
+        >>> setup_filter([1] * 8, gain=4).sum()
+        tensor(2.)
+    """
+    taps = torch.as_tensor(1.0 if f is None else f, dtype=torch.float32)
+    if taps.dim() == 0:
+        taps = taps[None]
+    if taps.dim() > 2 or taps.numel() == 0:
+        raise ValueError(
+            "f must be [kh, kw], [taps], one number or None, with at least one tap, got shape "
+            f"{tuple(taps.shape)}"
+        )
+    if separable is None:
+        separable = taps.dim() == 1 and taps.numel() >= SEPARABLE
+    if separable and taps.dim() == 2:
+        raise ValueError(f"f must be [taps] for separable=True, got shape {tuple(taps.shape)}")
+    gain = as_number("gain", gain)
+    if separable and gain < 0:
+        raise ValueError(f"gain must be >= 0 for a separable filter, got gain={gain!r}")
+    if not bool(taps.isfinite().all()):
+        raise ValueError(f"f must be finite, got {f!r}")
+    if normalize:
+        normalise_taps("f", taps)  # the check of the sum
+    if taps.dim() == 1 and not separable:
+        taps = torch.outer(taps, taps)
+    if normalize:
+        taps = taps / taps.sum()
+    if flip_filter:
+        taps = taps.flip(*range(taps.dim()))
+    return (taps * float(gain ** (taps.dim() / 2))).to(device)
+
+
+def upfirdn2d(
+    x: Tensor,  # [N, C, H, W]
+    f: Tensor | None,  # [kh, kw] or [taps]
+    up: Rate = 1,  # [x, y]
+    down: Rate = 1,  # [x, y]
+    padding: Padding = 0,  # [x, y] or [x0, x1, y0, y1]
+    flip_filter: bool = False,
+    gain: float = 1,
+    impl: str = "cuda",
+) -> Tensor:
+    """Upsample, pad, filter and downsample; a ``padding`` of two is *[x, y]*.
+
+    Args:
+        x: images, of the four floating-point dtypes.
+        f: a filter; ``[taps]`` is separable; None is the identity. Never rounded to the dtype
+            of ``x``.
+        up, down: an int or ``[x, y]``.
+        padding: an int for all sides, ``[x, y]`` or ``[x0, x1, y0, y1]``; negative values crop.
+        flip_filter: False: a convolution; True: a correlation.
+        gain: scales the result.
+        impl: 'cuda' or 'ref', which both mean ours.
+
+    Raises:
+        TypeError, ValueError: if an argument is at fault.
+
+    Example:
+        >>> x, f = torch.ones(1, 1, 4, 5), setup_filter([1, 3, 3, 1])
+        >>> upfirdn2d(x, f, up=2, padding=[2, 1, 2, 1], gain=4).shape
+        torch.Size([1, 1, 8, 10])
+        >>> upfirdn2d(x, f, padding=[2, 1]).shape
+        torch.Size([1, 1, 3, 6])
+    """
+    _check_impl(impl)
+    return Call(("x", "f"), x, f, padding, flip_filter, gain).plain(up, down)
+
+
+def filter2d(
+    x: Tensor,
+    f: Tensor | None,
+    padding: Padding = 0,
+    flip_filter: bool = False,
+    gain: float = 1,
+    impl: str = "cuda",
+) -> Tensor:
+    """:func:`upfirdn2d` without rates: ``[H, W] -> [H, W]``, and ``padding`` on top of that."""
+    _check_impl(impl)
+    return Call(("x", "f"), x, f, padding, flip_filter, gain).filter2d()
+
+
+def upsample2d(
+    x: Tensor,
+    f: Tensor | None,
+    up: Rate = 2,
+    padding: Padding = 0,
+    flip_filter: bool = False,
+    gain: float = 1,
+    impl: str = "cuda",
+) -> Tensor:
+    """:func:`upfirdn2d` to ``[H * up_y, W * up_x]``, and ``padding`` on top of that.
+
+    The gain ``up_x * up_y`` is on top of ``gain``.
+    """
+    _check_impl(impl)
+    return Call(("x", "f"), x, f, padding, flip_filter, gain).upsample2d(up)
+
+
+def downsample2d(
+    x: Tensor,
+    f: Tensor | None,
+    down: Rate = 2,
+    padding: Padding = 0,
+    flip_filter: bool = False,
+    gain: float = 1,
+    impl: str = "cuda",
+) -> Tensor:
+    """:func:`upfirdn2d` to ``[H // down_y, W // down_x]``, and ``padding`` on top of that."""
+    _check_impl(impl)
+    return Call(("x", "f"), x, f, padding, flip_filter, gain).downsample2d(down)
+
+
+def bias_act(
+    x: Tensor,
+    b: Tensor | None = None,
+    dim: int = 1,
+    act: str = "linear",
+    alpha: float | None = None,
+    gain: float | None = None,
+    clamp: float | None = None,
+    impl: str = "cuda",
+) -> Tensor:
+    """``clamp(gain * act(x + b))`` with the bias along dimension ``dim``.
+
+    Args:
+        x: activations of any shape.
+        b: ``[x.shape[dim]]``, or None.
+        dim: the dimension of the bias; not used without one.
+        act: 'linear', 'relu', 'lrelu', 'tanh', 'sigmoid', 'elu', 'selu', 'softplus' or 'swish'.
+        alpha: the slope of 'lrelu', by default 0.2; None for all others.
+        gain: None: sqrt(2) for 'relu', 'lrelu' and 'swish', 1 for all others.
+        clamp: the largest magnitude of the result; None: none.
+        impl: 'cuda' or 'ref', which both mean ours.
+
+    Returns:
+        The result, of the shape and dtype of ``x``.
+
+    Raises:
+        TypeError, ValueError: if an argument is at fault, or ``act`` has no use for ``alpha``.
+
+    Example:
+        >>> bias_act(torch.tensor([[1.0, -3.0]]), torch.ones(2), act="lrelu", alpha=0.5, gain=2)
+        tensor([[ 4., -2.]])
+    """
+    _check_impl(impl)
+    return biased_activation(("x", "b"), x, b, dim, act, alpha, gain, clamp)
+
+
+def fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """``a * b + c``."""
+    return torch.addcmul(c, a, b)
+
+
+def _check_impl(impl: str) -> None:
+    if impl not in ("ref", "cuda"):
+        raise ValueError(f"impl must be 'ref' or 'cuda', got impl={impl!r}")

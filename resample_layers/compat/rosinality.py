@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""rosinality's ``op`` package, and the layers of its ``model.py``.
+
+A ``pad`` of two is *(before, after)* for both axes; of four, (x0, x1, y0, y1). The layers keep
+``kernel`` in their ``state_dict``, the gain ``factor ** 2`` included, so checkpoints load strictly
+both ways.
+
+What the original gets wrong without a word:
+
+- a kernel that is not square is padded by its height on both axes: the layers raise
+- taps that sum to zero become inf or nan: raises
+- on CPU, ``fused_leaky_relu`` takes 0.2 for every ``negative_slope``: takes the one given
+- on CUDA, the kernel gets no gradient, and third derivatives are wrong: right, on every device
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from .. import geometry, ops
+from ..ops import FusedLeakyReLU, fused_leaky_relu, upfirdn2d_native
+from . import arguments, conv2d_gradfix
+
+__all__ = [
+    "Blur",
+    "Downsample",
+    "FusedLeakyReLU",
+    "Upsample",
+    "conv2d_gradfix",
+    "fused_leaky_relu",
+    "make_kernel",
+    "upfirdn2d",
+    "upfirdn2d_native",
+]
+
+upfirdn2d = ops.upfirdn2d  # the convention is ours
+
+
+def make_kernel(k: Any) -> Tensor:
+    """Make the float32 kernel of some taps: ``outer(k, k)`` if 1-D, and divided by its sum.
+
+    Raises:
+        TypeError, ValueError: as :func:`resample_layers.make_resample_kernel`.
+
+    Example:
+        >>> make_kernel([1, 3, 3, 1])[0] * 64
+        tensor([1., 3., 3., 1.])
+    """
+    return arguments.make_kernel("k", k)
+
+
+class Upsample(nn.Module):
+    """``[H, W] -> [H * factor, W * factor]``; the kernel holds the gain ``factor ** 2``.
+
+    Shape:
+        - input: ``[N, C, H, W]``; output: ``[N, C, H * factor, W * factor]``
+
+    Raises:
+        TypeError, ValueError: if an argument is at fault, or the kernel is not square.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, kernel: Any, factor: int = 2) -> None:
+        super().__init__()
+        self.factor = arguments.as_rate("factor", factor)
+        taps = arguments.make_square_kernel("kernel", kernel)
+        self.register_buffer("kernel", taps * self.factor**2)
+        self.pad = geometry.upsample_pad(taps.shape[0], self.factor)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return upfirdn2d(input, self.kernel, up=self.factor, pad=self.pad)
+
+
+class Downsample(nn.Module):
+    """``[H, W] -> [H // factor, W // factor]``; the kernel sums to 1.
+
+    Shape:
+        - input: ``[N, C, H, W]``; output: ``[N, C, H // factor, W // factor]``
+
+    Raises:
+        TypeError, ValueError: if an argument is at fault, or the kernel is not square.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, kernel: Any, factor: int = 2) -> None:
+        super().__init__()
+        self.factor = arguments.as_rate("factor", factor)
+        taps = arguments.make_square_kernel("kernel", kernel)
+        self.register_buffer("kernel", taps)
+        self.pad = geometry.downsample_pad(taps.shape[0], self.factor)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return upfirdn2d(input, self.kernel, down=self.factor, pad=self.pad)
+
+
+class Blur(nn.Module):
+    """A filter without a change of rate; ``upsample_factor ** 2`` scales its kernel.
+
+    Shape:
+        - input: ``[N, C, H, W]``
+        - output: ``[N, C, H + pad_y0 + pad_y1 - kh + 1, W + pad_x0 + pad_x1 - kw + 1]``
+
+    Raises:
+        TypeError, ValueError: if an argument is at fault.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, kernel: Any, pad: Sequence[int], upsample_factor: int = 1) -> None:
+        super().__init__()
+        scale = arguments.as_rate("upsample_factor", upsample_factor) ** 2
+        self.register_buffer("kernel", arguments.make_kernel("kernel", kernel) * scale)
+        self.pad = pad
+
+    def forward(self, input: Tensor) -> Tensor:
+        return upfirdn2d(input, self.kernel, pad=self.pad)
