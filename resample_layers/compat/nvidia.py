@@ -102,7 +102,7 @@ def setup_filter(
     if normalize:
         taps = taps / taps.sum()
     if flip_filter:
-        taps = taps.flip(*range(taps.dim()))
+        taps = taps.flip(tuple(range(taps.dim())))
     return (taps * float(gain ** (taps.dim() / 2))).to(device)
 
 

@@ -38,7 +38,7 @@ class Call:
             filter = input.new_ones(1, dtype=torch.float32)
         check_filter(names[1], filter)
         self.input = input
-        self.filter = filter.flip(*range(filter.dim())) if flip_filter else filter
+        self.filter = filter.flip(tuple(range(filter.dim()))) if flip_filter else filter
         self.padding = as_paddings(padding)
         self.gain = as_number("gain", gain)
 

@@ -1,0 +1,36 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""Write ``tests/compat_fixtures.npz`` anew: what the originals compute, as numbers.
+
+``python scripts/compat_fixtures.py PEERS_DIR``; the folder is described in
+``tests/compat_originals.py``, which also holds the calls.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests import compat_originals  # noqa: E402
+
+
+def main(peers: str) -> None:
+    originals = compat_originals.load(peers)
+    originals["nvidia"] = originals["stylegan3"]
+    arrays = {call.name: call.run(originals[call.convention]) for call in compat_originals.CALLS}
+    for i, (taps, arguments) in enumerate(compat_originals.FILTERS):
+        arrays[f"filter {i}"] = originals["nvidia"]["setup_filter"](taps, **arguments)
+    for i, taps in enumerate(compat_originals.KERNELS):
+        arrays[f"kernel {i}"] = originals["rosinality"]["make_kernel"](taps)
+    np.savez_compressed(
+        ROOT / "tests" / "compat_fixtures.npz",
+        **{name: value.detach().numpy() for name, value in arrays.items()},
+    )
+    print(f"{len(arrays)} arrays")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

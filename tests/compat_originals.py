@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The originals that ``resample_layers.compat`` reproduces, on the CPU, and calls to compare.
+
+Nothing of theirs is kept here: they are imported from checkouts. ``PEERS=DIR`` names a folder with
+``rosinality``, ``basicsr``, ``ada`` and ``stylegan3``.
+"""
+
+import importlib
+import importlib.util
+import sys
+import types
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.torch_version import TorchVersion
+from torch.utils import cpp_extension
+
+TAPS = [1.0, 3.0, 3.0, 1.0]
+UNEVEN = [[1.0, 2.0, 0.5], [3.0, -1.0, 4.0]]  # no symmetry, not square
+EIGHT = [1.0, 4.0, -2.0, 7.0, 3.0, 5.0, 2.0, 1.0]
+
+
+class Call(NamedTuple):
+    """``convention.function(image of shape, *tensors, **arguments)``."""
+
+    convention: str
+    function: str
+    shape: tuple[int, ...]
+    tensors: tuple[Any, ...] = ()  # lists of numbers, or shapes of random ones
+    arguments: dict[str, Any] = {}  # noqa: RUF012
+
+    @property
+    def name(self) -> str:
+        settings = ",".join(f"{k}={v}" for k, v in self.arguments.items())
+        tensors = " ".join(str(t if isinstance(t, tuple) else np.shape(t)) for t in self.tensors)
+        return f"{self.convention}.{self.function} {self.shape} {tensors} {settings}"
+
+    def inputs(self) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
+        """The image and the other tensors, always the same."""
+        generator = torch.Generator().manual_seed(7)
+        image = torch.randn(self.shape, generator=generator)
+        rest = [
+            torch.randn(t, generator=generator)
+            if isinstance(t, tuple)
+            else None if t is None else torch.tensor(t)
+            for t in self.tensors
+        ]  # fmt: skip
+        return image, rest
+
+    def run(self, functions: dict[str, Any], dtype=torch.float32, **also: Any) -> torch.Tensor:
+        image, rest = self.inputs()
+        return functions[self.function](image.to(dtype), *rest, **self.arguments, **also)
+
+
+def _weights(*calls):
+    return [Call("nvidia", "conv2d_resample", *call) for call in calls]
+
+
+X = (2, 3, 6, 5)
+CALLS = [
+    Call("rosinality", "upfirdn2d", X, (UNEVEN,), {"pad": (2, 1)}),
+    Call("rosinality", "upfirdn2d", X, (UNEVEN,), {"up": 2, "pad": (2, 1)}),
+    Call("rosinality", "upfirdn2d", X, (UNEVEN,), {"up": (3, 2), "down": (1, 2), "pad": (2, 1)}),
+    Call("rosinality", "upfirdn2d", X, (UNEVEN,), {"down": 2, "pad": (2, -1, 0, 3)}),
+    Call("rosinality", "Upsample", X, (), {"kernel": TAPS}),
+    Call("rosinality", "Upsample", X, (), {"kernel": [1, 2, 5, 3, 1], "factor": 3}),
+    Call("rosinality", "Downsample", X, (), {"kernel": [1, 2, 5]}),
+    Call("rosinality", "Blur", X, (), {"kernel": TAPS, "pad": (2, 1), "upsample_factor": 2}),
+    Call("rosinality", "Blur", X, (), {"kernel": UNEVEN, "pad": (0, 1, 2, -1)}),
+    Call("rosinality", "fused_leaky_relu", X, ((3,),), {"scale": 1.5}),
+    Call("rosinality", "fused_leaky_relu", (4, 3), ((3,),)),
+    Call("basicsr", "upfirdn2d", X, (UNEVEN,), {"up": 2, "down": 3, "pad": (2, 1)}),
+    Call("basicsr", "upfirdn2d", X, (UNEVEN,), {"down": 2, "pad": (-1, 2)}),
+    Call("basicsr", "UpFirDnUpsample", X, (), {"resample_kernel": [1, 2, 5]}),
+    Call("basicsr", "UpFirDnDownsample", X, (), {"resample_kernel": [1, 2, 5, 1]}),
+    Call("basicsr", "UpFirDnSmooth", X, (),
+         {"resample_kernel": [1, 2, 5, 1], "upsample_factor": 2, "kernel_size": 3}),
+    Call("basicsr", "UpFirDnSmooth", X, (),
+         {"resample_kernel": [1, 2, 5, 1], "downsample_factor": 2, "kernel_size": 3}),
+    Call("nvidia", "upfirdn2d", X, (UNEVEN,), {"padding": [2, 1]}),
+    Call("nvidia", "upfirdn2d", X, (UNEVEN,), {"padding": 2, "flip_filter": True, "gain": 3.0}),
+    Call("nvidia", "upfirdn2d", X, (UNEVEN,),
+         {"up": [3, 1], "down": [2, 1], "padding": [2, 0, -1, 3]}),
+    Call("nvidia", "upfirdn2d", X, (EIGHT,), {"up": 2, "padding": [4, 3], "gain": 4.0}),
+    Call("nvidia", "upfirdn2d", X, (EIGHT,), {"down": [1, 2], "padding": 4, "flip_filter": True}),
+    Call("nvidia", "upfirdn2d", X, (None,), {"up": [1, 2], "padding": [1, 0], "gain": 2.0}),
+    Call("nvidia", "filter2d", X, (UNEVEN,), {"padding": [1, 0]}),
+    Call("nvidia", "filter2d", X, (EIGHT,), {"flip_filter": True}),
+    Call("nvidia", "upsample2d", X, (UNEVEN,), {"up": [2, 3], "gain": 0.5}),
+    Call("nvidia", "upsample2d", X, (EIGHT,), {"padding": [1, -1, 0, 2]}),
+    Call("nvidia", "downsample2d", X, (UNEVEN,), {"down": [3, 2], "padding": 1}),
+    Call("nvidia", "downsample2d", X, (EIGHT,), {"gain": 2.0}),
+    *_weights(
+        (X, ((4, 3, 3, 3), UNEVEN), {"padding": 1}),
+        (X, ((4, 3, 3, 3), None), {"padding": [1, 2, 0, 3], "flip_weight": False}),
+        (X, ((4, 3, 3, 3), UNEVEN), {"up": 2, "padding": 1}),
+        (X, ((4, 3, 2, 3), UNEVEN), {"up": 2, "padding": [1, 2], "flip_weight": False}),
+        (X, ((4, 3, 3, 3), UNEVEN), {"down": 2, "padding": 1, "flip_filter": True}),
+        (X, ((4, 3, 3, 2), UNEVEN), {"up": 3, "down": 2, "padding": 1, "flip_filter": True}),
+        (X, ((4, 3, 1, 1), UNEVEN), {"up": 2}),
+        (X, ((4, 3, 1, 1), UNEVEN), {"down": 2}),
+        (X, ((4, 3, 1, 1), UNEVEN), {"up": 2, "down": 2}),
+        ((2, 4, 6, 5), ((6, 2, 3, 3), EIGHT), {"up": 2, "padding": 1, "groups": 2}),
+        ((2, 4, 6, 5), ((6, 2, 3, 3), EIGHT), {"down": 2, "padding": [1, 0], "groups": 2}),
+    ),
+    *(
+        Call("nvidia", "bias_act", X, ((3,),), {"act": act})
+        for act in (
+            "linear", "relu", "lrelu", "tanh", "sigmoid", "elu", "selu", "softplus", "swish",
+        )
+    ),
+    Call("nvidia", "bias_act", X, ((3,),), {"act": "lrelu", "alpha": 0.1, "gain": 2, "clamp": 0.7}),
+    Call("nvidia", "bias_act", X, ((3,),), {"act": "lrelu", "alpha": -0.3, "gain": -1.5}),
+    Call("nvidia", "bias_act", X, ((5,),), {"act": "swish", "dim": 3, "gain": 0.5, "clamp": 0.3}),
+    Call("nvidia", "bias_act", X, (None,), {"act": "relu", "clamp": 0}),
+    Call("nvidia", "bias_act", (4, 3), ((3,),), {"act": "lrelu"}),
+    Call("nvidia", "bias_act", (4, 3), ((4,),), {"act": "linear", "dim": 0, "gain": 0.3}),
+]  # fmt: skip
+
+FILTERS = [
+    (TAPS, {}),
+    (TAPS, {"gain": 4.0, "separable": True}),
+    (EIGHT, {"gain": 4.0, "flip_filter": True}),
+    (EIGHT, {"separable": False}),
+    (UNEVEN, {"normalize": False, "flip_filter": True, "gain": 2.0}),
+    (None, {"gain": 3.0}),
+    (2.0, {"normalize": False}),
+]
+KERNELS = [TAPS, UNEVEN, EIGHT, [0.1, 0.7]]
+
+
+def layer(module: Any):
+    """A module as a function of the image and the module's arguments."""
+    return lambda image, **arguments: module(**arguments).to(image.dtype)(image)
+
+
+def functions(module: Any) -> dict[str, Any]:
+    """What :data:`CALLS` call, by name: layers become functions."""
+    return {
+        name: layer(value) if isinstance(value, type) else value
+        for name, value in vars(module).items()
+        if callable(value)
+    }
+
+
+@contextmanager
+def _importable(folder: Path, *bare: str):
+    """Import from a folder, without its ``__init__`` where named; leave ``sys`` as it was."""
+    modules, path, load = dict(sys.modules), list(sys.path), cpp_extension.load
+    cpp_extension.load = lambda *args, **kwargs: None  # nothing is compiled: the CPU needs nothing
+    sys.path.insert(0, str(folder))
+    if importlib.util.find_spec("pkg_resources") is None:  # stylegan3 asks it for torch's version
+        sys.modules["pkg_resources"] = types.ModuleType("pkg_resources")
+        sys.modules["pkg_resources"].parse_version = TorchVersion
+    for name in bare:
+        package = types.ModuleType(name)
+        package.__path__ = [str(folder / name.replace(".", "/"))]
+        sys.modules[name] = package
+    try:
+        yield
+    finally:
+        cpp_extension.load = load
+        sys.path[:] = path
+        for name in set(sys.modules) - set(modules):
+            file = getattr(sys.modules[name], "__file__", None) or ""
+            if name in bare or name == "pkg_resources" or file.startswith(str(folder)):
+                del sys.modules[name]
+
+
+def load(peers: str) -> dict[str, Any]:
+    """The originals' functions on the CPU, by convention: rosinality, basicsr, ada, stylegan3."""
+    root, found = Path(peers), {}
+    with _importable(root / "rosinality"):
+        found["rosinality"] = functions(importlib.import_module("model"))
+    with _importable(root / "basicsr", "basicsr", "basicsr.archs", "basicsr.utils"):
+        found["basicsr"] = functions(importlib.import_module("basicsr.archs.stylegan2_arch"))
+    for name in ("ada", "stylegan3"):
+        with _importable(root / name):
+            found[name] = {}
+            for part in ("upfirdn2d", "bias_act", "conv2d_resample"):
+                found[name] |= functions(importlib.import_module(f"torch_utils.ops.{part}"))
+    return found

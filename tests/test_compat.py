@@ -1,0 +1,622 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The four conventions: the originals' numbers, meanings of pads, flips and gains, checkpoints.
+
+Three witnesses: the formula, stated here in NumPy with each original's meaning of its arguments;
+numbers that the originals computed (``compat_fixtures.npz``, made by
+``scripts/compat_fixtures.py``); and, where ``PEERS`` names checkouts, the originals themselves.
+"""
+
+import inspect
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from resample_layers import compat, ops
+from resample_layers.compat import basicsr, mmcv, nvidia, rosinality
+
+from . import compat_originals, oracle
+from .compat_originals import CALLS, EIGHT, FILTERS, KERNELS, TAPS, UNEVEN, X
+
+pytestmark = pytest.mark.filterwarnings("ignore:the phases of resample_kernel")
+FIXTURES = np.load(Path(__file__).parent / "compat_fixtures.npz")
+OURS = {name: compat_originals.functions(getattr(compat, name)) for name in compat.__all__}
+BY_NAME = pytest.mark.parametrize("call", CALLS, ids=lambda call: call.name)
+
+
+def images(*shape, dtype=torch.float64, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape or X, dtype=dtype, generator=generator)
+
+
+# The formula, with each original's meaning of its arguments
+
+
+def before_after(pad):
+    """rosinality, BasicSR, diffusers: two are (before, after), four (x0, x1, y0, y1)."""
+    return tuple(pad) if len(pad) == 4 else (pad[0], pad[1], pad[0], pad[1])
+
+
+def x_and_y(padding):
+    """NVIDIA, mmcv: one is all four, two are x on both sides and y on both sides."""
+    if isinstance(padding, int):
+        return (padding,) * 4
+    x, *rest = padding
+    return (x, x, *rest, *rest) if len(padding) == 2 else tuple(padding)
+
+
+def formula(x, kernel, up=(1, 1), down=(1, 1), pads=(0, 0, 0, 0), flip=False, gain=1.0):
+    kernel = np.asarray(kernel, np.float64)
+    if kernel.ndim == 1:
+        kernel = np.outer(kernel, kernel)
+    if flip:  # a correlation: the convolution with the kernel rotated by a half turn
+        kernel = kernel[::-1, ::-1]
+    return torch.from_numpy(gain * oracle.upfirdn2d(x.numpy(), kernel, up, down, pads))
+
+
+@pytest.mark.parametrize("pad", [(2, 1), (1, 2), (0, 3), (-1, 2), (2, -1, 0, 3)])
+@pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2), ((3, 2), (1, 2))])
+def test_rosinality_pads_before_and_after(pad, up, down):
+    x, kernel = images(), torch.tensor(UNEVEN, dtype=torch.float64)
+    pair = [r if isinstance(r, tuple) else (r, r) for r in (up, down)]
+    expected = formula(x, UNEVEN, *pair, before_after(pad))
+    torch.testing.assert_close(rosinality.upfirdn2d(x, kernel, up, down, pad), expected)
+    (up_x, up_y), (down_x, down_y) = pair
+    flat = rosinality.upfirdn2d_native(x, kernel, up_x, up_y, down_x, down_y, *before_after(pad))
+    torch.testing.assert_close(flat, expected)
+
+
+@pytest.mark.parametrize("pad", [(2, 1), (1, 2), (-1, 2), [0, 3]])
+def test_basicsr_pads_before_and_after(pad):
+    x, kernel = images(), torch.tensor(UNEVEN, dtype=torch.float64)
+    expected = formula(x, UNEVEN, (2, 2), (3, 3), before_after(pad))
+    torch.testing.assert_close(basicsr.upfirdn2d(x, kernel, 2, 3, pad), expected)
+    repeated = type(pad)((*pad, *pad))  # the original's four, where they say what it does
+    torch.testing.assert_close(basicsr.upfirdn2d(x, kernel, 2, 3, repeated), expected)
+
+
+@pytest.mark.parametrize("module", [nvidia, mmcv])
+@pytest.mark.parametrize("taps", [UNEVEN, EIGHT, None], ids=["2-D", "separable", "none"])
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("padding", [4, [4, 5], [5, 4], [4, 6, 3, 7]])
+def test_nvidia_and_mmcv_pad_x_and_y(module, taps, flip, padding):
+    x = images()
+    f = None if taps is None else torch.tensor(taps, dtype=torch.float64)
+    out = module.upfirdn2d(x, f, [3, 2], [1, 2], padding, flip, 1.5)
+    kernel = [[1.0]] if taps is None else taps
+    expected = formula(x, kernel, (3, 2), (1, 2), x_and_y(padding), flip, 1.5)
+    torch.testing.assert_close(out, expected)
+
+
+def test_the_same_two_numbers_are_two_different_pads():
+    """Where the conventions part: porting between them by name alone goes wrong."""
+    x, kernel = images(1, 1, 5, 6), torch.ones(4, 4, dtype=torch.float64)
+    assert rosinality.upfirdn2d(x, kernel, up=2, pad=(2, 1)).shape == (1, 1, 10, 12)
+    assert nvidia.upfirdn2d(x, kernel, up=2, padding=(2, 1)).shape == (1, 1, 9, 13)
+    assert mmcv.upfirdn2d(x, kernel, up=2, padding=(2, 1)).shape == (1, 1, 9, 13)
+
+
+@pytest.mark.parametrize("module", [nvidia, mmcv])
+@pytest.mark.parametrize("taps", [UNEVEN, EIGHT, TAPS], ids=["2-D", "eight", "four"])
+def test_nvidia_s_sizes_and_gains(module, taps):
+    """filter2d keeps the size, upsample2d and downsample2d multiply and divide it."""
+    x, f = images(), torch.tensor(taps, dtype=torch.float64)
+    fh, fw = np.shape(taps) * 2 if len(np.shape(taps)) == 1 else np.shape(taps)
+    h, w = X[2:]
+    x0, x1, y0, y1 = extra = (1, 2, 0, 1)
+
+    pads = (x0 + fw // 2, x1 + (fw - 1) // 2, y0 + fh // 2, y1 + (fh - 1) // 2)
+    out = module.filter2d(x, f, extra, gain=0.5)
+    assert out.shape == (*X[:2], h + y0 + y1, w + x0 + x1)
+    torch.testing.assert_close(out, formula(x, taps, pads=pads, gain=0.5))
+
+    up, ux, uy = [2, 3], 2, 3
+    pads = (
+        x0 + (fw + ux - 1) // 2, x1 + (fw - ux) // 2, y0 + (fh + uy - 1) // 2, y1 + (fh - uy) // 2,
+    )  # fmt: skip
+    out = module.upsample2d(x, f, up, extra, True, 0.5)
+    assert out.shape == (*X[:2], h * uy + y0 + y1, w * ux + x0 + x1)
+    torch.testing.assert_close(out, formula(x, taps, (ux, uy), (1, 1), pads, True, 0.5 * ux * uy))
+
+    pads = (
+        x0 + (fw - ux + 1) // 2, x1 + (fw - ux) // 2, y0 + (fh - uy + 1) // 2, y1 + (fh - uy) // 2,
+    )  # fmt: skip
+    out = module.downsample2d(x, f, up, extra, False, 0.5)
+    torch.testing.assert_close(out, formula(x, taps, (1, 1), (ux, uy), pads, False, 0.5))
+    assert module.downsample2d(x, f, up).shape == (*X[:2], h // uy, w // ux)
+
+
+def test_a_separable_gain_counts_once_and_keeps_its_sign():
+    """A gain on both axes would square it; a root of it would lose the sign."""
+    x, f = images(), torch.tensor(EIGHT, dtype=torch.float64)
+    expected = formula(x, EIGHT, pads=(4,) * 4, gain=-3.0)
+    torch.testing.assert_close(nvidia.upfirdn2d(x, f, padding=4, gain=-3.0), expected)
+
+
+def test_a_half_filter_is_not_rounded_again_by_its_gain():
+    """The gain multiplies in float32, whatever dtype a moved module left the filter in."""
+    x, f = images(dtype=torch.float32), torch.tensor([0.1, 0.7], dtype=torch.float16)
+    expected = formula(x.double(), f.double().numpy(), gain=3.3)
+    out = nvidia.upfirdn2d(x, f, gain=3.3)
+    torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=1e-6)
+    assert nvidia.upfirdn2d(x.half(), f, gain=3.3).dtype == torch.float16
+
+
+def weighted(x, w, groups, correlate):
+    """A valid convolution in loops."""
+    out_channels, per_group, kh, kw = w.shape
+    n, _, h, width = x.shape
+    out = np.zeros((n, out_channels, h - kh + 1, width - kw + 1))
+    for o in range(out_channels):
+        first = o // (out_channels // groups) * per_group
+        for i in range(kh):
+            for j in range(kw):
+                tap = w[o, :, i, j] if correlate else w[o, :, kh - 1 - i, kw - 1 - j]
+                window = x[:, first : first + per_group, i : i + out.shape[2], j : j + out.shape[3]]
+                out[:, o] += (window * tap[:, None, None]).sum(1)
+    return out
+
+
+@pytest.mark.parametrize("flips", [(True, False), (False, True)])
+@pytest.mark.parametrize("size", [(1, 1), (3, 3), (3, 2)])
+@pytest.mark.parametrize("taps", [UNEVEN, EIGHT, None], ids=["2-D", "separable", "none"])
+@pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2), (3, 2)])
+@pytest.mark.parametrize("padding", [1, [2, 1], [1, 2, 0, 1]])
+def test_conv2d_resample(up, down, taps, size, flips, padding):
+    """Upsample, convolve, downsample, one after the other; all short cuts give the same."""
+    x, w = images(2, 4, 6, 5), images(6, 2, *size, seed=1)
+    flip_weight, flip_filter = flips
+    f = None if taps is None else torch.tensor(taps, dtype=torch.float64)
+    out = nvidia.conv2d_resample(
+        x, w, f, up, down, padding, groups=2, flip_weight=flip_weight, flip_filter=flip_filter
+    )
+
+    kernel = np.ones((1, 1)) if taps is None else np.asarray(taps)
+    fh, fw = kernel.shape * 2 if kernel.ndim == 1 else kernel.shape
+    pads = list(x_and_y(padding))
+    for axis, k in ((0, fw), (2, fh)):
+        if up > 1:
+            pads[axis] += (k + up - 1) // 2
+            pads[axis + 1] += (k - up) // 2
+        if down > 1:
+            pads[axis] += (k - down + 1) // 2
+            pads[axis + 1] += (k - down) // 2
+    first = kernel if up > 1 else np.ones((1, 1))
+    y = formula(x, first, (up, up), (1, 1), pads, flip_filter, up**2)
+    y = torch.from_numpy(weighted(y.numpy(), w.numpy(), 2, flip_weight))
+    if down > 1:
+        y = formula(y, kernel, (1, 1), (down, down), flip=flip_filter)
+    torch.testing.assert_close(out, y)
+
+
+ACTIVATIONS = {  # function, gain
+    "linear": (lambda z, a: z, 1.0),
+    "relu": (lambda z, a: np.maximum(z, 0), np.sqrt(2)),
+    "lrelu": (lambda z, a: np.where(z < 0, a * z, z), np.sqrt(2)),
+    "tanh": (lambda z, a: np.tanh(z), 1.0),
+    "sigmoid": (lambda z, a: 1 / (1 + np.exp(-z)), 1.0),
+    "elu": (lambda z, a: np.where(z < 0, np.expm1(z), z), 1.0),
+    "selu": (
+        lambda z, a: 1.0507009873554805 * np.where(z < 0, 1.6732632423543772 * np.expm1(z), z), 1.0,
+    ),
+    "softplus": (lambda z, a: np.log1p(np.exp(z)), 1.0),
+    "swish": (lambda z, a: z / (1 + np.exp(-z)), np.sqrt(2)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("module", [nvidia, mmcv])
+@pytest.mark.parametrize("act", ACTIVATIONS)
+@pytest.mark.parametrize("dim", [0, 1, 3])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 2, 40, 30)])
+def test_bias_act(module, act, dim, shape):
+    x, b = images(*shape), images(shape[dim], seed=1)
+    function, gain = ACTIVATIONS[act]
+    z = x.numpy() + b.numpy().reshape([-1 if d == dim else 1 for d in range(4)])
+    expected = torch.from_numpy(gain * function(z, 0.2))
+    torch.testing.assert_close(module.bias_act(x, b, dim, act), expected)
+    expected = torch.from_numpy(np.clip(-0.7 * function(z, 0.2), -0.4, 0.4))
+    out = module.bias_act(x, b, dim, act, gain=-0.7, clamp=0.4)
+    torch.testing.assert_close(out, expected)
+    half = module.bias_act(x.half(), b, dim, act)  # the bias is wider than the input
+    assert half.dtype == torch.float16
+    unclamped = torch.from_numpy(gain * function(z, 0.2))
+    torch.testing.assert_close(half.double(), unclamped, rtol=5e-3, atol=5e-3)
+
+
+@pytest.mark.parametrize("module", [nvidia, mmcv])
+@pytest.mark.parametrize(("alpha", "clamp"), [(0.0, None), (0.5, 0.6), (-0.3, 0.6), (1.7, 0.0)])
+def test_bias_act_of_leaky_relu(module, alpha, clamp):
+    x = images(1, 2, 40, 30)
+    expected = np.where(x.numpy() < 0, alpha * x.numpy(), x.numpy()) * 2
+    if clamp is not None:
+        expected = np.clip(expected, -clamp, clamp)
+    out = module.bias_act(x, act="lrelu", alpha=alpha, gain=2, clamp=clamp)
+    torch.testing.assert_close(out, torch.from_numpy(expected))
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (2, 3, 5), (2, 3, 4, 5), (1, 3, 2, 3, 4)])
+@pytest.mark.parametrize("slope", [0.2, 0.05])
+def test_fused_activations(shape, slope):
+    """The slope counts, on the CPU too, where rosinality's takes 0.2 for any."""
+    x, b = images(*shape), images(3, seed=1)
+    z = x.numpy() + b.numpy().reshape(1, -1, *(1,) * (len(shape) - 2))
+    expected = torch.from_numpy(1.3 * np.where(z < 0, slope * z, z))
+    for function in (
+        rosinality.fused_leaky_relu, basicsr.fused_leaky_relu, mmcv.fused_bias_leakyrelu,
+    ):  # fmt: skip
+        torch.testing.assert_close(function(x, b, slope, 1.3), expected)
+    for module in (
+        rosinality.FusedLeakyReLU(3, True, slope, 1.3),
+        basicsr.FusedLeakyReLU(3, slope, 1.3),
+        mmcv.FusedBiasLeakyReLU(3, slope, 1.3),
+    ):
+        module.load_state_dict({"bias": b})
+        torch.testing.assert_close(module.double()(x), expected, rtol=1e-6, atol=1e-6)
+    unbiased = rosinality.FusedLeakyReLU(3, False, slope, 1.3)
+    assert not unbiased.state_dict()
+    expected = torch.from_numpy(1.3 * np.where(x.numpy() < 0, slope * x.numpy(), x.numpy()))
+    torch.testing.assert_close(unbiased(x), expected)
+
+
+# The originals
+
+
+def assert_near(ours, theirs, tolerance=1e-6):
+    """Relative to the largest: sums of large terms may be small."""
+    scale = theirs.abs().max().item()
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance * scale)
+
+
+@BY_NAME
+def test_the_original_s_numbers(call):
+    expected = torch.from_numpy(FIXTURES[call.name])
+    assert_near(call.run(OURS[call.convention]), expected)
+    if call.convention == "nvidia" and call.function in OURS["mmcv"]:
+        assert_near(call.run(OURS["nvidia"], impl="ref"), expected)
+        assert_near(call.run(OURS["mmcv"], use_custom_op=False), expected)
+
+
+def test_kernels_are_the_original_s_to_the_bit():
+    for i, (taps, arguments) in enumerate(FILTERS):
+        ours = nvidia.setup_filter(taps, **arguments)
+        assert torch.equal(ours, torch.from_numpy(FIXTURES[f"filter {i}"])), (taps, arguments)
+    for i, taps in enumerate(KERNELS):
+        for ours in (rosinality.make_kernel(taps), basicsr.make_resample_kernel(np.array(taps))):
+            assert torch.equal(ours, torch.from_numpy(FIXTURES[f"kernel {i}"])), taps
+
+
+@pytest.fixture(scope="module")
+def originals():
+    peers = os.environ.get("PEERS")
+    if not peers:
+        pytest.skip("no checkouts of the originals: PEERS=DIR names a folder with them")
+    return compat_originals.load(peers)
+
+
+@BY_NAME
+def test_the_original(call, originals):
+    """Outputs, first and second derivatives, of checkouts; NVIDIA's take float32 filters alone."""
+    image, tensors = call.inputs()
+    wide = call.convention != "nvidia" or call.function == "bias_act"
+    tensors = [t.double() if t is not None and (wide or t.dim() > 2) else t for t in tensors]
+    conventions = ("ada", "stylegan3") if call.convention == "nvidia" else (call.convention,)
+    for theirs in (originals[convention] for convention in conventions):
+        x, y = (image.double().requires_grad_() for _ in range(2))
+        outs = [
+            functions[call.function](z, *tensors, **call.arguments)
+            for functions, z in ((OURS[call.convention], x), (theirs, y))
+        ]
+        assert_near(*outs)
+        grads = [
+            torch.autograd.grad(out.pow(3).sum(), z, create_graph=True)[0]
+            for out, z in zip(outs, (x, y), strict=True)
+        ]
+        assert_near(*grads)
+        seconds = [
+            torch.autograd.grad(g.pow(2).sum(), z)[0] for g, z in zip(grads, (x, y), strict=True)
+        ]
+        assert_near(*seconds)
+
+
+@pytest.mark.parametrize("peer", ["rosinality", "basicsr", "ada", "stylegan3"])
+def test_the_original_s_signatures(peer, originals):
+    """Names, order and defaults."""
+    module = getattr(compat, {"ada": "nvidia", "stylegan3": "nvidia"}.get(peer, peer))
+    compared = 0
+    for name in set(module.__all__) & set(originals[peer]):
+        ours = parameters(OURS[module.__name__.rpartition(".")[2]][name])
+        theirs = parameters(originals[peer][name])
+        if (peer, name) == ("basicsr", "fused_leaky_relu"):
+            ours["bias"] = inspect.Parameter.empty  # theirs demands one
+        assert list(ours.items()) == list(theirs.items()), name
+        compared += 1
+    assert compared >= 6
+
+
+def parameters(function):
+    """Names and defaults; of what was wrapped, by ``compat_originals.layer`` or a profiler."""
+    inner = inspect.getclosurevars(function).nonlocals
+    signature = inspect.signature(inner.get("module") or inner.get("fn") or function)
+    defaults = {p.name: p.default for p in signature.parameters.values()}
+    return {k: torch.device(v) if k == "device" else v for k, v in defaults.items()}
+
+
+# Checkpoints
+
+
+def theirs_rosinality(kernel, scale=1.0):
+    """A module with rosinality's buffer, by its published key and value."""
+    module = nn.Module()
+    kernel = np.asarray(kernel, np.float32)
+    kernel = np.outer(kernel, kernel) if kernel.ndim == 1 else kernel
+    module.register_buffer("kernel", torch.from_numpy(kernel / kernel.sum() * np.float32(scale)))
+    return module
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (lambda: rosinality.Upsample(TAPS), theirs_rosinality(TAPS, 4)),
+        (lambda: rosinality.Upsample([1, 2, 5], 3), theirs_rosinality([1, 2, 5], 9)),
+        (lambda: rosinality.Downsample(TAPS), theirs_rosinality(TAPS)),
+        (lambda: rosinality.Blur(TAPS, (2, 1)), theirs_rosinality(TAPS)),
+        (lambda: rosinality.Blur(UNEVEN, (2, 1), 2), theirs_rosinality(UNEVEN, 4)),
+    ],
+)
+def test_rosinality_s_checkpoints(ours, theirs):
+    ours = ours()
+    state = ours.state_dict()
+    assert list(state) == list(theirs.state_dict())
+    torch.testing.assert_close(state["kernel"], theirs.kernel, rtol=1e-6, atol=0)
+    theirs.load_state_dict(state)
+    other = theirs_rosinality(torch.randn(ours.kernel.shape).numpy())
+    ours.load_state_dict(other.state_dict())
+    assert torch.equal(ours.kernel, other.kernel)
+    x = images(dtype=torch.float32)
+    rates = (getattr(ours, "factor", 1),)
+    if isinstance(ours, rosinality.Upsample):
+        rates = (*rates, 1)
+    elif isinstance(ours, rosinality.Downsample):
+        rates = (1, *rates)
+    expected = ops.upfirdn2d(x, other.kernel, *rates, pad=ours.pad)
+    torch.testing.assert_close(ours(x), expected)  # what was loaded is what is applied
+
+
+def test_basicsr_s_layers_put_nothing_into_checkpoints():
+    for module in (
+        basicsr.UpFirDnUpsample(TAPS),
+        basicsr.UpFirDnDownsample(TAPS, 2),
+        basicsr.UpFirDnSmooth(TAPS, downsample_factor=2, kernel_size=3),
+    ):
+        assert not module.state_dict()
+        module.load_state_dict({})
+    assert list(basicsr.FusedLeakyReLU(3).state_dict()) == ["bias"]
+    assert list(mmcv.FusedBiasLeakyReLU(3).state_dict()) == ["bias"]
+    assert list(rosinality.FusedLeakyReLU(3).state_dict()) == ["bias"]
+
+
+# Derivatives and compilers
+
+
+SMOOTH = [
+    ("rosinality.upfirdn2d", lambda x, k: rosinality.upfirdn2d(x, k, 2, 1, (2, 1))),
+    ("basicsr.upfirdn2d", lambda x, k: basicsr.upfirdn2d(x, k, 1, 2, (2, 1))),
+    ("nvidia.upfirdn2d", lambda x, k: nvidia.upfirdn2d(x, k, [2, 1], 1, [2, 1], True, 3.0)),
+    ("nvidia separable", lambda x, k: nvidia.upsample2d(x, k[0], gain=-2.0)),
+    ("mmcv.upfirdn2d", lambda x, k: mmcv.upfirdn2d(x, k, 1, [1, 2], 2)),
+    ("conv2d_resample up", lambda x, k: nvidia.conv2d_resample(x, k[None, None], k, up=2)),
+    ("conv2d_resample down",
+     lambda x, k: nvidia.conv2d_resample(x, k[None, None], k, down=2, padding=1)),
+    ("bias_act", lambda x, k: nvidia.bias_act(x, k[0, :1], act="swish")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "function"), SMOOTH, ids=[name for name, _ in SMOOTH])
+def test_gradients_to_the_third_order(name, function):
+    """In the image and in the kernel, which the originals refuse or drop."""
+    x = images(1, 1, 4, 3).requires_grad_()
+    k = images(2, 2, seed=1).requires_grad_()
+    torch.autograd.gradcheck(function, (x, k))
+    torch.autograd.gradgradcheck(function, (x, k))
+
+    def first_two(x, k):
+        grads = torch.autograd.grad(function(x, k).pow(4).sum(), (x, k), create_graph=True)
+        return torch.autograd.grad(sum(g.pow(2).sum() for g in grads), (x, k), create_graph=True)
+
+    torch.autograd.gradcheck(first_two, (x, k), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        *SMOOTH,
+        ("Upsample", lambda x, k: rosinality.Upsample(TAPS)(x)),
+        ("Smooth", lambda x, k: basicsr.UpFirDnSmooth(TAPS, downsample_factor=2)(x)),
+        ("lrelu", lambda x, k: nvidia.bias_act(x, k[0, :1], act="lrelu", clamp=0.5)),
+        ("fused", lambda x, k: mmcv.fused_bias_leakyrelu(x, k[0, :1])),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_compiles_in_one_graph(name, function):
+    x = images(1, 1, 8, 6, dtype=torch.float32).requires_grad_()
+    k = images(2, 2, dtype=torch.float32, seed=1)
+    if name in ("Upsample", "Smooth"):  # built outside, as modules are
+        module = rosinality.Upsample(TAPS) if name == "Upsample" else (
+            basicsr.UpFirDnSmooth(TAPS, downsample_factor=2)
+        )  # fmt: skip
+        function = lambda x, k: module(x)  # noqa: E731
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    out, expected = compiled(x, k), function(x, k)
+    torch.testing.assert_close(out, expected)
+    grad, expected_grad = (torch.autograd.grad(o.sin().sum(), x)[0] for o in (out, expected))
+    torch.testing.assert_close(grad, expected_grad)
+
+
+def test_no_weight_gradients_still_gives_the_images_theirs():
+    """R1 as the originals' training loops write it."""
+    x, w = images(1, 2, 5, 4).requires_grad_(), images(3, 2, 3, 3, seed=1).requires_grad_()
+    out = rosinality.conv2d_gradfix.conv2d(x, w, None, 1, 1)
+    torch.testing.assert_close(out, F.conv2d(x, w, padding=1))
+    with rosinality.conv2d_gradfix.no_weight_gradients():
+        (grad,) = torch.autograd.grad(out.pow(2).sum(), x, create_graph=True)
+    grad.pow(2).sum().backward()
+    expected = torch.autograd.functional.jacobian(
+        lambda w: torch.autograd.grad(F.conv2d(x, w, padding=1).pow(2).sum(), x, create_graph=True)[
+            0
+        ].pow(2).sum(),
+        w,
+    )  # fmt: skip
+    torch.testing.assert_close(w.grad, expected)
+
+
+def test_fma():
+    a, b, c = images(2, 1, 1), images(2, 3, 4, seed=1), images(3, 1, seed=2)
+    torch.testing.assert_close(nvidia.fma(a, b, c), a * b + c)
+
+
+# What the originals get wrong without a word, and other errors
+
+
+def test_setup_filter_leaves_what_it_is_given():
+    given = torch.tensor(UNEVEN)
+    before = given.clone()
+    nvidia.setup_filter(given, gain=2.0)
+    assert torch.equal(given, before)
+
+
+IMAGE, K = torch.ones(1, 2, 4, 5), torch.ones(2, 3)
+SQUARE = ("must be square, got 2x3: the original pads both axes by the height; the layers of "
+          "resample_layers pad each by its own")  # fmt: skip
+ERRORS = [
+    # rosinality
+    (lambda: rosinality.Upsample(UNEVEN), ValueError, f"kernel {SQUARE}"),
+    (lambda: rosinality.Downsample(UNEVEN), ValueError, f"kernel {SQUARE}"),
+    (lambda: rosinality.Upsample([1, -1]), ValueError, "kernel must not sum to zero, got [1, -1]"),
+    (lambda: rosinality.make_kernel([1, -1]), ValueError, "k must not sum to zero, got [1, -1]"),
+    (lambda: rosinality.Upsample(TAPS, (2, 2)), TypeError,
+     "factor must be an int for both axes, got factor=(2, 2)"),
+    (lambda: rosinality.Blur(TAPS, (2, 1), 0), ValueError,
+     "upsample_factor must be >= 1 in both axes, got upsample_factor=0"),
+    (lambda: rosinality.upfirdn2d(IMAGE, K, pad=(1, 1, 1)), ValueError,
+     "pad must have 2 values (before, after) or 4 values (x0, x1, y0, y1), got 3: pad=(1, 1, 1)"),
+    # basicsr
+    (lambda: basicsr.upfirdn2d(IMAGE, K, pad=(2, 1, 2, 0)), ValueError,
+     "pad must be 2 ints (before, after) for both axes, got pad=(2, 1, 2, 0): the original "
+     "ignores all but the first two; resample_layers.ops.upfirdn2d takes 4"),
+    (lambda: basicsr.upfirdn2d(IMAGE, K, pad=(2, 1, 0)), ValueError,
+     "pad must be 2 ints (before, after) for both axes, got pad=(2, 1, 0): the original "
+     "ignores all but the first two; resample_layers.ops.upfirdn2d takes 4"),
+    (lambda: basicsr.upfirdn2d(IMAGE, K, up=(2, 2)), TypeError,
+     "up must be an int for both axes, got up=(2, 2)"),
+    (lambda: basicsr.upfirdn2d(IMAGE, K, down=[2, 2]), TypeError,
+     "down must be an int for both axes, got down=[2, 2]"),
+    (lambda: basicsr.UpFirDnUpsample(UNEVEN), ValueError, f"resample_kernel {SQUARE}"),
+    (lambda: basicsr.UpFirDnDownsample(UNEVEN), ValueError, f"resample_kernel {SQUARE}"),
+    (lambda: basicsr.UpFirDnSmooth(UNEVEN, 2), ValueError, f"resample_kernel {SQUARE}"),
+    (lambda: basicsr.make_resample_kernel([1, -1]), ValueError,
+     "k must not sum to zero, got [1, -1]"),
+    (lambda: basicsr.UpFirDnSmooth(TAPS), NotImplementedError,
+     "one of upsample_factor and downsample_factor must be above 1, got 1 and 1; "
+     "resample_layers.UpFirDnSmooth takes both"),
+    (lambda: basicsr.UpFirDnSmooth(TAPS, 3, kernel_size=3), ValueError,
+     "upsample_factor must be 1 or 2, got 3: the original's image is 1 too small; "
+     "resample_layers.UpFirDnSmooth restores the size"),
+    (lambda: basicsr.UpFirDnSmooth(TAPS, 2, 2), ValueError,
+     "only one of upsample_factor and downsample_factor may be above 1, got upsample_factor=2, "
+     "downsample_factor=2"),
+    # nvidia
+    (lambda: nvidia.upfirdn2d(IMAGE, K, impl="native"), ValueError,
+     "impl must be 'ref' or 'cuda', got impl='native'"),
+    (lambda: nvidia.filter2d(IMAGE, K, impl=None), ValueError,
+     "impl must be 'ref' or 'cuda', got impl=None"),
+    (lambda: nvidia.upsample2d(IMAGE, K, impl="CUDA"), ValueError,
+     "impl must be 'ref' or 'cuda', got impl='CUDA'"),
+    (lambda: nvidia.downsample2d(IMAGE, K, impl=""), ValueError,
+     "impl must be 'ref' or 'cuda', got impl=''"),
+    (lambda: nvidia.bias_act(IMAGE, impl="x"), ValueError,
+     "impl must be 'ref' or 'cuda', got impl='x'"),
+    (lambda: nvidia.upfirdn2d([1.0], K), TypeError,
+     "x must be a floating-point tensor [N, C, H, W], got list"),
+    (lambda: nvidia.upfirdn2d(IMAGE.int(), K), TypeError,
+     "x must be a floating-point tensor [N, C, H, W], got torch.int32"),
+    (lambda: nvidia.upfirdn2d(IMAGE[0], K), ValueError,
+     "x must be [N, C, H, W], got shape (2, 4, 5)"),
+    (lambda: nvidia.upfirdn2d(IMAGE, [1.0, 3.0]), TypeError,
+     "f must be a floating-point tensor or None, got list"),
+    (lambda: nvidia.upfirdn2d(IMAGE, K.int()), TypeError,
+     "f must be a floating-point tensor or None, got torch.int32"),
+    (lambda: nvidia.upfirdn2d(IMAGE, K[None]), ValueError,
+     "f must be [kh, kw] or [taps] with at least one tap, got shape (1, 2, 3)"),
+    (lambda: nvidia.upfirdn2d(IMAGE, torch.ones(0)), ValueError,
+     "f must be [kh, kw] or [taps] with at least one tap, got shape (0,)"),
+    (lambda: nvidia.upfirdn2d(IMAGE, K, padding=(1, 1, 1)), ValueError,
+     "padding must be an int, 2 ints [x, y] or 4 ints [x0, x1, y0, y1], got padding=(1, 1, 1)"),
+    (lambda: nvidia.upfirdn2d(IMAGE, K, padding=1.5), TypeError,
+     "padding must be made of ints of 32 bits, got padding=1.5"),
+    (lambda: nvidia.upfirdn2d(IMAGE, K, padding=[1, True]), TypeError,
+     "padding must be made of ints of 32 bits, got padding=[1, True]"),
+    (lambda: nvidia.upfirdn2d(IMAGE, K, gain="2"), TypeError,
+     "gain must be a number, got gain='2'"),
+    (lambda: nvidia.upfirdn2d(IMAGE, K, gain=float("nan")), ValueError,
+     "gain must be finite, got gain=nan"),
+    (lambda: nvidia.upfirdn2d(IMAGE, torch.ones(9, 9)), ValueError,
+     "output must be at least 1x1 (height x width), got -4x-3 from input 4x5, kernel 9x9, "
+     "up=(1, 1), down=(1, 1), pad=(0, 0, 0, 0)"),
+    (lambda: nvidia.upsample2d(IMAGE, K, up=0), ValueError,
+     "up must be >= 1 in both axes, got up=0"),
+    (lambda: nvidia.setup_filter([1, -1]), ValueError,
+     "f must not sum to zero, got [1.0, -1.0]"),
+    (lambda: nvidia.setup_filter([1, float("inf")], normalize=False), ValueError,
+     "f must be finite, got [1, inf]"),
+    (lambda: nvidia.setup_filter(EIGHT, gain=-4), ValueError,
+     "gain must be >= 0 for a separable filter, got gain=-4.0"),
+    (lambda: nvidia.setup_filter(UNEVEN, separable=True), ValueError,
+     "f must be [taps] for separable=True, got shape (2, 3)"),
+    (lambda: nvidia.setup_filter([]), ValueError,
+     "f must be [kh, kw], [taps], one number or None, with at least one tap, got shape (0,)"),
+    (lambda: nvidia.setup_filter([[[1.0]]]), ValueError,
+     "f must be [kh, kw], [taps], one number or None, with at least one tap, got shape (1, 1, 1)"),
+    (lambda: nvidia.bias_act(IMAGE, act="elu", alpha=0.5), ValueError,
+     "alpha must be None for act='elu', which ignores it, got 0.5"),
+    (lambda: nvidia.bias_act(IMAGE, act=None), ValueError,
+     "act must be one of linear, relu, lrelu, tanh, sigmoid, elu, selu, softplus, swish, "
+     "got act=None"),
+    (lambda: nvidia.bias_act(IMAGE, clamp=-1), ValueError,
+     "clamp must be >= 0 or None, got clamp=-1.0"),
+    (lambda: nvidia.bias_act(IMAGE, torch.ones(3)), ValueError,
+     "b must be a vector as long as dimension 1 of x, got b of shape (3,) and x of shape "
+     "(1, 2, 4, 5)"),
+    (lambda: nvidia.bias_act(IMAGE, torch.ones(5), dim=-1), ValueError,
+     "dim must lie in [0, 4), got dim=-1"),
+    (lambda: nvidia.bias_act(IMAGE, [1.0, 2.0]), TypeError,
+     "b must be a floating-point tensor or None, got list"),
+    (lambda: nvidia.bias_act(IMAGE.int()), TypeError,
+     "x must be a floating-point tensor, got torch.int32"),
+    (lambda: nvidia.conv2d_resample(IMAGE, torch.ones(2, 2, 3, 3), up=(2, 2)), TypeError,
+     "up must be an int for both axes, got up=(2, 2)"),
+    (lambda: nvidia.conv2d_resample(IMAGE, torch.ones(2, 2)), ValueError,
+     "w must be [N, C, H, W], got shape (2, 2)"),
+    # mmcv
+    (lambda: mmcv.upfirdn2d(IMAGE[0], K), ValueError,
+     "input must be [N, C, H, W], got shape (2, 4, 5)"),
+    (lambda: mmcv.upfirdn2d(IMAGE, "box"), TypeError,
+     "filter must be a floating-point tensor or None, got str"),
+    (lambda: mmcv.bias_act(IMAGE, torch.ones(3)), ValueError,
+     "bias must be a vector as long as dimension 1 of input, got bias of shape (3,) and input of "
+     "shape (1, 2, 4, 5)"),
+    (lambda: mmcv.fused_bias_leakyrelu(IMAGE, None, "0.2"), TypeError,
+     "negative_slope must be a number, got negative_slope='0.2'"),
+    (lambda: mmcv.upfirdn2d(IMAGE, K, pad=(2, 1)), TypeError,
+     "upfirdn2d() got an unexpected keyword argument 'pad'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "error", "sentence"), ERRORS, ids=[e[2][:50] for e in ERRORS])
+def test_error(call, error, sentence):
+    with pytest.raises(error, match=f"^{re.escape(sentence)}$"):
+        call()
