@@ -147,7 +147,7 @@ def functions(module: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _importable(folder: Path, *bare: str):
+def importable(folder: Path, *bare: str):
     """Import from a folder, without its ``__init__`` where named; leave ``sys`` as it was."""
     modules, path, load = dict(sys.modules), list(sys.path), cpp_extension.load
     cpp_extension.load = lambda *args, **kwargs: None  # nothing is compiled: the CPU needs nothing
@@ -173,12 +173,12 @@ def _importable(folder: Path, *bare: str):
 def load(peers: str) -> dict[str, Any]:
     """The originals' functions on the CPU, by convention: rosinality, basicsr, ada, stylegan3."""
     root, found = Path(peers), {}
-    with _importable(root / "rosinality"):
+    with importable(root / "rosinality"):
         found["rosinality"] = functions(importlib.import_module("model"))
-    with _importable(root / "basicsr", "basicsr", "basicsr.archs", "basicsr.utils"):
+    with importable(root / "basicsr", "basicsr", "basicsr.archs", "basicsr.utils"):
         found["basicsr"] = functions(importlib.import_module("basicsr.archs.stylegan2_arch"))
     for name in ("ada", "stylegan3"):
-        with _importable(root / name):
+        with importable(root / name):
             found[name] = {}
             for part in ("upfirdn2d", "bias_act", "conv2d_resample"):
                 found[name] |= functions(importlib.import_module(f"torch_utils.ops.{part}"))
