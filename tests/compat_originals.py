@@ -7,6 +7,7 @@ Nothing of theirs is kept here: they are imported from checkouts. ``PEERS=DIR`` 
 
 import importlib
 import importlib.util
+import os
 import sys
 import types
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ import numpy as np
 import torch
 from torch.torch_version import TorchVersion
 from torch.utils import cpp_extension
+
+from .tools import require
 
 TAPS = [1.0, 3.0, 3.0, 1.0]
 UNEVEN = [[1.0, 2.0, 0.5], [3.0, -1.0, 4.0]]  # no symmetry, not square
@@ -165,9 +168,16 @@ def importable(folder: Path, *bare: str):
         cpp_extension.load = load
         sys.path[:] = path
         for name in set(sys.modules) - set(modules):
-            file = getattr(sys.modules[name], "__file__", None) or ""
-            if name in bare or name == "pkg_resources" or file.startswith(str(folder)):
+            origins = [getattr(sys.modules[name], "__file__", None) or ""]
+            origins += getattr(sys.modules[name], "__path__", [])
+            if name == "pkg_resources" or any(o.startswith(str(folder)) for o in origins):
                 del sys.modules[name]
+
+
+def require_peers() -> str:
+    """The folder of checkouts, or a test that is skipped."""
+    require("PEERS", found="PEERS" in os.environ)
+    return os.environ["PEERS"]
 
 
 def load(peers: str) -> dict[str, Any]:

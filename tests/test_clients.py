@@ -3,12 +3,11 @@
 
 Equal outputs and equal gradients, checkpoints both ways. The commands are taken from the page and
 run on copies. Where a client is not installed, or ``PEERS`` (see ``compat_originals``) names no
-checkouts, the summary says NOT RUN.
+checkouts, the summary says NOT RUN; ``RESAMPLE_LAYERS_REQUIRE=kornia,PEERS`` makes it an error.
 """
 
 import importlib
 import importlib.util
-import os
 import re
 import shutil
 import subprocess
@@ -22,7 +21,9 @@ from resample_layers import UpFirDnDownsample, filters
 from resample_layers.compat import basicsr, mmcv
 from resample_layers.ops import upfirdn2d
 
+from . import compat_originals
 from .compat_originals import importable
+from .tools import require
 
 PAGE = (Path(__file__).parent.parent / "docs" / "migrating.md").read_text()
 # What clients do beside our op
@@ -44,17 +45,14 @@ def migrate(root, heading):
 
 
 def client(name):
-    """An installed package, or a skip. Not imported yet."""
+    """Where a package is installed, without importing it."""
     spec = importlib.util.find_spec(name)
-    if spec is None:
-        pytest.skip(f"no {name} installed")
+    require(name, found=spec is not None)
     return Path(spec.submodule_search_locations[0])
 
 
 def checkout(name):
-    if "PEERS" not in os.environ:
-        pytest.skip("no checkouts of the originals: PEERS=DIR names a folder with them")
-    return Path(os.environ["PEERS"]) / name
+    return Path(compat_originals.require_peers()) / name
 
 
 def flat(out):
@@ -340,6 +338,19 @@ def test_nvidia(name, module, tmp_path):
         assert_same(*generators, styles, second_order=True, noise_mode="const")
         image = torch.randn(4, 3, 16, 16)
         assert_same(*discriminators, image, second_order=True, c=None)
+
+
+def test_nvidia_s_augmentation(tmp_path):
+    """Separable wavelets, gains, crops and ``conv2d_gradfix``; all but the noise."""
+    every = ("rotate90", "xint", "scale", "rotate", "aniso", "xfrac", "imgfilter", "cutout")
+
+    def build(m):
+        return [m.AugmentPipe(**dict.fromkeys(every, 1)).requires_grad_(False)]
+
+    heading = "NVIDIA: StyleGAN2-ADA and StyleGAN3"
+    (pipes,) = pair(tmp_path, "ada", heading, "training.augment", build)
+    image = torch.randn(2, 3, 32, 32)
+    assert_same(*pipes, image, debug_percentile=0.7)
 
 
 def test_mmcv_s_imports(tmp_path):

@@ -7,7 +7,6 @@ numbers that the originals computed (``compat_fixtures.npz``, made by
 """
 
 import inspect
-import os
 import re
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from resample_layers import compat, ops
 from resample_layers.compat import basicsr, mmcv, nvidia, rosinality
@@ -292,10 +292,7 @@ def test_kernels_are_the_original_s_to_the_bit():
 
 @pytest.fixture(scope="module")
 def originals():
-    peers = os.environ.get("PEERS")
-    if not peers:
-        pytest.skip("no checkouts of the originals: PEERS=DIR names a folder with them")
-    return compat_originals.load(peers)
+    return compat_originals.load(compat_originals.require_peers())
 
 
 @BY_NAME
@@ -457,6 +454,24 @@ def test_compiles_in_one_graph(name, function):
     torch.testing.assert_close(grad, expected_grad)
 
 
+def test_one_graph_serves_all_sizes():
+    counter = CompileCounterWithBackend("aot_eager")
+    w, f = images(3, 2, 3, 3, dtype=torch.float32), torch.ones(4, 4) / 16
+
+    def block(x):
+        x = nvidia.conv2d_resample(x, w, f, up=2, padding=1)
+        x = nvidia.bias_act(x, w[:, 0, 0, 0], act="lrelu", clamp=1.0)
+        return nvidia.downsample2d(rosinality.upfirdn2d(x, f, up=2, pad=(2, 1)), f)
+
+    compiled = torch.compile(block, fullgraph=True, dynamic=True, backend=counter)
+    graphs = []
+    for size in ((5, 2, 6, 9), (3, 2, 13, 7), (4, 2, 8, 16)):
+        x = images(*size, dtype=torch.float32)
+        torch.testing.assert_close(compiled(x), block(x))
+        graphs.append(counter.frame_count)
+    assert graphs[0] == graphs[-1]  # the first call may try twice: Dynamo's floats
+
+
 def test_no_weight_gradients_still_gives_the_images_theirs():
     """R1 as the originals' training loops write it."""
     x, w = images(1, 2, 5, 4).requires_grad_(), images(3, 2, 3, 3, seed=1).requires_grad_()
@@ -552,6 +567,8 @@ ERRORS = [
      "f must be a floating-point tensor or None, got torch.int32"),
     (lambda: nvidia.upfirdn2d(IMAGE, K[None]), ValueError,
      "f must be [kh, kw] or [taps] with at least one tap, got shape (1, 2, 3)"),
+    (lambda: nvidia.upfirdn2d(IMAGE, K.to("meta")), ValueError,
+     "f must be on the device of x, got f on meta and x on cpu"),
     (lambda: nvidia.upfirdn2d(IMAGE, torch.ones(0)), ValueError,
      "f must be [kh, kw] or [taps] with at least one tap, got shape (0,)"),
     (lambda: nvidia.upfirdn2d(IMAGE, K, padding=(1, 1, 1)), ValueError,

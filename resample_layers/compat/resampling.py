@@ -37,6 +37,11 @@ class Call:
         if filter is None:
             filter = input.new_ones(1, dtype=torch.float32)
         check_filter(names[1], filter)
+        if filter.device != input.device:
+            raise ValueError(
+                f"{names[1]} must be on the device of {names[0]}, got {names[1]} on "
+                f"{filter.device} and {names[0]} on {input.device}"
+            )
         self.input = input
         self.filter = filter.flip(tuple(range(filter.dim()))) if flip_filter else filter
         self.padding = as_paddings(padding)
