@@ -228,6 +228,15 @@ def test_bias_act(module, act, dim, shape):
     torch.testing.assert_close(half.double(), unclamped, rtol=5e-3, atol=5e-3)
 
 
+@pytest.mark.parametrize("clamp", [None, 1.0])
+def test_a_linear_result_may_be_added_to_in_place(clamp):
+    """As NVIDIA's networks do, ``img.add_(y)``: nobody may have saved it. Large: in one pass."""
+    x, b, more = images(1, 2, 40, 30).requires_grad_(), images(2, seed=1), images(1, 2, 40, 30)
+    nvidia.bias_act(x, b, clamp=clamp).add_(more).sum().backward()
+    inside = (x + b[:, None, None]).abs() <= (np.inf if clamp is None else clamp)
+    torch.testing.assert_close(x.grad, inside.double())
+
+
 @pytest.mark.parametrize("module", [nvidia, mmcv])
 @pytest.mark.parametrize(("alpha", "clamp"), [(0.0, None), (0.5, 0.6), (-0.3, 0.6), (1.7, 0.0)])
 def test_bias_act_of_leaky_relu(module, alpha, clamp):

@@ -51,7 +51,8 @@ def biased_activation(
 ) -> Tensor:
     """``clamp(gain * act(input + bias))``, of the input's dtype; half types compute in float32.
 
-    What our one-pass op serves, leaky ReLU and its like over images, it computes.
+    What our one-pass op serves, (leaky) ReLU over images, it computes. It keeps its result for the
+    backward pass, so 'linear' is not left to it: NVIDIA's networks add to such a result in place.
 
     Raises:
         TypeError: for a wrong kind of value. ValueError: for a wrong value, or an ``alpha`` that
@@ -74,15 +75,15 @@ def biased_activation(
     if bias is not None:
         _check_bias(x, b, input, bias, dim)
 
-    slope = {"linear": 1.0, "relu": 0.0, "lrelu": alpha}.get(act, -1.0)
     if (
-        input.dim() == 4
+        act in ("relu", "lrelu")
+        and input.dim() == 4
         and (bias is None or dim == 1)
-        and slope >= 0
+        and alpha >= 0
         and gain > 0
         and (clamp is None or clamp > 0)
     ):
-        return ops.bias_act(input, bias, negative_slope=slope, gain=gain, clamp=clamp)
+        return ops.bias_act(input, bias, negative_slope=alpha, gain=gain, clamp=clamp)
     value = input.to(accumulate_dtype(input))
     if bias is not None:
         value = value + bias.to(value.dtype).reshape(-1, *(1,) * (input.dim() - dim - 1))
