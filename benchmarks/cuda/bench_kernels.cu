@@ -375,6 +375,15 @@ int check(bool small) {
           }
         }
       }
+      // One tap, through the choice: lines of whole vectors and others
+      for (const auto& s : sizes) {
+        for (int64_t c : {5, 24}) {
+          const Case k{"check", dtype, last, c == 5, false, 3, c, s[0], s[1], s[0], s[1],
+                       1, 1, 1, 0};
+          check_call(k, false, -1, small);
+          check_call(k, true, -1, small);
+        }
+      }
       check_kernel_grad(dtype, last, small);
     }
   }
@@ -424,6 +433,15 @@ double copy_bandwidth() {
   return std::max(by_memcpy, by_kernel);
 }
 
+// The activation of a layer without a filter; plain: a scaled copy.
+Case one_tap(Dtype dtype, bool last, int64_t c, int64_t s) {
+  char name[96];
+  std::snprintf(name, sizeof name, "%-4s %-4s %-6s t%-2d c%-3d %5d ->%5d", name_of(dtype),
+                last ? "nhwc" : "nchw", "one", 1, static_cast<int>(c), static_cast<int>(s),
+                static_cast<int>(s));
+  return Case{name, dtype, last, false, false, 8, c, s, s, s, s, 1, 1, 1, 0};
+}
+
 std::vector<Case> layers(bool quick) {
   std::vector<Case> cases;
   const Dtype types[] = {Dtype::float32, Dtype::float16, Dtype::bfloat16};
@@ -450,7 +468,9 @@ std::vector<Case> layers(bool quick) {
           add("up2", s / 2, s, 2, 1, taps / 2, false);
           add("down2", s, s / 2, 1, 2, taps / 2 - 1, false);
           if (taps == 4) {
+            cases.push_back(one_tap(dtype, last, c, s));
             add("planar", s, s, 1, 1, 2, true);
+            add("plan-o", s + 1, s, 1, 1, 1, true);
             add("plan-u", s / 2, s, 2, 1, 2, true);
             add("plan-d", s, s / 2, 1, 2, 1, true);
           }
@@ -501,7 +521,7 @@ void bench(const char* filter, bool quick) {
         time_launches(f.rotation, [&](int i) { REQUIRE(upfirdn2d_cuda(params(i), nullptr)); });
     const double rate = static_cast<double>(f.in_bytes + f.out_bytes) / seconds;
     char fused[16] = "";
-    if (k.taps == 4 && !k.planar) {
+    if (k.taps <= 4 && !k.planar) {
       EpilogueParams e{};
       e.bias = pool.taps, e.noise_strength = pool.taps, e.noise = pool.in;
       e.slope = 0.2, e.gain = 1.4, e.clamp = -1;

@@ -70,6 +70,11 @@ DEVICE uint32_t floats_to_bfloat162(float low, float high) {
   const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
   return *reinterpret_cast<const uint32_t*>(&pair);
 }
+DEVICE double words_to_double(uint32_t low, uint32_t high) {
+  return __hiloint2double(static_cast<int>(high), static_cast<int>(low));
+}
+DEVICE uint32_t low_word(double value) { return static_cast<uint32_t>(__double2loint(value)); }
+DEVICE uint32_t high_word(double value) { return static_cast<uint32_t>(__double2hiint(value)); }
 #endif
 
 DEVICE float to_accumulate(Half value) { return half_to_float(value.bits); }
@@ -151,8 +156,8 @@ struct Packed {
     }
   }
 
-  DEVICE float get(int e) const;
-  DEVICE void set(const float (&value)[V]);
+  DEVICE Accumulate<T> get(int e) const;
+  DEVICE void set(const Accumulate<T> (&value)[V]);
 };
 
 template <class T>
@@ -171,8 +176,10 @@ struct WordCodec<BFloat16> {
 };
 
 template <class T, int V>
-DEVICE float Packed<T, V>::get(int e) const {
-  if constexpr (sizeof(T) == 4) {
+DEVICE Accumulate<T> Packed<T, V>::get(int e) const {
+  if constexpr (sizeof(T) == 8) {
+    return words_to_double(word[2 * e], word[2 * e + 1]);
+  } else if constexpr (sizeof(T) == 4) {
     return bits_to_float(word[e]);
   } else {
     return e % 2 == 0 ? WordCodec<T>::low(word[e / 2]) : WordCodec<T>::high(word[e / 2]);
@@ -180,16 +187,31 @@ DEVICE float Packed<T, V>::get(int e) const {
 }
 
 template <class T, int V>
-DEVICE void Packed<T, V>::set(const float (&value)[V]) {
+DEVICE void Packed<T, V>::set(const Accumulate<T> (&value)[V]) {
 #pragma unroll
   for (int i = 0; i < kWords; ++i) {
-    if constexpr (sizeof(T) == 4) {
+    if constexpr (sizeof(T) == 8) {
+      word[i] = i % 2 == 0 ? low_word(value[i / 2]) : high_word(value[i / 2]);
+    } else if constexpr (sizeof(T) == 4) {
       word[i] = float_to_bits(value[i]);
     } else {
       constexpr int kLast = V - 1;  // V = 1: the upper half is not stored
       word[i] = WordCodec<T>::pack(value[2 * i], value[2 * i < kLast ? 2 * i + 1 : kLast]);
     }
   }
+}
+
+// ---------------------------------------------------------------- arithmetic
+
+// Quotient and remainder; in 32 bits where that is enough, as 64-bit division is slow.
+DEVICE int64_t divide(int64_t value, int divisor, int* remainder) {
+  if (value <= 0xffffffffLL) {
+    const uint32_t v = static_cast<uint32_t>(value), d = static_cast<uint32_t>(divisor);
+    *remainder = static_cast<int>(v % d);
+    return v / d;
+  }
+  *remainder = static_cast<int>(value % divisor);
+  return value / divisor;
 }
 
 }  // namespace resample_layers

@@ -41,6 +41,35 @@ struct BiasAct {
     return strength * to_accumulate(noise_[n * noise_stride_n + position]);
   }
 
+  // V of either at once, at a multiple of V; the arrays begin at a multiple of 16 bytes.
+  template <int V>
+  DEVICE void bias(int channel, acc_t (&value)[V]) const {
+    constexpr int kMost = 16 / static_cast<int>(sizeof(acc_t));
+    constexpr int kPart = V < kMost ? V : kMost;
+#pragma unroll
+    for (int i = 0; i < V; i += kPart) {
+      Packed<acc_t, kPart> part;
+      part.clear();
+      if (bias_) part.load(bias_ + channel + i);
+#pragma unroll
+      for (int e = 0; e < kPart; ++e) value[i + e] = part.get(e);
+    }
+  }
+
+  // Still without its strength, so that nothing waits for it.
+  template <int V>
+  DEVICE Packed<T, V> load_noise(int64_t n, int64_t position) const {
+    Packed<T, V> packed;
+    packed.clear();
+    if (noise_) packed.load(noise_ + n * noise_stride_n + position);
+    return packed;
+  }
+
+  DEVICE acc_t strength() const {
+    if (!noise_) return acc_t(0);
+    return noise_strength_ ? *noise_strength_ : acc_t(1);
+  }
+
   DEVICE acc_t operator()(acc_t value, acc_t noise, acc_t bias) const {
     value += noise + bias;
     value = gain * (value < acc_t(0) ? slope * value : value);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// From params to the arguments of the generic kernel and of the kernel's gradient.
+// From params to the arguments of the pointwise and the generic kernel and of the
+// kernel's gradient.
 // Host code without a CUDA call, as table.cuh.
 #pragma once
 
@@ -8,6 +9,7 @@
 
 #include "generic.cuh"
 #include "kernel_grad.cuh"
+#include "pointwise.cuh"
 #include "table.cuh"
 
 namespace resample_layers {
@@ -65,6 +67,60 @@ GenericArgs<Index> make_generic_args(const UpFirDn2dParams& p) {
 
 inline unsigned generic_blocks(const UpFirDn2dParams& p) {
   return static_cast<unsigned>(std::min<int64_t>(ceil_div(elements(p.out), 256), 0x7fffffff));
+}
+
+// One launch of the pointwise kernel.
+struct PointwisePlan {
+  bool vectors;        // 16 bytes an access; false: one element
+  bool channels_last;  //
+  unsigned blocks;
+  PointwiseArgs args;
+};
+
+// For a call that it serves. epilogue: null for the plain op.
+inline PointwisePlan plan_pointwise(const UpFirDn2dParams& p, const EpilogueParams* epilogue) {
+  PointwisePlan plan{};
+  Layout layout = Layout::contiguous;
+  serves_pointwise(p, &layout);
+  const bool last = layout == Layout::channels_last;
+  const int64_t size = p.dtype == Dtype::float64 ? 8 : p.dtype == Dtype::float32 ? 4 : 2;
+  plan.channels_last = last;
+  plan.vectors = multiple(p.input, 16) && multiple(p.output, 16);
+  const int64_t vector = plan.vectors ? 16 / size : 1;
+
+  PointwiseArgs& a = plan.args;
+  a.input = p.input, a.output = p.output;
+  a.kernel = p.kernel, a.taps_x = p.taps_x, a.taps_y = p.taps_y;
+  a.total = elements(p.out);
+  const int64_t pixels = p.out.h * p.out.w;
+  a.line = static_cast<int>(last ? p.out.c : pixels);
+  a.lines = static_cast<int>(last ? pixels : p.out.c);
+  // The operand that varies along a line: a null one is aligned to anything
+  const void* const along =
+      epilogue == nullptr ? nullptr : last ? epilogue->bias : epilogue->noise;
+  a.whole_lines = a.line % vector == 0;
+  a.wide_operand = a.whole_lines && multiple(along, 16);
+  // At most 2^31 blocks of 1024 elements or more: beyond any memory
+  plan.blocks = static_cast<unsigned>(
+      ceil_div(a.total, int64_t{kPointwiseThreads} * kPointwiseVectors * vector));
+  return plan;
+}
+
+template <class T, class Epilogue>
+using PointwiseKernel = void (*)(PointwiseArgs, Epilogue);
+
+// Without an epilogue nothing depends on the layout.
+template <class T, class Epilogue>
+PointwiseKernel<T, Epilogue> pointwise_kernel_of(const PointwisePlan& plan) {
+  constexpr int kVector = 16 / static_cast<int>(sizeof(T));
+  if constexpr (Epilogue::kActive) {
+    if (plan.channels_last) {
+      return plan.vectors ? pointwise_kernel<T, kVector, true, Epilogue>
+                          : pointwise_kernel<T, 1, true, Epilogue>;
+    }
+  }
+  return plan.vectors ? pointwise_kernel<T, kVector, false, Epilogue>
+                      : pointwise_kernel<T, 1, false, Epilogue>;
 }
 
 // As many chunks as the size asks for, whatever the device: the order of the sum must

@@ -205,8 +205,12 @@ struct TileArgs {
   int slot_floats;             // floats of one buffer of one slot
 };
 
+// Kernels that are no row of the table.
+constexpr int kGeneric = -1;
+constexpr int kPointwise = -2;
+
 struct TilePlan {
-  int variant;  // row of the table; -1: generic
+  int variant;  // row of the table, or one of the above
   unsigned grid, block;
   size_t shared;  // bytes
   TileArgs args;
@@ -419,9 +423,31 @@ inline bool plan_tile(const Variant& v, const UpFirDn2dParams& p, const Limits& 
   return best > 0;
 }
 
-// The first row that serves; -1: generic.
+// One tap and no resampling, on arrays that are dense in one order: `layout`, where both
+// are possible that of the longer lines (pointwise.cuh).
+inline bool serves_pointwise(const UpFirDn2dParams& p, Layout* layout) {
+  if (p.kh != 1 || p.kw != 1 || p.up_x != 1 || p.up_y != 1 || p.down_x != 1 || p.down_y != 1 ||
+      p.pad_x0 != 0 || p.pad_y0 != 0 || p.in.h != p.out.h || p.in.w != p.out.w) {
+    return false;
+  }
+  // What a thread counts in 32 bits: samples, lines of a sample, elements of a line
+  const int64_t limit = int64_t{1} << 30;
+  const int64_t pixels = p.out.h * p.out.w;
+  if (p.out.n >= limit || p.out.c >= limit || pixels >= limit) return false;
+  auto both = [&](Layout l) { return dense(p.in, l) && dense(p.out, l); };
+  const bool planes = both(Layout::contiguous), last = both(Layout::channels_last);
+  *layout = last && (!planes || p.out.c > pixels) ? Layout::channels_last : Layout::contiguous;
+  return planes || last;
+}
+
+// The first row that serves, unless there is nothing to filter.
 inline TilePlan choose(const UpFirDn2dParams& p, const Limits& limits, bool fused) {
   TilePlan plan{};
+  Layout layout;
+  if (serves_pointwise(p, &layout)) {
+    plan.variant = kPointwise;
+    return plan;
+  }
   for (int row = 0; row < kVariantCount; ++row) {
     const Variant& v = kVariants[row];
     if ((fused && !v.fused) || !serves(v, p)) continue;
@@ -429,7 +455,7 @@ inline TilePlan choose(const UpFirDn2dParams& p, const Limits& limits, bool fuse
     plan.variant = row;
     return plan;
   }
-  plan.variant = -1;
+  plan.variant = kGeneric;
   return plan;
 }
 

@@ -40,17 +40,6 @@ struct Place {
   }
 };
 
-// Quotient and remainder; in 32 bits where that is enough, as 64-bit division is slow.
-DEVICE int64_t divide(int64_t value, int divisor, int* remainder) {
-  if (value <= 0xffffffffLL) {
-    const uint32_t v = static_cast<uint32_t>(value), d = static_cast<uint32_t>(divisor);
-    *remainder = static_cast<int>(v % d);
-    return v / d;
-  }
-  *remainder = static_cast<int>(value % divisor);
-  return value / divisor;
-}
-
 // Taps in the order in which a window meets its samples. Zero beyond the last one,
 // where they are never used.
 template <int kTaps>

@@ -57,6 +57,30 @@ cudaError_t launch_generic(const UpFirDn2dParams& p, const EpilogueParams* epilo
   return launch_generic<T>(p, make_bias_act<T>(*epilogue), stream);
 }
 
+template <class T, class Epilogue>
+cudaError_t launch_pointwise(const PointwisePlan& plan, const Epilogue& epilogue,
+                             cudaStream_t stream) {
+  const auto kernel = pointwise_kernel_of<T, Epilogue>(plan);
+  kernel<<<plan.blocks, kPointwiseThreads, 0, stream>>>(plan.args, epilogue);
+  return cudaGetLastError();
+}
+
+template <class T>
+cudaError_t launch_pointwise(const UpFirDn2dParams& p, const EpilogueParams* epilogue,
+                             cudaStream_t stream) {
+  const PointwisePlan plan = plan_pointwise(p, epilogue);
+  if (epilogue == nullptr) return launch_pointwise<T>(plan, Identity<T>{}, stream);
+  return launch_pointwise<T>(plan, make_bias_act<T>(*epilogue), stream);
+}
+
+// The kernels of every type that are no row of the table.
+template <class T>
+cudaError_t launch_other(const TilePlan& plan, const UpFirDn2dParams& p,
+                         const EpilogueParams* epilogue, cudaStream_t stream) {
+  return plan.variant == kPointwise ? launch_pointwise<T>(p, epilogue, stream)
+                                    : launch_generic<T>(p, epilogue, stream);
+}
+
 cudaError_t launch(const UpFirDn2dParams& p, const EpilogueParams* epilogue,
                    cudaStream_t stream) {
   if (elements(p.out) == 0) return cudaSuccess;
@@ -68,15 +92,15 @@ cudaError_t launch(const UpFirDn2dParams& p, const EpilogueParams* epilogue,
   switch (p.dtype) {
     case Dtype::float16:
       return tile ? launch_tile<Half>(plan, epilogue, stream)
-                  : launch_generic<Half>(p, epilogue, stream);
+                  : launch_other<Half>(plan, p, epilogue, stream);
     case Dtype::bfloat16:
       return tile ? launch_tile<BFloat16>(plan, epilogue, stream)
-                  : launch_generic<BFloat16>(p, epilogue, stream);
+                  : launch_other<BFloat16>(plan, p, epilogue, stream);
     case Dtype::float32:
       return tile ? launch_tile<float>(plan, epilogue, stream)
-                  : launch_generic<float>(p, epilogue, stream);
+                  : launch_other<float>(plan, p, epilogue, stream);
     case Dtype::float64:
-      return launch_generic<double>(p, epilogue, stream);
+      return launch_other<double>(plan, p, epilogue, stream);
   }
   return cudaErrorInvalidValue;
 }
@@ -128,10 +152,10 @@ const char* upfirdn2d_cuda_variant(const UpFirDn2dParams& params, bool fused, ch
                                    size_t size) {
   Limits limits;
   TilePlan plan{};
-  plan.variant = -1;
+  plan.variant = kGeneric;
   if (device_limits(&limits) == cudaSuccess) plan = choose(params, limits, fused);
   if (plan.variant < 0) {
-    std::snprintf(buffer, size, "generic");
+    std::snprintf(buffer, size, plan.variant == kPointwise ? "pointwise" : "generic");
   } else {
     const Variant& v = kVariants[plan.variant];
     const TileArgs& a = plan.args;

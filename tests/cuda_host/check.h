@@ -13,16 +13,23 @@
 
 namespace check {
 
+using resample_layers::kGeneric;
+using resample_layers::kPointwise;
+constexpr int kGeneric64 = -3;         // the generic kernel as it is for the largest arrays
+
 // One call. Arrays live in the checker; strides follow from layout, gap and offset.
 struct Call {
-  int row = -1;                        // of the table; -1: generic, -2: generic with 64 bits
+  int row = kGeneric;                  // of the table, or kGeneric, kPointwise, kGeneric64
   int threads = 0, walk = 0;           // smaller tiles than the table's; 0: the table's
   int64_t n = 1, c = 1, in_h = 1, in_w = 1, out_h = 1, out_w = 1;
   int64_t kh = 1, kw = 1, up_x = 1, up_y = 1, down_x = 1, down_y = 1, pad_x = 0, pad_y = 0;
   bool separable = true, flip = false, channels_last = false, fused = false;
   bool noise_per_sample = false;
+  bool bias = true, noise = true, strength = true, clamp = true;  // fused: false: without it
+  bool nan = false;                    // some samples of the input are NaN
   int64_t row_gap = 0;                 // elements between the rows of the input
   int64_t in_offset = 0, out_offset = 0;  // elements before the first one
+  int64_t operand_offset = 0;             // before the first one of bias and noise
   uint64_t seed = 1;
 
   std::string text() const;

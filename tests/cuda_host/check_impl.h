@@ -124,12 +124,22 @@ void emulate_tile(const TilePlan& plan, const Epilogue& epilogue,
 }
 
 template <class T, class Epilogue>
-bool emulate(const Call& call, const UpFirDn2dParams& p, const Epilogue& epilogue) {
+bool emulate(const Call& call, const UpFirDn2dParams& p, const EpilogueParams* params,
+             const Epilogue& epilogue) {
+  if (call.row == kPointwise) {
+    Layout layout;
+    if (!serves_pointwise(p, &layout)) return false;
+    const PointwisePlan plan = plan_pointwise(p, params);
+    const auto kernel = pointwise_kernel_of<T, Epilogue>(plan);
+    cuda_host::launch(Dim3{plan.blocks, 1, 1}, kPointwiseThreads, 0,
+                      [&] { kernel(plan.args, epilogue); });
+    return true;
+  }
   if (call.row < 0) {
-    if (call.row == -1 && !fits_32_bits(p)) return false;
+    if (call.row == kGeneric && !fits_32_bits(p)) return false;
     const Dim3 grid{std::min(generic_blocks(p), 3u), 1, 1};
     cuda_host::launch(grid, 64, 0, [&] {
-      if (call.row == -1) {
+      if (call.row == kGeneric) {
         generic_kernel<T, int32_t, Epilogue>(make_generic_args<int32_t>(p), epilogue);
       } else {
         generic_kernel<T, int64_t, Epilogue>(make_generic_args<int64_t>(p), epilogue);
@@ -156,6 +166,7 @@ bool emulate(const Call& call, const UpFirDn2dParams& p, const Epilogue& epilogu
 }
 
 inline double worst(double so_far, double got, double expected, double tolerance) {
+  if (std::isnan(expected)) return std::isnan(got) ? so_far : HUGE_VAL;
   const double error = std::abs(got - expected) / tolerance;
   return error <= so_far ? so_far : (std::isnan(error) ? HUGE_VAL : error);
 }
@@ -170,7 +181,14 @@ double run(const Call& call) {
 
   // Arrays
   Array<T> input(extent(in), call.in_offset), output(extent(out), call.out_offset);
-  const std::vector<double> in_values = fill(in, input.data, random);
+  std::vector<double> in_values = fill(in, input.data, random);
+  if (call.nan) {
+    for_each(in, [&](size_t i, int64_t at) {
+      if (i % 5 != 2) return;
+      in_values[i] = std::numeric_limits<double>::quiet_NaN();
+      input.data[at] = from_accumulate<T>(std::numeric_limits<acc_t>::quiet_NaN());
+    });
+  }
   Array<acc_t> taps_x(call.kw, 0), taps_y(call.kh, 0), kernel(call.kh * call.kw, 0);
   std::vector<double> kernel_values;
   if (call.separable) {
@@ -208,31 +226,37 @@ double run(const Call& call) {
   if (call.fused) {
     const int64_t samples = call.noise_per_sample ? call.n : 1;
     const int64_t pixels = call.out_h * call.out_w;
-    Array<acc_t> bias(call.c, 0), strength(1, 0);
-    Array<T> noise(samples * pixels, 0);
+    Array<acc_t> bias(call.c, call.operand_offset), strength(1, 0);
+    Array<T> noise(samples * pixels, call.operand_offset);
     const auto bias_values = fill_taps(call.c, bias.data, random);
     const auto strength_values = fill_taps(1, strength.data, random);
     const auto noise_values =
         fill(strides_of(samples, 1, call.out_h, call.out_w, false, 0), noise.data, random);
     EpilogueParams e{};
-    e.bias = bias.data, e.noise = noise.data, e.noise_strength = strength.data;
+    e.bias = call.bias ? bias.data : nullptr;
+    e.noise = call.noise ? noise.data : nullptr;
+    e.noise_strength = call.strength ? strength.data : nullptr;
     e.noise_stride_n = call.noise_per_sample ? pixels : 0;
     slope = 0.2, gain = 1.4142135623730951;
-    e.slope = slope, e.gain = gain, e.clamp = 2.5;
-    served = emulate<T>(call, p, make_bias_act<T>(e));
+    e.slope = slope, e.gain = gain, e.clamp = call.clamp ? 2.5 : -1;
+    served = emulate<T>(call, p, &e, make_bias_act<T>(e));
     for (size_t i = 0; i < expected.size(); ++i) {
       const int64_t position = static_cast<int64_t>(i) % pixels;
       const int64_t plane = static_cast<int64_t>(i) / pixels;
       const double from_noise =
-          strength_values[0] *
-          noise_values[static_cast<size_t>(plane / call.c * e.noise_stride_n + position)];
-      const double from_bias = bias_values[static_cast<size_t>(plane % call.c)];
+          call.noise ? (call.strength ? strength_values[0] : 1) *
+                           noise_values[static_cast<size_t>(plane / call.c * e.noise_stride_n +
+                                                            position)]
+                     : 0;
+      const double from_bias = call.bias ? bias_values[static_cast<size_t>(plane % call.c)] : 0;
       const double v = expected[i] + from_noise + from_bias;
-      expected[i] = std::min(std::max(gain * (v < 0 ? slope * v : v), -e.clamp), e.clamp);
+      expected[i] = gain * (v < 0 ? slope * v : v);
+      // NaN stays: as the first argument it is what these return
+      if (call.clamp) expected[i] = std::min(std::max(expected[i], -e.clamp), e.clamp);
       magnitude[i] = gain * (magnitude[i] + std::abs(from_noise) + std::abs(from_bias));
     }
   } else {
-    served = emulate<T>(call, p, Identity<T>{});
+    served = emulate<T>(call, p, nullptr, Identity<T>{});
   }
   if (!served) return -1;
 

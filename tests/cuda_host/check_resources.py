@@ -28,6 +28,9 @@ SOURCES = (
 )
 
 
+SPECIALISED = ("tile", "pointwise")  # as readable() names them: these may not spill
+
+
 class Resources(NamedTuple):
     """What one kernel takes, as ptxas reports it."""
 
@@ -73,6 +76,12 @@ def readable(symbol: str, source: str) -> str:
     if match := re.search(r"tile_kernelI.*?Li(\d+)E", symbol):
         fused = " fused" if "BiasAct" in symbol else ""
         return f"tile row {match[1]} {dtype}{fused}"
+    if match := re.search(r"pointwise_kernelI(\w+?)Li(\d+)ELb(\d)E", symbol):
+        types = {"f": "float32", "d": "float64"}
+        of = types.get(match[1], "bfloat16" if "BFloat16" in match[1] else "float16")
+        layout = " channels_last" if match[3] == "1" else ""
+        fused = " fused" if "BiasAct" in symbol else ""
+        return f"pointwise vector {match[2]} {of}{layout}{fused}"
     for kernel in ("generic_kernel", "kernel_grad_partial", "kernel_grad_final"):
         if kernel in symbol:
             return symbol[symbol.index(kernel) :]
@@ -115,7 +124,7 @@ def check(nvcc: str, arch: str, jobs: int = 2) -> tuple[list[Resources], list[Re
     bad = [
         k
         for k in kernels
-        if k.kernel.startswith("tile") and (k.stack or k.spill_stores or k.spill_loads)
+        if k.kernel.startswith(SPECIALISED) and (k.stack or k.spill_stores or k.spill_loads)
     ]
     return kernels, bad
 
@@ -134,15 +143,19 @@ def main() -> int:
     status = 0
     for arch in arguments.arch:
         kernels, bad = check(nvcc, arch)
-        tiles = [k for k in kernels if k.kernel.startswith("tile")]
-        if not tiles:
-            print(f"{arch}: no tile kernel in the report")
-            status = 1
-            continue
+        for kind in SPECIALISED:
+            found = [k for k in kernels if k.kernel.startswith(kind)]
+            if not found:
+                print(f"{arch}: no {kind} kernel in the report")
+                status = 1
+                continue
+            most = max(k.registers for k in found)
+            spills = sum(k in bad for k in found)
+            print(
+                f"{arch}: {len(found)} {kind} kernels, at most {most} registers, {spills} spill"
+            )
         for kernel in kernels if arguments.all else bad:
             print(f"{arch}: {kernel}")
-        most = max(k.registers for k in tiles)
-        print(f"{arch}: {len(tiles)} tile kernels, at most {most} registers, {len(bad)} spill")
         status |= bool(bad)
     return status
 

@@ -115,6 +115,23 @@ inline uint32_t float_to_bits(float value) {
   return bits;
 }
 
+inline double words_to_double(uint32_t low, uint32_t high) {
+  const uint64_t bits = static_cast<uint64_t>(high) << 32 | low;
+  double value;
+  std::memcpy(&value, &bits, 8);
+  return value;
+}
+inline uint32_t low_word(double value) {
+  uint64_t bits;
+  std::memcpy(&bits, &value, 8);
+  return static_cast<uint32_t>(bits);
+}
+inline uint32_t high_word(double value) {
+  uint64_t bits;
+  std::memcpy(&bits, &value, 8);
+  return static_cast<uint32_t>(bits >> 32);
+}
+
 inline float half_to_float(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
   const uint32_t exponent = (half >> 10) & 0x1fu, mantissa = half & 0x3ffu;

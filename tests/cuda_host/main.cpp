@@ -7,9 +7,12 @@
 //   cuda_host conversions                   every float16, and rounding
 //   cuda_host sweep FIRST LAST EXTRA ORDER  rows; random calls beside the edges; thread order
 //   cuda_host generic COUNT ORDER           random rates, strides, crops; the kernel's gradient
+//   cuda_host pointwise COUNT ORDER         one tap: edges of vectors, lines, blocks; random calls
 //   cuda_host barrier NUMBER                0: without it every row that meets it goes wrong
 //
 // Exit status 0: all right; 1: a wrong result; 3: a broken rule of the machine.
+#include <sys/mman.h>
+
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -18,7 +21,7 @@
 
 #include "check.h"
 #include "cuda_host.h"
-#include "device.cuh"
+#include "plan.cuh"
 
 namespace check {
 
@@ -175,7 +178,7 @@ Tally sweep_row(int row, int extra, bool print = true) {
 
 Call generic_call(Random& random) {
   Call p;
-  p.row = random.coin() ? -1 : -2;
+  p.row = random.coin() ? kGeneric : kGeneric64;
   p.n = random(1, 2), p.c = random(1, 3);
   p.up_x = random(1, 6), p.up_y = random(1, 6);
   p.down_x = random(1, 6), p.down_y = random(1, 6);
@@ -185,6 +188,8 @@ Call generic_call(Random& random) {
   p.pad_x = random(-9, 12), p.pad_y = random(-9, 12);
   p.separable = random.coin(), p.flip = random.coin();
   p.channels_last = random.coin(), p.fused = random(0, 3) == 0;
+  p.bias = random(0, 3) != 0, p.noise = random(0, 3) != 0, p.strength = random(0, 3) != 0;
+  p.clamp = random.coin();
   p.row_gap = random(0, 2), p.in_offset = random(0, 2), p.out_offset = random(0, 2);
   p.seed = static_cast<uint64_t>(random(1, 1 << 30));
   return p;
@@ -209,12 +214,147 @@ Tally sweep_generic(int count, bool print = true) {
   return tally;
 }
 
-// ---------------------------------------------------------------- the choice
+// The operands and pointers of a pointwise call, at random.
+Call pointwise_call(Random& random, int64_t n, int64_t c, int64_t h, int64_t w, bool last) {
+  Call p;
+  p.row = kPointwise;
+  p.n = n, p.c = c, p.in_h = p.out_h = h, p.in_w = p.out_w = w;
+  p.channels_last = last;
+  p.separable = random.coin(), p.flip = random.coin(), p.fused = random(0, 3) != 0;
+  p.noise_per_sample = random.coin(), p.nan = random(0, 3) == 0;
+  p.bias = random(0, 3) != 0, p.noise = random(0, 3) != 0, p.strength = random(0, 3) != 0;
+  p.clamp = random.coin();
+  // Mostly aligned: otherwise every call would go one element at a time
+  if (random(0, 4) == 0) p.in_offset = random(1, 7);
+  if (random(0, 4) == 0) p.out_offset = random(1, 7);
+  if (random(0, 3) == 0) p.operand_offset = random(1, 7);
+  p.seed = static_cast<uint64_t>(random(1, 1 << 30));
+  return p;
+}
+
+Tally sweep_pointwise(int count) {
+  Tally tally;
+  Random random{std::mt19937_64(11)};
+  for (int type = 0; type < 4; ++type) {
+    const int64_t vector = type == 0 ? 4 : type == 3 ? 2 : 8;
+    auto add = [&](const Call& call) { tally.add(run_any(type, call), kTypeNames[type], call); };
+
+    // Lines about the edges of vectors: a few to a block, and every kind of operand
+    for (bool last : {false, true}) {
+      for (int64_t line : {int64_t{1}, vector - 1, vector, vector + 1, 2 * vector, 3 * vector + 1,
+                           5 * vector}) {
+        for (int64_t lines : {1, 3, 8}) {
+          for (int64_t n : {1, 3}) {
+            add(pointwise_call(random, n, last ? line : lines, 1, last ? lines : line, last));
+            add(pointwise_call(random, n, last ? line : lines, last ? lines : line, 1, last));
+          }
+        }
+      }
+    }
+
+    // Lines, samples and all elements about the edge of a block, by one and by a vector
+    const int64_t block = 256 * 4 * vector;
+    for (bool last : {false, true}) {
+      for (int64_t line : {block - vector, block - 1, block, block + 1, block + vector}) {
+        Call call = pointwise_call(random, 2, last ? line : 3, 1, last ? 3 : line, last);
+        call.in_offset = call.out_offset = 0;
+        add(call);
+        call = pointwise_call(random, 1, last ? vector : line / vector, 1,
+                              last ? line / vector : vector, last);
+        add(call);
+      }
+      // Several samples and lines in a block, several blocks in a sample
+      add(pointwise_call(random, 40, 5, 7, 9, last));
+      add(pointwise_call(random, 2, 16, 32, 64, last));
+    }
+
+    for (int i = 0; i < count; ++i) {
+      const int64_t c = random.coin() ? random(1, 40) : vector * random(1, 4);
+      const int64_t h = random(1, 20), w = random.coin() ? random(1, 30) : vector * random(1, 4);
+      add(pointwise_call(random, random(1, 3), c, h, w, random.coin()));
+    }
+  }
+  return tally;
+}
 
 int expect(bool holds, const char* what) {
   if (!holds) std::printf("WRONG plan: %s\n", what);
   return holds ? 0 : 1;
 }
+
+// Address space for more than any memory holds; what is touched of it is zero.
+struct Sparse {
+  void* data;
+  size_t bytes;
+
+  explicit Sparse(size_t size)
+      : data(mmap(nullptr, size, PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)),
+        bytes(size) {
+    if (data == MAP_FAILED) cuda_host::fail("no address space");
+  }
+  Sparse(const Sparse&) = delete;
+  ~Sparse() { munmap(data, bytes); }
+  Half* halves() const { return static_cast<Half*>(data); }
+};
+
+// Blocks of a call with more than 2^32 elements, about the ends of 31 and 32 bits. All
+// numbers are short, so that every result is exact.
+int check_far_blocks(bool last, int64_t w) {
+  const int64_t n = 67, c = 64, h = 1021, pixels = h * w, total = n * c * pixels;
+  auto number = [](int64_t i) { return static_cast<float>(i * 7919 % 61 - 30) / 16; };
+  const Sparse input(static_cast<size_t>(2 * total)), output(static_cast<size_t>(2 * total));
+  const Sparse noise(static_cast<size_t>(2 * n * pixels));
+  float bias[64], strength = 1, tap = 0.5f;
+  for (int i = 0; i < 64; ++i) bias[i] = static_cast<float>(i - 32) / 8;
+
+  UpFirDn2dParams p{};
+  p.input = input.data, p.output = output.data, p.kernel = &tap, p.dtype = Dtype::float16;
+  p.in = p.out = last ? Plane4d{n, c, h, w, c * pixels, 1, c * w, c}
+                      : Plane4d{n, c, h, w, c * pixels, pixels, w, 1};
+  p.kh = p.kw = p.up_x = p.up_y = p.down_x = p.down_y = 1;
+  EpilogueParams e{};
+  e.bias = bias, e.noise = noise.data, e.noise_strength = &strength, e.noise_stride_n = pixels;
+  e.slope = 0.5, e.gain = 1, e.clamp = -1;
+  if (choose(p, Limits{}, true).variant != kPointwise) return expect(false, "far: pointwise");
+  const PointwisePlan plan = plan_pointwise(p, &e);
+  const auto kernel = pointwise_kernel_of<Half, BiasAct<Half>>(plan);
+
+  int wrong = 0;
+  const int64_t block = int64_t{kPointwiseThreads} * kPointwiseVectors * 8;
+  for (int64_t b : {int64_t{0}, (int64_t{1} << 31) / block, (int64_t{1} << 32) / block + 1,
+                    static_cast<int64_t>(plan.blocks) - 1}) {
+    const int64_t first = b * block, end = std::min(total, first + block);
+    struct Where {
+      int64_t channel, noise;
+    };
+    auto where = [&](int64_t i) {
+      const int64_t sample = i / (c * pixels), rest = i % (c * pixels);
+      return last ? Where{rest % c, sample * pixels + rest / c}
+                  : Where{rest / pixels, sample * pixels + rest % pixels};
+    };
+    for (int64_t i = first; i < end; ++i) {
+      input.halves()[i] = from_accumulate<Half>(number(i));
+      const int64_t at = where(i).noise;
+      noise.halves()[at] = from_accumulate<Half>(number(at + 5));
+    }
+    // No barrier: the threads need no fibres
+    blockIdx = Dim3{static_cast<unsigned>(b), 0, 0};
+    for (unsigned t = 0; t < kPointwiseThreads; ++t) {
+      threadIdx = Dim3{t, 0, 0};
+      kernel(plan.args, make_bias_act<Half>(e));
+    }
+    for (int64_t i = first; i < end; ++i) {
+      const Where at = where(i);
+      const float v = tap * number(i) + number(at.noise + 5) + bias[at.channel];
+      wrong += to_accumulate(output.halves()[i]) != (v < 0 ? v / 2 : v);
+    }
+  }
+  if (wrong > 0) std::printf("WRONG far blocks: %d\n", wrong);
+  return wrong;
+}
+
+// ---------------------------------------------------------------- the choice
 
 UpFirDn2dParams params_of(int64_t n, int64_t c, int64_t h, int64_t w, int64_t out_h,
                           int64_t out_w, int up, int down, int taps, Dtype dtype, bool last) {
@@ -250,6 +390,10 @@ int check_plans() {
             const UpFirDn2dParams p =
                 params_of(8, 64, k[0], k[0], k[1], k[1], k[2], k[3], taps, dtype, last);
             const TilePlan plan = choose(p, Limits{}, false);
+            const bool nothing_to_filter = taps == 1 && k[0] == k[1] && k[2] == 1 && k[3] == 1;
+            wrong += expect((plan.variant == kPointwise) == nothing_to_filter,
+                            "one tap at one size is pointwise, and nothing else");
+            if (nothing_to_filter) continue;
             const Variant* const v = plan.variant < 0 ? nullptr : &kVariants[plan.variant];
             wrong += expect(v != nullptr, "a StyleGAN2 layer runs on a tile kernel");
             if (v == nullptr) continue;
@@ -276,15 +420,51 @@ int check_plans() {
   const TilePlan large = variant(params_of(40, 64, 1024, 1024, 1024, 1024, 1, 1, 4, f32, false));
   wrong += expect(large.variant >= 0 && large.args.planes == 40 * 64, "above 2^31 elements");
   wrong += expect(
-      variant(params_of(1, 1, 40000, 40000, 40000, 40000, 1, 1, 4, f32, false)).variant == -1,
+      variant(params_of(1, 1, 40000, 40000, 40000, 40000, 1, 1, 4, f32, false)).variant == kGeneric,
       "one plane above 2^30 elements is generic");
-  wrong += expect(variant(params_of(2, 4, 8, 8, 24, 24, 3, 1, 4, f32, false)).variant == -1,
+  wrong += expect(variant(params_of(2, 4, 8, 8, 24, 24, 3, 1, 4, f32, false)).variant == kGeneric,
                   "factor 3 is generic");
-  wrong += expect(variant(params_of(2, 4, 8, 8, 8, 8, 1, 1, 33, f32, false)).variant == -1,
+  wrong += expect(variant(params_of(2, 4, 8, 8, 8, 8, 1, 1, 33, f32, false)).variant == kGeneric,
                   "33 taps are generic");
   wrong += expect(
-      variant(params_of(2, 4, 8, 8, 8, 8, 1, 1, 4, Dtype::float64, false)).variant == -1,
+      variant(params_of(2, 4, 8, 8, 8, 8, 1, 1, 4, Dtype::float64, false)).variant == kGeneric,
       "float64 is generic");
+
+  // One tap
+  auto one_tap = [&](int64_t n, int64_t c, int64_t h, int64_t w, Dtype dtype, bool last) {
+    return params_of(n, c, h, w, h, w, 1, 1, 1, dtype, last);
+  };
+  for (Dtype dtype : {f32, Dtype::float16, Dtype::bfloat16, Dtype::float64}) {
+    for (bool last : {false, true}) {
+      for (int64_t w : {1, 5, 64}) {
+        UpFirDn2dParams p = one_tap(4, 24, 6, w, dtype, last);
+        const PointwisePlan plan = plan_pointwise(p, nullptr);
+        wrong += expect(variant(p).variant == kPointwise, "one tap is pointwise, in every type");
+        wrong += expect(plan.vectors, "aligned arrays are read 16 bytes at a time, odd or not");
+        wrong += expect(plan.channels_last == last && plan.args.line == (last ? 24 : 6 * w) &&
+                            plan.args.lines == (last ? 6 * w : 24),
+                        "lines are planes, or pixels");
+        p.pad_x0 = 1;
+        wrong += expect(variant(p).variant != kPointwise, "a pad is not pointwise");
+        p = one_tap(4, 24, 6, w, dtype, last);
+        p.in.stride_n += 8;
+        wrong += expect(variant(p).variant != kPointwise, "a gap between samples is not pointwise");
+        p = one_tap(4, 24, 6, 5, dtype, last);
+        p.in = one_tap(4, 24, 6, 5, dtype, !last).in;
+        wrong += expect(variant(p).variant != kPointwise, "a change of layout is not pointwise");
+      }
+    }
+  }
+  wrong += expect(plan_pointwise(one_tap(8, 512, 1, 1, f32, false), nullptr).channels_last,
+                  "one pixel: a line of channels");
+  wrong += expect(!plan_pointwise(one_tap(8, 1, 64, 64, f32, true), nullptr).channels_last,
+                  "one channel: a line of pixels");
+  const UpFirDn2dParams huge = one_tap(40, 64, 1024, 1024, f32, false);
+  wrong += expect(variant(huge).variant == kPointwise &&
+                      plan_pointwise(huge, nullptr).blocks == 40 * 64 * 1024 / 4,
+                  "above 2^31 elements is pointwise too");
+  wrong += expect(variant(one_tap(1, 1, 40000, 40000, f32, false)).variant == kGeneric,
+                  "a line above 2^30 elements is generic");
   return wrong;
 }
 
@@ -390,6 +570,14 @@ int main(int argc, char** argv) {
   if (command == "generic" && argc == 4) {
     set_order(argv[3]);
     return report("generic", sweep_generic(std::atoi(argv[2])));
+  }
+  if (command == "pointwise" && argc == 4) {
+    set_order(argv[3]);
+    int wrong = 0;
+    for (bool last : {false, true}) {
+      for (int64_t w : {1023, 1024}) wrong += check_far_blocks(last, w);
+    }
+    return report("pointwise", sweep_pointwise(std::atoi(argv[2]))) | (wrong > 0);
   }
   if (command == "barrier" && argc == 3) {
     return check_barrier(std::atoi(argv[2]));

@@ -13,8 +13,13 @@ std::string Call::text() const {
     << "x" << in_h << "x" << in_w << " out " << out_h << "x" << out_w << " kernel " << kh << "x"
     << kw << " up " << up_x << "," << up_y << " down " << down_x << "," << down_y << " pad "
     << pad_x << "," << pad_y << (separable ? " separable" : " planar") << (flip ? " flip" : "")
-    << (channels_last ? " channels_last" : "") << (fused ? " fused" : "") << " gap " << row_gap
-    << " offsets " << in_offset << "," << out_offset << " seed " << seed;
+    << (channels_last ? " channels_last" : "") << (nan ? " nan" : "") << (fused ? " fused" : "");
+  if (fused) {
+    s << (bias ? " bias" : "") << (noise ? " noise" : "") << (noise_per_sample ? "s" : "")
+      << (strength ? " strength" : "") << (clamp ? " clamp" : "");
+  }
+  s << " gap " << row_gap << " offsets " << in_offset << "," << out_offset << ","
+    << operand_offset << " seed " << seed;
   return s.str();
 }
 

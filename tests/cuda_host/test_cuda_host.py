@@ -108,6 +108,12 @@ def test_generic(emulator: Path, order: str) -> None:
     run(emulator, "generic", str(50 * max(EXTRA, 1)), order)
 
 
+@pytest.mark.parametrize("order", ORDERS)
+def test_pointwise(emulator: Path, order: str) -> None:
+    """One tap at one size: the pointwise kernel equals the oracle about every edge."""
+    run(emulator, "pointwise", str(20 * max(EXTRA, 1)), order)
+
+
 def test_barriers_are_numbered_once() -> None:
     """Each barrier can be removed alone, and no kernel synchronises otherwise."""
     numbers = barriers()
