@@ -556,7 +556,9 @@ DEVICE void load_planar_taps(float* shared, const TileArgs& a) {
 template <class T, class S>
 DEVICE void load_tile_rows(Walker<T, S>& walker, int count, float* to, int pitch,
                            int index, int column, int vector, int vectors) {
-  constexpr int kAhead = 4;  // rows in flight
+  // Rows in flight: of one element each it takes more to keep memory busy. A tile has 19 rows,
+  // or 18, or 10 (34 where it halves the image).
+  constexpr int kAhead = S::kLoad == 1 ? 10 : 4;
   for (int i = 0; i < count; i += kAhead) {
     Packed<T, S::kLoad> packed[kAhead];
 #pragma unroll

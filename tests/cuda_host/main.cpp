@@ -412,6 +412,30 @@ int check_plans() {
     }
   }
 
+  // The same with a kernel that is not separable: four taps, at any width
+  for (Dtype dtype : {Dtype::float32, Dtype::float16, Dtype::bfloat16}) {
+    for (int size : {4, 16, 64, 256, 1024}) {
+      const int cases[][4] = {{size, size, 1, 1},         {2 * size + 1, 2 * size, 1, 1},
+                              {size, size + 1, 1, 1},     {size, 2 * size, 2, 1},
+                              {size + 1, 2 * size, 2, 1}, {2 * size, size, 1, 2},
+                              {2 * size + 1, size, 1, 2}};
+      for (const auto& k : cases) {
+        UpFirDn2dParams p = params_of(8, 64, k[0], k[0], k[1], k[1], k[2], k[3], 4, dtype, false);
+        p.kernel = p.taps_x;
+        p.taps_x = p.taps_y = nullptr;
+        const TilePlan plan = choose(p, Limits{}, false);
+        wrong += expect(plan.variant >= 0, "a 4x4 kernel runs on a tile kernel at any width");
+        if (plan.variant < 0) continue;
+        const Variant& v = kVariants[plan.variant];
+        wrong += expect(v.method == Method::planar && (k[0] % 8 != 0 || v.bytes == 16),
+                        "and aligned images are read 16 bytes at a time");
+        wrong += expect(plan.shared <= Limits{}.shared / v.blocks, "planar: within its share");
+        wrong += expect(plan.args.slots * plan.args.slot_threads * 2 > static_cast<int>(plan.block),
+                        "planar: at least half of the threads work");
+      }
+    }
+  }
+
   // Sizes
   auto variant = [](const UpFirDn2dParams& p) { return choose(p, Limits{}, false); };
   const Dtype f32 = Dtype::float32;
