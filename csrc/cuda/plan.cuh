@@ -85,15 +85,19 @@ inline PointwisePlan plan_pointwise(const UpFirDn2dParams& p, const EpiloguePara
   const bool last = layout == Layout::channels_last;
   const int64_t size = p.dtype == Dtype::float64 ? 8 : p.dtype == Dtype::float32 ? 4 : 2;
   plan.channels_last = last;
-  plan.vectors = multiple(p.input, 16) && multiple(p.output, 16);
-  const int64_t vector = plan.vectors ? 16 / size : 1;
+  // Where lines are short and no vector fits them (three channels, channels_last), most
+  // vectors would cross from line to line.
+  const int64_t pixels = p.out.h * p.out.w, line = last ? p.out.c : pixels;
+  const int64_t widest = 16 / size;
+  const bool fit = epilogue == nullptr || line % widest == 0 || line >= 8 * widest;
+  plan.vectors = fit && multiple(p.input, 16) && multiple(p.output, 16);
+  const int64_t vector = plan.vectors ? widest : 1;
 
   PointwiseArgs& a = plan.args;
   a.input = p.input, a.output = p.output;
   a.kernel = p.kernel, a.taps_x = p.taps_x, a.taps_y = p.taps_y;
   a.total = elements(p.out);
-  const int64_t pixels = p.out.h * p.out.w;
-  a.line = static_cast<int>(last ? p.out.c : pixels);
+  a.line = static_cast<int>(line);
   a.lines = static_cast<int>(last ? pixels : p.out.c);
   // The operand that varies along a line: a null one is aligned to anything
   const void* const along =

@@ -136,8 +136,9 @@ __global__ void __launch_bounds__(kPointwiseThreads, 3)
       }
     }
 
-    // The others: across lines, or the last elements of all. Rare, and so one short loop.
-    if (a.whole_lines && left == kBlock) return;
+    // The others: across lines, or the last elements of all, of which there are none where
+    // lines are whole. Rare, and so one short loop.
+    if (a.whole_lines) return;
 #pragma unroll 1
     for (int j = 0; j < kPointwiseVectors; ++j) {
       if (whole(j) && start.after(a, ahead(j)).offset + V <= a.line) continue;

@@ -242,7 +242,7 @@ Tally sweep_pointwise(int count) {
     // Lines about the edges of vectors: a few to a block, and every kind of operand
     for (bool last : {false, true}) {
       for (int64_t line : {int64_t{1}, vector - 1, vector, vector + 1, 2 * vector, 3 * vector + 1,
-                           5 * vector}) {
+                           5 * vector, 8 * vector - 1, 8 * vector + 1, 9 * vector + 3}) {
         for (int64_t lines : {1, 3, 8}) {
           for (int64_t n : {1, 3}) {
             add(pointwise_call(random, n, last ? line : lines, 1, last ? lines : line, last));
@@ -479,6 +479,10 @@ int check_plans() {
       }
     }
   }
+  const EpilogueParams some{};
+  wrong += expect(!plan_pointwise(one_tap(8, 3, 64, 64, f32, true), &some).vectors &&
+                      plan_pointwise(one_tap(8, 3, 65, 65, f32, false), &some).vectors,
+                  "short lines that fit no vector are taken one element at a time");
   wrong += expect(plan_pointwise(one_tap(8, 512, 1, 1, f32, false), nullptr).channels_last,
                   "one pixel: a line of channels");
   wrong += expect(!plan_pointwise(one_tap(8, 1, 64, 64, f32, true), nullptr).channels_last,
