@@ -151,9 +151,7 @@ def main() -> int:
                 continue
             most = max(k.registers for k in found)
             spills = sum(k in bad for k in found)
-            print(
-                f"{arch}: {len(found)} {kind} kernels, at most {most} registers, {spills} spill"
-            )
+            print(f"{arch}: {len(found)} {kind} kernels, at most {most} registers, {spills} spill")
         for kernel in kernels if arguments.all else bad:
             print(f"{arch}: {kernel}")
         status |= bool(bad)
