@@ -53,7 +53,7 @@ struct UpFirDn2dParams {
 //   out = clamp(gain * leaky_relu(sum + noise_strength * noise[n, y, x] + bias[c], slope))
 struct EpilogueParams {
   const void* bias;            // [C]; null: none                    [accumulate type]
-  const void* noise;           // [N or 1, out_h, out_w]; null: none [dtype]
+  const void* noise;           // [N or 1, out_h, out_w]; null: none [accumulate type]
   const void* noise_strength;  // one number, on the device; null: 1 [accumulate type]
   int64_t noise_stride_n;      // 0: one noise for all samples       [elements]
   double slope;                // of the negative side; 1: linear

@@ -275,7 +275,7 @@ struct Epilogue {
 // The epilogue's operands as the kernels want them, for as long as this lives.
 class EpilogueOperands {
  public:
-  EpilogueOperands(const Epilogue& e, const Plane4d& out, ScalarType type, ScalarType accumulate) {
+  EpilogueOperands(const Epilogue& e, const Plane4d& out, ScalarType accumulate) {
     if (e.bias) {
       STD_TORCH_CHECK(e.bias->dim() == 1 && e.bias->size(0) == out.c, "bias must be [", out.c,
                       "], got ", e.bias->numel(), " elements");
@@ -287,7 +287,7 @@ class EpilogueOperands {
       STD_TORCH_CHECK((a.n == 1 || a.n == out.n) && a.c == 1 && a.h == out.h && a.w == out.w,
                       "noise must be [", out.n, " or 1, 1, ", out.h, ", ", out.w, "], got [", a.n,
                       ", ", a.c, ", ", a.h, ", ", a.w, "]");
-      noise_ = as_dense(*e.noise, type);
+      noise_ = as_dense(*e.noise, accumulate);
       params_.noise = noise_->const_data_ptr();
       params_.noise_stride_n = a.n == 1 ? 0 : a.h * a.w;
     }
@@ -324,7 +324,7 @@ Tensor resample(const Tensor& input, const Tensor& kernel, const std::optional<T
       p.dtype == Dtype::float64 ? ScalarType::Double : ScalarType::Float;
   const Device device(input);  // before anything is converted: on its stream
   std::optional<EpilogueOperands> operands;
-  if (epilogue != nullptr) operands.emplace(*epilogue, p.out, input.scalar_type(), accumulate);
+  if (epilogue != nullptr) operands.emplace(*epilogue, p.out, accumulate);
   if (elements(p.out) == 0) return output;
 
   const Tensor taps = as_dense(kernel, accumulate);

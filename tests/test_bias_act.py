@@ -137,6 +137,23 @@ def test_nan_passes_through_to_where_it_belongs(device):
     assert torch.equal(out.isnan(), wanted)
 
 
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.__name__)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_operands_are_never_rounded_to_the_inputs_dtype(dtype, path, device):
+    """Float32 noise in a model of half types: beyond float16's range, below bfloat16's spacing."""
+    x = torch.zeros(1, 1, 4, 40, device=device).to(dtype)
+    one = torch.ones(1, device=device)
+    rest = ((1, 1), (1, 1), (0,) * 4, 1.0, 1.0, None)
+    kernel = one if path in (by_function, by_autograd) else (one, None)
+    for noise, strength, bias, wanted in (
+        (70_000.0, 1e-3, 0.0, 70.0),
+        (1.0009765625, 1, -1, 2**-10),
+    ):
+        noise = torch.full((1, 1, 4, 40), noise, device=device)
+        out = path(x, kernel, (one * bias, noise, one * strength), *rest)
+        torch.testing.assert_close(out, torch.full_like(x, wanted))
+
+
 def test_only_padding(device):
     """No sample at all: the epilogue of zeros."""
     x = torch.zeros(2, 3, 0, 4, device=device)

@@ -94,8 +94,8 @@ __global__ void compare(UpFirDn2dParams p, EpilogueParams e, bool fused, double 
       }
     }
     if (fused) {
-      const double noise = static_cast<double>(to_accumulate(
-          static_cast<const T*>(e.noise)[n * e.noise_stride_n + y * p.out.w + x]));
+      const double noise =
+          static_cast<const acc_t*>(e.noise)[n * e.noise_stride_n + y * p.out.w + x];
       const double strength = static_cast<const acc_t*>(e.noise_strength)[0];
       const double bias = static_cast<const acc_t*>(e.bias)[c];
       sum += strength * noise + bias, size += fabs(strength * noise) + fabs(bias);
@@ -226,8 +226,10 @@ struct Buffers {
 void check_call(const Case& k, bool fused, int row, bool exact) {
   const size_t in_bytes = static_cast<size_t>(k.n * k.c * k.in_h * k.in_w) * size_of(k.dtype);
   const size_t out_bytes = static_cast<size_t>(k.n * k.c * k.out_h * k.out_w) * size_of(k.dtype);
+  const bool wide = k.dtype == Dtype::float64;
+  const Dtype accumulate = wide ? Dtype::float64 : Dtype::float32;
   const size_t noise_bytes =
-      fused ? static_cast<size_t>(k.n * k.out_h * k.out_w) * size_of(k.dtype) : 0;
+      fused ? static_cast<size_t>(k.n * k.out_h * k.out_w) * size_of(accumulate) : 0;
   if (row >= 0) {
     const Variant& v = kVariants[row];
     if ((fused && !v.fused) || !serves(v, params_of(k, pool.in, pool.out))) return;
@@ -235,14 +237,13 @@ void check_call(const Case& k, bool fused, int row, bool exact) {
   const Buffers buffers(exact, in_bytes, out_bytes, noise_bytes);
   const UpFirDn2dParams p = params_of(k, buffers.in, buffers.out);
   EpilogueParams e{};
-  const bool wide = k.dtype == Dtype::float64;
   e.bias = wide ? static_cast<void*>(pool.taps64) : static_cast<void*>(pool.taps);
   e.noise_strength = wide ? static_cast<void*>(pool.taps64 + 7) : static_cast<void*>(pool.taps + 7);
   e.noise = buffers.extra;
   e.noise_stride_n = k.out_h * k.out_w;
   e.slope = 0.2, e.gain = 1.5, e.clamp = 4;
   fill(buffers.in, in_bytes, k.dtype, static_cast<uint64_t>(checked_calls + 1));
-  if (fused) fill(buffers.extra, noise_bytes, k.dtype, 5);
+  if (fused) fill(buffers.extra, noise_bytes, accumulate, 5);
   REQUIRE(cudaMemset(buffers.out, 0xff, out_bytes));
   if (row < 0) {
     REQUIRE(fused ? upfirdn2d_bias_act_cuda(p, e, nullptr) : upfirdn2d_cuda(p, nullptr));

@@ -27,7 +27,7 @@ struct BiasAct {
   static constexpr bool kActive = true;
 
   const acc_t* bias_;
-  const T* noise_;
+  const acc_t* noise_;
   const acc_t* noise_strength_;
   int64_t noise_stride_n;
   acc_t slope, gain, clamp;
@@ -36,33 +36,23 @@ struct BiasAct {
 
   // position: y * out_w + x
   DEVICE acc_t noise(int64_t n, int64_t position) const {
-    if (!noise_) return acc_t(0);
-    const acc_t strength = noise_strength_ ? *noise_strength_ : acc_t(1);
-    return strength * to_accumulate(noise_[n * noise_stride_n + position]);
+    return noise_ ? strength() * bare_noise(n, position) : acc_t(0);
+  }
+
+  // Still without its strength, so that nothing waits for it.
+  DEVICE acc_t bare_noise(int64_t n, int64_t position) const {
+    return noise_ ? noise_[n * noise_stride_n + position] : acc_t(0);
   }
 
   // V of either at once, at a multiple of V; the arrays begin at a multiple of 16 bytes.
   template <int V>
   DEVICE void bias(int channel, acc_t (&value)[V]) const {
-    constexpr int kMost = 16 / static_cast<int>(sizeof(acc_t));
-    constexpr int kPart = V < kMost ? V : kMost;
-#pragma unroll
-    for (int i = 0; i < V; i += kPart) {
-      Packed<acc_t, kPart> part;
-      part.clear();
-      if (bias_) part.load(bias_ + channel + i);
-#pragma unroll
-      for (int e = 0; e < kPart; ++e) value[i + e] = part.get(e);
-    }
+    load<V>(bias_ ? bias_ + channel : nullptr, value);
   }
 
-  // Still without its strength, so that nothing waits for it.
   template <int V>
-  DEVICE Packed<T, V> load_noise(int64_t n, int64_t position) const {
-    Packed<T, V> packed;
-    packed.clear();
-    if (noise_) packed.load(noise_ + n * noise_stride_n + position);
-    return packed;
+  DEVICE void bare_noise(int64_t n, int64_t position, acc_t (&value)[V]) const {
+    load<V>(noise_ ? noise_ + n * noise_stride_n + position : nullptr, value);
   }
 
   DEVICE acc_t strength() const {
@@ -80,13 +70,28 @@ struct BiasAct {
     }
     return value;
   }
+
+ private:
+  template <int V>
+  DEVICE static void load(const acc_t* from, acc_t (&value)[V]) {
+    constexpr int kMost = 16 / static_cast<int>(sizeof(acc_t));
+    constexpr int kPart = V < kMost ? V : kMost;
+#pragma unroll
+    for (int i = 0; i < V; i += kPart) {
+      Packed<acc_t, kPart> part;
+      part.clear();
+      if (from) part.load(from + i);
+#pragma unroll
+      for (int e = 0; e < kPart; ++e) value[i + e] = part.get(e);
+    }
+  }
 };
 
 template <class T>
 inline BiasAct<T> make_bias_act(const EpilogueParams& p) {
   using acc_t = Accumulate<T>;
   return BiasAct<T>{static_cast<const acc_t*>(p.bias),
-                    static_cast<const T*>(p.noise),
+                    static_cast<const acc_t*>(p.noise),
                     static_cast<const acc_t*>(p.noise_strength),
                     p.noise_stride_n,
                     static_cast<acc_t>(p.slope),

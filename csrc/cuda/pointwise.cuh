@@ -86,21 +86,17 @@ __global__ void __launch_bounds__(kPointwiseThreads, 3)
                                    *static_cast<const acc_t*>(a.taps_y);
 
   if constexpr (Epilogue::kActive) {
-    // The operands of a whole vector inside a line, on their way too: one bias and the
-    // noise of V positions; channels_last: the noise of one position
-    constexpr int kNoise = kLast ? 1 : V;
+    // The operand that a whole vector inside a line has in common, on its way too: the bias
+    // of its plane; channels_last: the noise of its pixel. The other one, of V numbers, would
+    // take too many registers so early, and comes from a cache but for its first reader.
     const LinePlace start(a, first);
     LinePlace place[kPointwiseVectors];
-    Packed<T, kNoise> noise[kPointwiseVectors];
-    acc_t plane_bias[kPointwiseVectors];
+    acc_t common[kPointwiseVectors];
 #pragma unroll
     for (int j = 0; j < kPointwiseVectors; ++j) {
       const LinePlace at = start.after(a, ahead(j));
-      noise[j].clear();
-      if (whole(j) && (kLast || a.wide_operand)) {
-        noise[j] = epilogue.template load_noise<kNoise>(at.n, kLast ? at.line : at.offset);
-      }
-      plane_bias[j] = !kLast && whole(j) ? epilogue.bias(at.line) : acc_t(0);
+      common[j] = acc_t(0);
+      if (whole(j)) common[j] = kLast ? epilogue.bare_noise(at.n, at.line) : epilogue.bias(at.line);
       place[j] = at;
     }
     const acc_t strength = epilogue.strength();
@@ -108,28 +104,26 @@ __global__ void __launch_bounds__(kPointwiseThreads, 3)
     for (int j = 0; j < kPointwiseVectors; ++j) {
       const LinePlace& at = place[j];
       if (whole(j) && (a.whole_lines || at.offset + V <= a.line)) {
-        acc_t value[V];
+        acc_t value[V], along[V];
         if constexpr (kLast) {
-          acc_t bias[V];
           if (a.wide_operand) {
-            epilogue.template bias<V>(at.offset, bias);
+            epilogue.template bias<V>(at.offset, along);
           } else {
 #pragma unroll
-            for (int e = 0; e < V; ++e) bias[e] = epilogue.bias(at.offset + e);
-          }
-          const acc_t pixel_noise = strength * noise[j].get(0);
-#pragma unroll
-          for (int e = 0; e < V; ++e) {
-            value[e] = epilogue(tap * data[j].get(e), pixel_noise, bias[e]);
+            for (int e = 0; e < V; ++e) along[e] = epilogue.bias(at.offset + e);
           }
         } else {
+          if (a.wide_operand) {
+            epilogue.template bare_noise<V>(at.n, at.offset, along);
+          } else {
 #pragma unroll
-          for (int e = 0; e < V; ++e) {
-            const acc_t element_noise =
-                a.wide_operand ? noise[j].get(e)
-                               : epilogue.template load_noise<1>(at.n, at.offset + e).get(0);
-            value[e] = epilogue(tap * data[j].get(e), strength * element_noise, plane_bias[j]);
+            for (int e = 0; e < V; ++e) along[e] = epilogue.bare_noise(at.n, at.offset + e);
           }
+        }
+#pragma unroll
+        for (int e = 0; e < V; ++e) {
+          value[e] = epilogue(tap * data[j].get(e), strength * (kLast ? common[j] : along[e]),
+                              kLast ? along[e] : common[j]);
         }
         data[j].set(value);
         data[j].store(output + ahead(j));

@@ -227,7 +227,7 @@ double run(const Call& call) {
     const int64_t samples = call.noise_per_sample ? call.n : 1;
     const int64_t pixels = call.out_h * call.out_w;
     Array<acc_t> bias(call.c, call.operand_offset), strength(1, 0);
-    Array<T> noise(samples * pixels, call.operand_offset);
+    Array<acc_t> noise(samples * pixels, call.operand_offset);
     const auto bias_values = fill_taps(call.c, bias.data, random);
     const auto strength_values = fill_taps(1, strength.data, random);
     const auto noise_values =
