@@ -240,7 +240,7 @@ class StyledConv(nn.Module):
         if noise is None:
             n, _, h, w = input.shape
             size = (2 * h, 2 * w) if upsample else (h, w)
-            noise = torch.randn(n, 1, *size, dtype=out.dtype, device=out.device)
+            noise = torch.randn(n, 1, *size, dtype=torch.float32, device=out.device)
         operands = (activate.bias, noise, self.noise.weight, activate.negative_slope)
         finish = self.conv.blur.bias_act if upsample else bias_act
         return finish(out, *operands, gain=activate.scale, clamp=self.clamp)
@@ -283,14 +283,14 @@ class ToRGB(nn.Module):
 # Discriminator
 
 
-class ClampedLeakyReLU(FusedLeakyReLU):
-    """Bias, leaky ReLU and gain, then the limits ``[-clamp, clamp]``, in one pass.
+class BiasActivation(FusedLeakyReLU):
+    """Bias, leaky ReLU and gain, and the limits ``[-clamp, clamp]`` if any, in one pass.
 
     Shape:
         - input, output: ``[N, channel, H, W]``
     """
 
-    def __init__(self, channel: int, clamp: float) -> None:
+    def __init__(self, channel: int, clamp: float | None = None) -> None:
         super().__init__(channel)
         self.clamp = clamp
 
@@ -299,7 +299,7 @@ class ClampedLeakyReLU(FusedLeakyReLU):
         return bias_act(input, self.bias, negative_slope=slope, gain=gain, clamp=self.clamp)
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, clamp={self.clamp:g}"
+        return f"{super().extra_repr()}, clamp={self.clamp}"
 
 
 class ConvLayer(nn.Sequential):
@@ -332,10 +332,8 @@ class ConvLayer(nn.Sequential):
             smooth = UpFirDnSmooth(resample_kernel, downsample_factor=2, kernel_size=kernel_size)
             layers.append(smooth)
         layers.append(EqualConv2d(in_channels, out_channels, kernel_size, stride, padding))
-        if activate and clamp is not None:
-            layers.append(ClampedLeakyReLU(out_channels, clamp))
-        elif activate:
-            layers.append(FusedLeakyReLU(out_channels))
+        if activate:
+            layers.append(BiasActivation(out_channels, clamp))
         super().__init__(*layers)
 
 

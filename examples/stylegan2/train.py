@@ -34,6 +34,7 @@ from tqdm import tqdm
 
 from . import losses
 from .data import Images, Order, load_digits, load_folder, to_pixels
+from .device import pick_device
 from .discriminator import Discriminator
 from .evaluate import evaluate, format_report
 from .generator import Generator, channel_table
@@ -396,20 +397,6 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse
             option = "--" + name.replace("_", "-")
             parser.error(f"{option} must be >= {low}, got {getattr(args, name)}")
     return parser, args
-
-
-def pick_device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch's words for no such device, no CUDA
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"device must be one that torch finds here, got {name!r}: {reason}"
-        ) from error
-    return device
 
 
 def prepare(args: argparse.Namespace) -> tuple[Training, Run, Images]:

@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Images from a checkpoint: ``python -m examples.stylegan2.generate --checkpoint FILE --out DIR``.
+
+Reads checkpoints of this example's training, rosinality's, BasicSR's and NVIDIA's (see
+checkpoints.py). By default one picture, ``grid.png``, of the seeds 0 to 15; otherwise
+
+``--files``             ``seed0000.png`` and so on, a file for each seed
+``--mix SEEDS``         ``mix.png``: the coarse layers of the seeds (rows) with the fine layers of
+                        these seeds (columns)
+``--interpolate N``     ``interpolation.webp``: a walk from seed to seed and back to the first, N
+                        pictures a step
+
+An image depends on its seed and the checkpoint, not on the other seeds nor on ``--batch``, up to
+the last bits of the arithmetic.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.utils import make_grid, save_image
+from tqdm import tqdm
+
+from .checkpoints import Checkpoint, load
+from .data import to_bytes
+from .device import pick_device
+from .generator import Generator
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+ANIMATED = (".webp", ".gif", ".png")
+MEAN_SAMPLES = 10_000  # of w, where the checkpoint has no mean
+
+
+class Sampler:
+    """A generator with all that decides how its images are made.
+
+    Args:
+        generator: on the device where it is to run.
+        mean: ``[style_dim]``, where truncation pulls to.
+        psi: of :meth:`Generator.truncate`; 1 leaves styles as they are.
+        noise: ``"stored"``: the noise kept with the weights; ``"seed"``: each seed its own;
+            ``"none"``: zeros.
+        dtype: float32, or float16 or bfloat16 for the convolutions (autocast); the mapping network
+            always computes in float32.
+        batch: images at a time.
+        compile: compile the synthesis network.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        mean: Tensor,
+        psi: float = 1.0,
+        noise: str = "stored",
+        dtype: torch.dtype = torch.float32,
+        batch: int = 8,
+        compile: bool = False,
+    ) -> None:
+        self.generator, self.mean, self.psi = generator, mean, psi
+        self.noise, self.dtype, self.batch = noise, dtype, batch
+        self.device = mean.device
+        self.synthesis: Callable[..., Tensor] = generator.synthesis
+        if compile:
+            self.synthesis = torch.compile(self.synthesis, dynamic=True)
+
+    @torch.no_grad()
+    def w(self, seeds: Sequence[int]) -> Tensor:
+        """Intermediate latents of seeds [n, style_dim], truncated."""
+        latents = [
+            torch.randn(self.generator.style_dim, generator=torch.Generator().manual_seed(seed))
+            for seed in seeds
+        ]
+        w = self.generator.mapping(torch.stack(latents).to(self.device))
+        return self.generator.truncate(w, self.mean, self.psi)
+
+    @torch.no_grad()
+    def images(
+        self,
+        styles: Tensor,  # [n, num_styles, style_dim]
+        seeds: Sequence[int],  # n, of the noise
+    ) -> Iterator[Tensor]:
+        """Bytes [C, H, W] on the CPU, one image after another."""
+        with tqdm(total=len(seeds), desc="generating", unit="image", disable=None) as bar:
+            for first in range(0, len(seeds), self.batch):
+                part = slice(first, first + self.batch)
+                noise = self.noise_of(seeds[part])
+                with torch.autocast(
+                    self.device.type, self.dtype, enabled=self.dtype != torch.float32
+                ):
+                    images = self.synthesis(styles[part], noise)
+                yield from to_bytes(images.float()).cpu()
+                bar.update(len(images))
+
+    def noise_of(self, seeds: Sequence[int]) -> list[Tensor]:
+        """One image [n or 1, 1, side, side] for each layer."""
+        stored = self.generator.fixed_noise()
+        if self.noise == "stored":
+            return stored
+        if self.noise == "none":
+            return [torch.zeros_like(image) for image in stored]
+        rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return [
+            torch.cat([torch.randn(image.shape, generator=rng) for rng in rngs]).to(self.device)
+            for image in stored
+        ]
+
+
+def make_sampler(checkpoint: Checkpoint, device: torch.device, **options: object) -> Sampler:
+    """A sampler on a device; a checkpoint without the mean of ``w`` gets it from 10,000 latents."""
+    generator = checkpoint.generator.eval().requires_grad_(False).to(device)
+    mean = checkpoint.latent_avg
+    if mean is None:
+        mean = generator.mean_style(MEAN_SAMPLES, torch.Generator().manual_seed(0))
+    return Sampler(generator, mean.to(device), **options)  # type: ignore[arg-type]
+
+
+# Pictures
+
+
+def save_grid(sampler: Sampler, seeds: Sequence[int], folder: Path) -> list[Path]:
+    """``grid.png``, as square as may be."""
+    styles = sampler.generator.repeat(sampler.w(seeds))
+    images = torch.stack(list(sampler.images(styles, seeds)))
+    path = folder / "grid.png"
+    save_bytes(make_grid(images, nrow=math.ceil(math.sqrt(len(seeds))), padding=0), path)
+    return [path]
+
+
+def save_files(sampler: Sampler, seeds: Sequence[int], folder: Path) -> list[Path]:
+    """``seedNNNN.png`` for each seed."""
+    styles = sampler.generator.repeat(sampler.w(seeds))
+    paths = [folder / f"seed{seed:04d}.png" for seed in seeds]
+    for path, image in zip(paths, sampler.images(styles, seeds), strict=True):
+        save_bytes(image, path)
+    return paths
+
+
+def save_mix(
+    sampler: Sampler, rows: Sequence[int], columns: Sequence[int], crossover: int, folder: Path
+) -> list[Path]:
+    """``mix.png``: row seeds down the left side, column seeds along the top, mixtures inside."""
+    generator = sampler.generator
+    w_rows, w_columns = sampler.w(rows), sampler.w(columns)
+    mixed = generator.mix(
+        w_rows.repeat_interleave(len(columns), 0), w_columns.repeat(len(rows), 1), crossover
+    )
+    styles = torch.cat((generator.repeat(w_columns), generator.repeat(w_rows), mixed))
+    noise_seeds = [*columns, *rows, *(row for row in rows for _ in columns)]
+    images = list(sampler.images(styles, noise_seeds))
+    top, left = images[: len(columns)], images[len(columns) : len(columns) + len(rows)]
+    inside = iter(images[len(columns) + len(rows) :])
+    cells = [torch.zeros_like(images[0]), *top]
+    for first in left:
+        cells += [first, *(next(inside) for _ in columns)]
+    path = folder / "mix.png"
+    save_bytes(make_grid(torch.stack(cells), nrow=len(columns) + 1, padding=0), path)
+    return [path]
+
+
+def save_interpolation(
+    sampler: Sampler, seeds: Sequence[int], steps: int, rate: float, path: Path
+) -> list[Path]:
+    """An animated picture: from each seed's ``w`` to the next one's in a straight line, round."""
+    w = sampler.w(seeds)
+    share = torch.arange(steps, device=w.device)[:, None] / steps  # [steps, 1]
+    walk = torch.cat(
+        [a + share * (b - a) for a, b in zip(w, w.roll(-1, 0), strict=True)]
+    )  # [len(seeds) * steps, style_dim]
+    styles = sampler.generator.repeat(walk)
+    frames = [to_picture(i) for i in sampler.images(styles, [seeds[0]] * len(walk))]
+    options = {"lossless": True} if path.suffix == ".webp" else {}
+    frames[0].save(
+        path,
+        save_all=True,
+        append_images=frames[1:],
+        duration=round(1000 / rate),  # milliseconds
+        loop=0,
+        **options,
+    )
+    return [path]
+
+
+def save_bytes(image: Tensor, path: Path) -> None:
+    """One image of bytes [C, H, W]."""
+    save_image(image / 255, path)
+
+
+def to_picture(image: Tensor) -> Image.Image:
+    """Bytes [C, H, W], C 1 or 3."""
+    if image.shape[0] == 1:
+        return Image.fromarray(image[0].numpy())
+    return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+
+
+# Command line
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Numbers and ranges: ``"0-3,7"`` is ``[0, 1, 2, 3, 7]``."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        try:
+            low, high = int(first), int(last) if dash else int(first)
+        except ValueError:
+            low, high = 1, 0
+        if not 0 <= low <= high:
+            raise argparse.ArgumentTypeError(
+                f"seeds must be numbers >= 0 and ranges of them, such as 0-3,7, got {text!r}"
+            )
+        seeds += range(low, high + 1)
+    return seeds
+
+
+def parse(argv: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.stylegan2.generate",
+        description="Generate images from a checkpoint.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--checkpoint", required=True, metavar="FILE", help="ours, or another code's")
+    add("--out", required=True, metavar="DIR", help="where pictures go")
+    add("--seeds", type=parse_seeds, default="0-15", help="numbers and ranges, such as 0-3,7")
+    add("--psi", type=float, default=1.0, help="truncation: below 1 less variety, fewer failures")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--files", action="store_true", help="a file for each seed")
+    kind.add_argument("--mix", type=parse_seeds, metavar="SEEDS", help="fine layers of these seeds")
+    kind.add_argument("--interpolate", type=int, metavar="N", help="pictures from seed to seed")
+    add("--crossover", type=int, help="first fine layer of --mix; default: the middle one")
+    add("--format", choices=ANIMATED, default=ANIMATED[0], help="of --interpolate")
+    add("--rate", type=float, default=30.0, help="pictures a second of --interpolate")
+    add("--noise", choices=("stored", "seed", "none"), default="stored", help="of the layers")
+    add("--batch", type=int, default=8, help="images at a time")
+    add("--device", default="auto", help="cpu, cuda or cuda:N; auto: a GPU where there is one")
+    add("--dtype", choices=DTYPES, default="float32", help="of the convolutions")
+    add("--compile", action="store_true", help="compile the synthesis network first")
+    args = parser.parse_args(argv)
+    for name, low in (("batch", 1), ("interpolate", 1), ("rate", 1e-3)):
+        value = getattr(args, name)
+        if value is not None and value < low:
+            parser.error(f"--{name} must be >= {low:g}, got {value}")
+    if not math.isfinite(args.psi):
+        parser.error(f"--psi must be finite, got {args.psi}")
+    return parser, args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser, args = parse(argv)
+    folder = Path(args.out)
+    try:
+        device = pick_device(args.device)
+        checkpoint = load(args.checkpoint)
+        layers = checkpoint.generator.num_styles
+        crossover = layers // 2 if args.crossover is None else args.crossover
+        if not 0 <= crossover <= layers:
+            raise ValueError(f"--crossover must be between 0 and {layers}, got {crossover}")
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    sampler = make_sampler(
+        checkpoint,
+        device,
+        psi=args.psi,
+        noise=args.noise,
+        dtype=DTYPES[args.dtype],
+        batch=args.batch,
+        compile=args.compile,
+    )
+    if args.files:
+        paths = save_files(sampler, args.seeds, folder)
+    elif args.mix is not None:
+        paths = save_mix(sampler, args.seeds, args.mix, crossover, folder)
+    elif args.interpolate is not None:
+        path = folder / f"interpolation{args.format}"
+        paths = save_interpolation(sampler, args.seeds, args.interpolate, args.rate, path)
+    else:
+        paths = save_grid(sampler, args.seeds, folder)
+    print(f"{len(paths)} file{'s' if len(paths) > 1 else ''}: {paths[0]}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Images from a checkpoint, as a user asks for them on the command line."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageSequence
+
+from examples.stylegan2 import generate
+from examples.stylegan2.checkpoints import load, save_rosinality
+from examples.stylegan2.discriminator import Discriminator
+from examples.stylegan2.generator import Generator
+
+SIDE = 16
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A file of a generator whose noise can be seen."""
+    torch.manual_seed(0)
+    generator = Generator(SIDE, 512, 2, channels={4: 512, 8: 512, 16: 512})
+    for name, parameter in generator.named_parameters():
+        if name.endswith("noise.weight"):
+            torch.nn.init.constant_(parameter, 0.2)
+    discriminator = Discriminator(SIDE, channels=generator.channels)
+    path = tmp_path_factory.mktemp("checkpoint") / "ros.pt"
+    save_rosinality(path, generator, discriminator, generator.mean_style(64))
+    return path
+
+
+def run(checkpoint, folder, *options):
+    return generate.main(
+        ["--checkpoint", str(checkpoint), "--out", str(folder), *map(str, options)]
+    )
+
+
+def pixels(path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def assert_same(a, b):
+    """But for the last bits of the arithmetic, which may round one byte off."""
+    assert a.shape == b.shape
+    assert abs(a - b).max() <= 1
+
+
+def test_a_grid_holds_each_seeds_image(checkpoint, tmp_path, capsys):
+    assert run(checkpoint, tmp_path, "--seeds", "3,5-8", "--batch", 2) == 0
+    assert capsys.readouterr().out == f"1 file: {tmp_path / 'grid.png'}\n"
+    grid = pixels(tmp_path / "grid.png")
+    assert grid.shape == (2 * SIDE, 3 * SIDE, 3)
+    assert run(checkpoint, tmp_path, "--seeds", "8,3,6", "--files", "--batch", 1) == 0
+    places = {3: (0, 0), 6: (0, 2), 8: (1, 1)}
+    images = {seed: pixels(tmp_path / f"seed{seed:04d}.png") for seed in places}
+    for seed, (row, column) in places.items():
+        cell = grid[row * SIDE : (row + 1) * SIDE, column * SIDE : (column + 1) * SIDE]
+        assert_same(cell, images[seed])
+    assert abs(images[3] - images[6]).max() > 8
+    assert not grid[SIDE:, 2 * SIDE :].any()  # five images in six places
+
+
+def test_truncation_pulls_to_the_mean(checkpoint, tmp_path):
+    for psi in (0.0, 0.5):
+        run(checkpoint, tmp_path / str(psi), "--seeds", "0-1", "--files", "--psi", psi)
+    first, second = (pixels(tmp_path / "0.0" / f"seed000{i}.png") for i in (0, 1))
+    assert_same(first, second)
+    half = [pixels(tmp_path / "0.5" / f"seed000{i}.png") for i in (0, 1)]
+    assert abs(half[0] - half[1]).max() > 4
+
+
+def test_noise_is_stored_or_of_the_seed_or_none(checkpoint, tmp_path):
+    images = {}
+    for noise in ("stored", "seed", "none"):
+        options = ("--files", "--psi", 0, "--noise", noise)  # styles are all alike
+        run(checkpoint, tmp_path / noise, "--seeds", "4-6", *options)
+        images[noise] = [pixels(tmp_path / noise / f"seed000{i}.png") for i in (4, 5, 6)]
+    assert_same(images["stored"][0], images["stored"][1])
+    assert abs(images["seed"][0] - images["seed"][1]).max() > 8
+    assert_same(images["none"][0], images["none"][1])
+    assert abs(images["none"][0] - images["stored"][0]).max() > 8
+    run(checkpoint, tmp_path, "--seeds", "5", "--files", "--psi", 0, "--noise", "seed")
+    assert_same(pixels(tmp_path / "seed0005.png"), images["seed"][1])
+
+
+def test_mixing_takes_coarse_layers_from_rows_and_fine_ones_from_columns(checkpoint, tmp_path):
+    def cells(crossover):
+        options = ("--seeds", "0-1", "--mix", "7-9", "--crossover", crossover, "--noise", "none")
+        run(checkpoint, tmp_path, *options)
+        picture = pixels(tmp_path / "mix.png")
+        assert picture.shape == (3 * SIDE, 4 * SIDE, 3)
+        return picture.reshape(3, SIDE, 4, SIDE, 3).transpose(0, 2, 1, 3, 4)
+
+    layers = load(checkpoint).generator.num_styles
+    columns, rows = cells(0), cells(layers)
+    for i in range(1, 3):
+        for j in range(1, 4):
+            assert_same(columns[i, j], columns[0, j])
+            assert_same(rows[i, j], rows[i, 0])
+    mixed = cells(2)
+    assert abs(mixed[1, 1] - mixed[0, 1]).max() > 2
+    assert abs(mixed[1, 1] - mixed[1, 0]).max() > 2
+    assert not mixed[0, 0].any()
+
+
+@pytest.mark.parametrize("suffix", generate.ANIMATED)
+def test_interpolation_walks_from_seed_to_seed_and_back(suffix, checkpoint, tmp_path):
+    run(
+        checkpoint, tmp_path, "--seeds", "2,4", "--interpolate", 3, "--rate", 20, "--format", suffix
+    )
+    with Image.open(tmp_path / f"interpolation{suffix}") as picture:
+        assert picture.info["loop"] == 0
+        frames = [f.convert("RGB") for f in ImageSequence.Iterator(picture)]
+    assert len(frames) == 6
+    run(checkpoint, tmp_path, "--seeds", "2,4", "--files")
+    for frame, seed in ((frames[0], 2), (frames[3], 4)):
+        difference = abs(np.asarray(frame).astype(int) - pixels(tmp_path / f"seed000{seed}.png"))
+        assert difference.mean() <= (6 if suffix == ".gif" else 1)  # a GIF has 256 colours
+    assert abs(np.asarray(frames[1]).astype(int) - np.asarray(frames[0]).astype(int)).max() > 0
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_types_give_nearly_the_same_images(dtype, checkpoint, tmp_path):
+    run(checkpoint, tmp_path / "wide", "--seeds", "0-3")
+    run(checkpoint, tmp_path / dtype, "--seeds", "0-3", "--dtype", dtype)
+    difference = abs(pixels(tmp_path / "wide" / "grid.png") - pixels(tmp_path / dtype / "grid.png"))
+    assert 0 < difference.mean() < 3
+
+
+def test_compiled_synthesis_gives_the_same_images(checkpoint, tmp_path):
+    run(checkpoint, tmp_path / "eager", "--seeds", "0-2", "--batch", 2)
+    run(checkpoint, tmp_path / "compiled", "--seeds", "0-2", "--batch", 2, "--compile")
+    assert_same(pixels(tmp_path / "eager" / "grid.png"), pixels(tmp_path / "compiled" / "grid.png"))
+
+
+def test_a_checkpoint_without_a_mean_gets_one():
+    generator = Generator(8, 16, 1, channels={4: 4, 8: 4})
+    found = generate.Checkpoint("basicsr", generator, None, None, {})
+    samplers = [generate.make_sampler(found, torch.device("cpu")) for _ in range(2)]
+    assert torch.equal(samplers[0].mean, samplers[1].mean)
+    assert samplers[0].mean.shape == (16,)
+
+
+def test_seeds_are_numbers_and_ranges():
+    assert generate.parse_seeds("0-3, 7,2") == [0, 1, 2, 3, 7, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--seeds", "3-1"), "seeds must be numbers >= 0 and ranges of them, such as 0-3,7, got"),
+        (("--seeds", "a"), "got 'a'"),
+        (("--seeds", ""), "got ''"),
+        (("--batch", 0), "--batch must be >= 1, got 0"),
+        (("--interpolate", 0), "--interpolate must be >= 1, got 0"),
+        (("--rate", 0), "--rate must be >= 0.001, got 0.0"),
+        (("--psi", "nan"), "--psi must be finite, got nan"),
+        (("--mix", "1", "--crossover", 7), "--crossover must be between 0 and 6, got 7"),
+        (("--mix", "1", "--files"), "not allowed with"),
+        (("--device", "toaster"), "device must be one that torch finds here, got 'toaster'"),
+    ],
+)
+def test_refusals(options, sentence, checkpoint, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run(checkpoint, tmp_path / "out", *options)
+    assert stopped.value.code == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_is_no_checkpoint(tmp_path, capsys):
+    path = tmp_path / "picture.pt"
+    path.write_bytes(b"no checkpoint")
+    for missing in (path, tmp_path / "nowhere.pt"):
+        with pytest.raises(SystemExit):
+            run(missing, tmp_path / "out")
+        assert str(missing) in capsys.readouterr().err
