@@ -18,6 +18,10 @@ MODULES = [
 ]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
 WITH_EXAMPLES = {
+    "resample_layers.compat.basicsr",
+    "resample_layers.compat.mmcv",
+    "resample_layers.compat.nvidia",
+    "resample_layers.compat.rosinality",
     "resample_layers.filters",
     "resample_layers.layers",
     "resample_layers.ops.fused_act",
