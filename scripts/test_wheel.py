@@ -27,9 +27,11 @@ ROOT = Path(__file__).resolve().parent.parent
 TESTS = (
     "test_upfirdn2d.py",
     "test_gradients.py",
+    "test_bias_act.py",
     "test_doors.py",
     "test_errors.py",
     "test_layers.py",
+    "test_compat.py",
     "test_extension.py",
 )
 REQUIREMENTS = ("pytest>=8", "hypothesis", "numpy", "scipy")
