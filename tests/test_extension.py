@@ -275,11 +275,15 @@ def nothing():
     raise extension.UnavailableError("the reason", "the cure")
 
 def loads_the_library_once_for_all_threads():
-    deferred, results = defer(), []
-    threads = [threading.Thread(target=lambda: results.append(call())) for _ in range(8)]
+    deferred, results, together = defer(), [], threading.Barrier(16)
+    sys.setswitchinterval(1e-6)
+    threads = [
+        threading.Thread(target=lambda: (together.wait(), results.append(call())))
+        for _ in range(16)
+    ]
     for thread in threads: thread.start()
     for thread in threads: thread.join()
-    assert results == [24] * 8
+    assert results == [24] * 16
     assert deferred.stand_in is None
     assert "upfirdn2d_cpu-" in str(torch.ops.loaded_libraries)
     assert OP(x, k, None, (1, 1), (1, 1), (0, 0, 0, 0), False).sum() == 24
@@ -325,17 +329,20 @@ def fails_at_each_call_where_forced():
 for case in [f for f in list(globals().values()) if getattr(f, "__module__", "") == "__main__"]:
     if case.__name__ in ("<lambda>", "defer", "nothing"):
         continue
-    child = os.fork()
-    if child == 0:
-        try:
-            case()
-            if "falls" not in case.__name__ and "fails" not in case.__name__:
-                assert extension.choices["cpu"].backend == "extension"
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    print(case.__name__, os.waitpid(child, 0)[1], flush=True)
+    worst = 0
+    for _ in range(60 if "threads" in case.__name__ else 1):  # a race is seen in one of twenty
+        child = os.fork()
+        if child == 0:
+            try:
+                case()
+                if "falls" not in case.__name__ and "fails" not in case.__name__:
+                    assert extension.choices["cpu"].backend == "extension"
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        worst = max(worst, os.waitpid(child, 0)[1])
+    print(case.__name__, worst, flush=True)
 """
 
 

@@ -216,6 +216,8 @@ class Deferred:
         )
         for name, op in _operators().items():
             self.stand_in.impl(name, partial(self._call, op), device.upper())
+        # When it goes, other threads may be on their way into it: what they hold must not be freed
+        self._kept = [torch.library.get_kernel(op, device.upper()) for op in _operators().values()]
 
     def _call(self, op: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self.decide()
