@@ -76,7 +76,9 @@ constexpr const char* kKernelGradSchema =
 constexpr const char* kKey = "CUDA";
 
 void check_cuda(cudaError_t error, const char* what) {
-  STD_TORCH_CHECK(error == cudaSuccess, what, ": ", cudaGetErrorString(error));
+  if (error == cudaSuccess) return;
+  cudaGetLastError();  // or the next launch that succeeds would find this error
+  STD_TORCH_CHECK(false, what, ": ", cudaGetErrorString(error));
 }
 
 // The device of the tensors and its current stream, for as long as this lives.

@@ -65,6 +65,22 @@ def fused(x, taps):
     return ops.upfirdn2d_bias_act(x, taps, bias, noise, strength, 1, 1, (2, 1), clamp=2.0)
 
 
+def fused_with_half_operands(x, taps):
+    noise, bias, strength = (t.half() for t in (x[:, :1], x[0, :, 0, 0], x[0, 0, 0, :1]))
+    return ops.upfirdn2d_bias_act(x, taps, bias, noise, strength, 1, 1, (2, 1))
+
+
+def activation(x, taps):
+    """A call of one tap."""
+    return ops.bias_act(x, x[0, :, 0, 0], x[:, :1], x[0, 0, 0, :1], clamp=2.0)
+
+
+def gradient_of_activation(x, taps):
+    x, strength = x.detach().requires_grad_(), taps[:1].detach().requires_grad_()
+    out = ops.bias_act(x, None, x[:, :1].detach(), strength)
+    return torch.cat([g.flatten() for g in torch.autograd.grad(out.square().sum(), (x, strength))])
+
+
 def gradient_of_fused(x, taps):
     x, bias = x.detach().requires_grad_(), x[0, :, 0, 0].detach().requires_grad_()
     out = ops.upfirdn2d_bias_act(x, taps, bias, pad=(2, 1))
@@ -78,7 +94,10 @@ CALLS = (
     gradient_of_the_input,
     gradient_of_the_kernel,
     fused,
+    fused_with_half_operands,
+    activation,
     gradient_of_fused,
+    gradient_of_activation,
 )
 every_call = pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
 
@@ -226,7 +245,7 @@ def test_allocates_its_output_alone(rates, dtype, layout, cuda):
                 lambda y=y, r=result, g=gradient: torch.autograd.grad(r, y, g)
             )
             assert peak <= grad.nbytes + 1024  # and a copy of the taps, if any
-    noise = x.new_ones(2, 1, *upfirdn2d(x, taps, up, down, pad).shape[2:])
+    noise = taps.new_ones(2, 1, *upfirdn2d(x, taps, up, down, pad).shape[2:])
     bias, strength = taps.new_ones(16), taps.new_ones(1)
     peak, out = peak_bytes(
         lambda: ops.upfirdn2d_bias_act(x, taps, bias, noise, strength, up, down, pad)
@@ -347,7 +366,8 @@ def half_images(need, cuda, *shape):
     torch.cuda.empty_cache()
     bytes, free = int(need * 2 * math.prod(shape)) + (2 << 30), torch.cuda.mem_get_info()[0]
     if free < bytes:
-        pytest.skip(f"needs {bytes >> 30} GiB of free GPU memory")
+        reason = f"needs {bytes >> 30} GiB of free GPU memory"
+        (pytest.fail if REQUIRE_CUDA else pytest.skip)(reason)
     return torch.empty(shape, dtype=torch.float16, device=cuda).uniform_(-1, 1)
 
 
@@ -376,6 +396,19 @@ def test_more_than_two_to_the_31_elements(operation, layout, cuda):
         expected = native.resample(
             x[n : n + 1, -4:].double(), taps.double(), None, (up, up), (down, down), pad * 2
         )
+        assert_close(out[n : n + 1, -4:], expected)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+def test_activation_of_more_than_two_to_the_31_elements(layout, cuda):
+    if layout == torch.channels_last:
+        x = half_images(2, cuda, 65, 1024, 1025, 32).permute(0, 3, 1, 2)
+    else:
+        x = half_images(2, cuda, 65, 32, 1024, 1025)
+    bias, noise = torch.randn(32, device=cuda), torch.randn(65, 1, 1024, 1025, device=cuda)
+    out = ops.bias_act(x, bias, noise)
+    for n in (0, 63, 64):
+        expected = ops.bias_act(x[n : n + 1, -4:].double(), bias[-4:], noise[n : n + 1])
         assert_close(out[n : n + 1, -4:], expected)
 
 
