@@ -452,7 +452,19 @@ def test_other_filters_are_refused(tmp_path):
             "generator",
             "synthesis.b8.conv0",
             {"activation": "relu"},
-            "must have activation 'lrelu' in its generator, got 'relu'",
+            "must have activation 'lrelu' in synthesis.b8.conv0 of its generator, got 'relu'",
+        ),
+        (
+            "generator",
+            "mapping.fc2",
+            {"activation": "linear"},
+            "must have activation 'lrelu' in mapping.fc2 of its generator, got 'linear'",
+        ),
+        (
+            "discriminator",
+            "b4.out",
+            {"activation": "lrelu"},
+            "must have activation 'linear' in b4.out of its discriminator, got 'lrelu'",
         ),
         (
             "generator",

@@ -133,6 +133,16 @@ def test_compiled_synthesis_gives_the_same_images(checkpoint, tmp_path):
     assert_same(pixels(tmp_path / "eager" / "grid.png"), pixels(tmp_path / "compiled" / "grid.png"))
 
 
+def test_pixels_that_are_not_finite_are_no_picture(tmp_path, capsys):
+    generator = Generator(8, 512, 1, channels={4: 512, 8: 512})
+    torch.nn.init.constant_(generator.to_rgb1.bias, float("nan"))
+    save_rosinality(tmp_path / "ros.pt", generator)
+    assert run(tmp_path / "ros.pt", tmp_path / "out", "--seeds", "5") == 1
+    said = "error: every pixel must be finite, got others for seed 5 in torch.float32: try"
+    assert said in capsys.readouterr().err
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_a_checkpoint_without_a_mean_gets_one():
     generator = Generator(8, 16, 1, channels={4: 4, 8: 4})
     found = generate.Checkpoint("basicsr", generator, None, None, {})
@@ -142,13 +152,17 @@ def test_a_checkpoint_without_a_mean_gets_one():
 
 
 def test_seeds_are_numbers_and_ranges():
-    assert generate.parse_seeds("0-3, 7,2") == [0, 1, 2, 3, 7, 2]
+    assert generate.parse_seeds("0-3, 7,2") == [0, 1, 2, 3, 7]
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (("--seeds", "3-1"), "seeds must be numbers >= 0 and ranges of them, such as 0-3,7, got"),
+        (
+            ("--seeds", "3-1"),
+            "seeds must be numbers from 0 to 2**63 - 1 and ranges of them, such as",
+        ),
+        (("--seeds", 2**64), "got '18446744073709551616'"),
         (("--seeds", "a"), "got 'a'"),
         (("--seeds", ""), "got ''"),
         (("--batch", 0), "--batch must be >= 1, got 0"),

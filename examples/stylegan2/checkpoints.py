@@ -602,14 +602,16 @@ def _check_nvidia(network: str, modules: dict[str, dict[str, Any]], architecture
         )
     rules = {
         "architecture": (architecture,),
-        "activation": ("lrelu", "linear"),
         "use_noise": (True,),
     }
-    for state in modules.values():
-        for name, values in rules.items():
+    for path, state in modules.items():
+        linear = path.rpartition(".")[2] in ("affine", "skip", "out")
+        activations = ("linear" if linear else "lrelu",)
+        for name, values in {**rules, "activation": activations}.items():
             if name in state and state[name] not in values:
+                where = f"{path} of its {network}" if name == "activation" else f"its {network}"
                 raise CheckpointError(
-                    f"must have {name} {values[0]!r} in its {network}, got {state[name]!r}"
+                    f"must have {name} {values[0]!r} in {where}, got {state[name]!r}"
                 )
 
 

@@ -6,12 +6,12 @@ checkpoints.py). By default one picture, ``grid.png``, of the seeds 0 to 15; oth
 
 ``--files``             ``seed0000.png`` and so on, a file for each seed
 ``--mix SEEDS``         ``mix.png``: the coarse layers of the seeds (rows) with the fine layers of
-                        these seeds (columns)
+                        these seeds (columns); with ``--noise seed``, the noise of the row
 ``--interpolate N``     ``interpolation.webp``: a walk from seed to seed and back to the first, N
                         pictures a step
 
-An image depends on its seed and the checkpoint, not on the other seeds nor on ``--batch``, up to
-the last bits of the arithmetic.
+Pictures of the same name are replaced. An image depends on its seed and the checkpoint, not on the
+other seeds nor on ``--batch``, up to the last bits of the arithmetic.
 """
 
 from __future__ import annotations
@@ -95,6 +95,15 @@ class Sampler:
                     self.device.type, self.dtype, enabled=self.dtype != torch.float32
                 ):
                     images = self.synthesis(styles[part], noise)
+                for seed, finite in zip(
+                    seeds[part], images.isfinite().all((1, 2, 3)).tolist(), strict=True
+                ):
+                    if not finite:
+                        raise FloatingPointError(
+                            f"every pixel must be finite, got others for seed {seed} in "
+                            f"{self.dtype}: try --dtype bfloat16 or float32, or the checkpoint "
+                            "itself is broken"
+                        )
                 yield from to_bytes(images.float()).cpu()
                 bar.update(len(images))
 
@@ -203,7 +212,7 @@ def to_picture(image: Tensor) -> Image.Image:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Numbers and ranges: ``"0-3,7"`` is ``[0, 1, 2, 3, 7]``."""
+    """Numbers and ranges, each number once: ``"0-3,7"`` is ``[0, 1, 2, 3, 7]``."""
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
@@ -211,12 +220,13 @@ def parse_seeds(text: str) -> list[int]:
             low, high = int(first), int(last) if dash else int(first)
         except ValueError:
             low, high = 1, 0
-        if not 0 <= low <= high:
+        if not 0 <= low <= high < 2**63:
             raise argparse.ArgumentTypeError(
-                f"seeds must be numbers >= 0 and ranges of them, such as 0-3,7, got {text!r}"
+                f"seeds must be numbers from 0 to 2**63 - 1 and ranges of them, such as 0-3,7, "
+                f"got {text!r}"
             )
         seeds += range(low, high + 1)
-    return seeds
+    return list(dict.fromkeys(seeds))  # each once
 
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
@@ -274,15 +284,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         batch=args.batch,
         compile=args.compile,
     )
-    if args.files:
-        paths = save_files(sampler, args.seeds, folder)
-    elif args.mix is not None:
-        paths = save_mix(sampler, args.seeds, args.mix, crossover, folder)
-    elif args.interpolate is not None:
-        path = folder / f"interpolation{args.format}"
-        paths = save_interpolation(sampler, args.seeds, args.interpolate, args.rate, path)
-    else:
-        paths = save_grid(sampler, args.seeds, folder)
+    try:
+        if args.files:
+            paths = save_files(sampler, args.seeds, folder)
+        elif args.mix is not None:
+            paths = save_mix(sampler, args.seeds, args.mix, crossover, folder)
+        elif args.interpolate is not None:
+            path = folder / f"interpolation{args.format}"
+            paths = save_interpolation(sampler, args.seeds, args.interpolate, args.rate, path)
+        else:
+            paths = save_grid(sampler, args.seeds, folder)
+    except FloatingPointError as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 1
     print(f"{len(paths)} file{'s' if len(paths) > 1 else ''}: {paths[0]}")
     return 0
 
