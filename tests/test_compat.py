@@ -528,6 +528,11 @@ ERRORS = [
      "upsample_factor must be >= 1 in both axes, got upsample_factor=0"),
     (lambda: rosinality.upfirdn2d(IMAGE, K, pad=(1, 1, 1)), ValueError,
      "pad must have 2 values (before, after) or 4 values (x0, x1, y0, y1), got 3: pad=(1, 1, 1)"),
+    # nvidia: the same at every rate
+    *((lambda up=up: nvidia.conv2d_resample(torch.ones(1, 6, 4, 5), torch.ones(3, 2, 3, 3), K,
+                                            up=up, padding=1, groups=2), ValueError,
+       "w must be [C_out, C_in / groups, kh, kw] with C_out a multiple of groups and the C_in of "
+       "x, got w of shape (3, 2, 3, 3), x of shape (1, 6, 4, 5), groups=2") for up in (1, 2)),
     # basicsr
     (lambda: basicsr.upfirdn2d(IMAGE, K, pad=(2, 1, 2, 0)), ValueError,
      "pad must be 2 ints (before, after) for both axes, got pad=(2, 1, 2, 0): the original "

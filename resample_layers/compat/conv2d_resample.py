@@ -37,7 +37,7 @@ def conv2d_resample(
 
     Raises:
         TypeError, ValueError: if an argument is at fault. RuntimeError: from torch's convolution,
-            if channels, groups and dtypes do not fit.
+            if dtypes do not fit.
 
     Example:
         >>> import torch
@@ -50,6 +50,11 @@ def conv2d_resample(
     up, down, groups = as_rate("up", up), as_rate("down", down), as_rate("groups", groups)
     if f is not None:
         check_filter("f", f)
+    if w.shape[0] % groups or x.shape[1] != w.shape[1] * groups:
+        raise ValueError(
+            "w must be [C_out, C_in / groups, kh, kw] with C_out a multiple of groups and the C_in "
+            f"of x, got w of shape {tuple(w.shape)}, x of shape {tuple(x.shape)}, groups={groups}"
+        )
     fw, fh = (1, 1) if f is None else (f.shape[-1], f.shape[0])
     kh, kw = w.shape[2:]
     x0, x1, y0, y1 = as_paddings(padding)
