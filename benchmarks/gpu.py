@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The CUDA kernels beside device copy bandwidth, native, compiled native and NVIDIA's ops.
 
-``python -m benchmarks.gpu --out FOLDER [--stylegan3 CHECKOUT]`` writes ``gpu.jsonl``, a line for
-each figure as it comes, so that a run that is cut off keeps what it has. gpu_report.py makes
-tables of it. ``--self-check`` runs all of it on the CPU with tiny shapes: it shows that the
-benchmark works, and its times mean nothing.
+``python -m benchmarks.gpu --out FOLDER [--stylegan3 CHECKOUT]`` writes ``gpu.jsonl``, lines as
+the figures come (a row's of ours before NVIDIA's), so that a run that is cut off keeps what it
+has. gpu_report.py makes tables of it. ``--parts native`` writes ``native.jsonl`` instead.
+``--self-check`` runs all of it on the CPU with tiny shapes: it shows that the benchmark works,
+and its times mean nothing.
 
 How long it takes, in seconds on an H100 by estimate, without and with NVIDIA's ops. A figure is
 timed for ``--rep`` = 20 ms after a fourth of that and 8 calls: 35 ms with what surrounds it.
@@ -14,18 +15,20 @@ part              rows  a row                                                  s
 ================  ====  =====================================================  ===  ====
 copy                 1  1 figure                                                 1     1
 fused epilogue      18  9 or 12 figures, compilations of 4, 4 and 2 s          190   195
-native, compiled     9  3 figures, slow ones, a compilation of 4 s              50    50
-layers             486  2 or 4 figures, one more for 4 taps; the error          55    80
-NVIDIA's kernels        compiled by their first calls                                 90
+layers             486  2 or 4 figures, one more for 4 taps; the errors         65    90
+NVIDIA's kernels        compiled before the first row                                 90
+native, compiled    48  6 figures, two compilations of 2 to 4 s; its own run   400     -
 ================  ====  =====================================================  ===  ====
 
 After ``--minutes`` no further row is begun, and those left are written down as not run; the
-largest resolutions come first. ``--quick``: 64, 256 and 1024 pixels, a third of the layers.
+largest resolutions come first, and of native the smoothing. ``--quick``: 64, 256 and 1024
+pixels, a third of the layers.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import itertools
 import json
@@ -34,6 +37,7 @@ import statistics
 import subprocess
 import sys
 import time
+import traceback
 import types
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
@@ -56,7 +60,7 @@ LAYOUTS = (torch.contiguous_format, torch.channels_last)
 TAPS = (4, 12, 24)
 QUICK = (64, 256, 1024)
 FUSED = (256, 512, 1024)  # the largest: what the goals of the fused epilogue speak of
-NATIVE = 256
+NATIVE, NATIVE_TAPS = (256, 1024), (4, 12)
 CACHE = 256 << 20  # bytes, more than any GPU's cache
 PEER_DTYPES = (torch.float32, torch.float16)  # NVIDIA's kernels know no bfloat16
 GAIN, SLOPE = math.sqrt(2.0), 0.2
@@ -142,23 +146,79 @@ def multiply_adds(cell: Cell, out: Tensor) -> float:
     return n * c * height * each * (cell.shape[3] + width)
 
 
-def peak_multiply_adds() -> float:
-    """Multiply-adds a second of the GPU's float32 units: their number times the highest clock."""
+def peak_multiply_adds() -> float | None:
+    """Multiply-adds a second of the GPU's float32 units: their number times the highest clock.
+
+    None where nvidia-smi does not tell the clock.
+    """
     query = ["nvidia-smi", "--query-gpu=clocks.max.sm", "--format=csv,noheader,nounits"]
-    megahertz = float(subprocess.run(query, capture_output=True, check=True).stdout.split()[0])
+    try:
+        found = subprocess.run(query, capture_output=True, check=True).stdout.split()
+        megahertz = float(found[0])
+    except (OSError, subprocess.CalledProcessError, ValueError, IndexError) as error:
+        print(f"NOT RUN: share of the multiply-add rate, no clock from nvidia-smi: {error}")
+        return None
     return torch.cuda.get_device_properties(0).multi_processor_count * 128 * megahertz * 1e6
 
 
 def load_peer(checkout: str) -> Peer:
     """NVIDIA's ops. On a GPU their kernels are compiled by the first call of each."""
+    if not (Path(checkout) / "training" / "networks_stylegan2.py").exists():  # of no older one
+        raise ValueError(f"{checkout} is no checkout of stylegan3")
     sys.path.insert(0, str(Path(checkout).resolve()))
-    if importlib.util.find_spec("pkg_resources") is None:  # no longer a part of setuptools
+    absent = "pkg_resources" not in sys.modules
+    if (
+        absent and importlib.util.find_spec("pkg_resources") is None
+    ):  # no longer a part of setuptools
         stand_in = types.ModuleType("pkg_resources")
         stand_in.parse_version = torch.torch_version.TorchVersion  # type: ignore[attr-defined]
         sys.modules["pkg_resources"] = stand_in
+    import torch.utils.cpp_extension as builder
+
+    if not hasattr(builder.load, "registers"):
+        builder.load = _registering(builder.load)
     from torch_utils.ops import bias_act, upfirdn2d  # type: ignore[import-not-found]
 
     return Peer(upfirdn2d.upfirdn2d, bias_act.bias_act)
+
+
+def _registering(load: Callable[..., Any]) -> Callable[..., Any]:
+    """``load``, whose module can then be imported by its name, as NVIDIA's code does.
+
+    Modules of pybind11 3 are initialised in two phases, which leave nothing in sys.modules.
+    """
+
+    @functools.wraps(load)
+    def call(name: str, *arguments: Any, **options: Any) -> Any:
+        module = load(name, *arguments, **options)
+        if isinstance(module, types.ModuleType):
+            sys.modules[name] = module
+        return module
+
+    call.registers = True  # type: ignore[attr-defined]
+    return call
+
+
+def usable_peer(checkout: str | None, device: torch.device) -> Peer | None:
+    """NVIDIA's ops once each has run on the device; where one fails, a line says why not."""
+    if not checkout:
+        return None
+    try:
+        peer = load_peer(checkout)
+        x = torch.randn(2, 3, 16, 16, device=device)
+        taps = torch.tensor([1.0, 3.0, 3.0, 1.0], device=device) / 8
+        resampled = peer.upfirdn2d(x, torch.outer(taps, taps), 2, 1, [2, 1, 2, 1], gain=4)
+        expected = native.resample(x, taps * 2, None, (2, 2), (1, 1), (2, 1, 2, 1))
+        torch.testing.assert_close(resampled, expected, rtol=1e-4, atol=1e-4)
+        activated = peer.bias_act(x, x[0, :, 0, 0].clone(), act="lrelu", alpha=SLOPE, gain=GAIN)
+        expected = F.leaky_relu(x + x[0, :, 0, 0, None, None], SLOPE) * GAIN
+        torch.testing.assert_close(activated, expected, rtol=1e-4, atol=1e-4)
+    except Exception as error:  # whatever a foreign build throws, our figures are worth having
+        traceback.print_exc()
+        reason = (str(error).strip() or "no reason given").splitlines()[0][:200]
+        print(f"NOT RUN: comparison with NVIDIA's kernels, {type(error).__name__}: {reason}")
+        return None
+    return peer
 
 
 def relative_error(out: Tensor, expected: Tensor) -> float:
@@ -212,6 +272,11 @@ class Layer:
         x = self.x[:1, :4].double()
         return native.resample(x, self.taps.double(), None, self.up, self.down, self.pad)
 
+    def expected_backward(self) -> Tensor:
+        """The same of the gradient."""
+        grad, taps = self.grad[:1, :4].double(), self.taps.double()
+        return native.resample(grad, taps, None, self.down, self.up, self.g_pad, True)
+
     def peer_forward(self, peer: Peer) -> Tensor:
         up, down, gain = self.cell.up, self.cell.down, self.cell.up**2
         return peer.upfirdn2d(self.x, self.filter, up, down, list(self.pad), gain=gain)
@@ -223,28 +288,34 @@ class Layer:
 
 
 @torch.no_grad()
-def measure_layer(layer: Layer, peer: Peer | None, timer: Timer) -> dict[str, Any]:
+def measure_layer(layer: Layer, peer: Peer | None, timer: Timer) -> Iterator[dict[str, Any]]:
     """Times in milliseconds of forward and backward, and the error of the forward."""
-    expected = layer.expected()
+    expected, expected_backward = layer.expected(), layer.expected_backward()
+    dtype = layer.x.dtype
     row = {
         "bytes": layer.bytes,
         "multiply_adds": multiply_adds(layer.cell, layer.out),
         "error": relative_error(layer.out, expected),
-        "forward": timer.milliseconds(layer.forward),
-        "backward": timer.milliseconds(layer.backward),
+        "backward error": relative_error(layer.backward(), expected_backward),
     }
-    check(row["error"], layer.x.dtype, "ours")
+    check(row["error"], dtype, "ours")
+    check(row["backward error"], dtype, "our backward")
+    row["forward"] = timer.milliseconds(layer.forward)
+    row["backward"] = timer.milliseconds(layer.backward)
     if layer.cell.taps == 4:
         kernel = torch.outer(layer.taps, layer.taps)
         settings = (None, layer.up, layer.down, layer.pad, False)
+        check(relative_error(reg.RAW(layer.x, kernel, *settings), expected), dtype, "our 4x4")
         row["4x4 forward"] = timer.milliseconds(lambda: reg.RAW(layer.x, kernel, *settings))
-    if peer is not None and layer.x.dtype in PEER_DTYPES:
+    yield row
+    if peer is not None and dtype in PEER_DTYPES:
         check(relative_error(layer.peer_forward(peer), expected), torch.bfloat16, "NVIDIA's")
-        ours = layer.backward()[:1, :4].double()
-        check(relative_error(layer.peer_backward(peer), ours), torch.bfloat16, "NVIDIA's")
-        row["nvidia forward"] = timer.milliseconds(lambda: layer.peer_forward(peer))
-        row["nvidia backward"] = timer.milliseconds(lambda: layer.peer_backward(peer))
-    return row
+        error = relative_error(layer.peer_backward(peer), expected_backward)
+        check(error, torch.bfloat16, "NVIDIA's backward")
+        yield {
+            "nvidia forward": timer.milliseconds(lambda: layer.peer_forward(peer)),
+            "nvidia backward": timer.milliseconds(lambda: layer.peer_backward(peer)),
+        }
 
 
 def check(error: float, dtype: torch.dtype, whose: str) -> None:
@@ -260,19 +331,21 @@ def activate(
     strength: Tensor,  # [1]
 ) -> Tensor:
     """Noise, bias, leaky ReLU and gain as StyleGAN2's blocks apply them, in eager torch."""
-    return F.leaky_relu(x + strength * noise + bias[:, None, None], SLOPE) * GAIN
+    noise, bias = (strength * noise).to(x.dtype), bias.to(x.dtype)  # x keeps its dtype
+    return F.leaky_relu(x + noise + bias[:, None, None], SLOPE) * GAIN
 
 
-def measure_fused(layer: Layer, peer: Peer | None, timer: Timer) -> dict[str, Any]:
+def measure_fused(layer: Layer, peer: Peer | None, timer: Timer) -> Iterator[dict[str, Any]]:
     """Smoothing with its epilogue in one pass, beside smoothing and then passes of their own.
 
     ``step`` is forward and backward, gradients of the input, bias and noise strength.
-    ``activation`` is the epilogue alone, with a kernel of one tap.
+    ``activation`` is the epilogue alone, with a kernel of one tap. Bias, noise and its strength
+    are float32 whatever the images are, as the example passes them.
     """
     x, n = layer.x, layer.x.shape[0]
-    bias = torch.randn(x.shape[1], device=x.device).to(x.dtype)
-    noise = torch.randn(n, 1, *layer.out.shape[2:], device=x.device).to(x.dtype)
-    strength = torch.full((1,), 0.1, device=x.device, dtype=x.dtype)
+    bias = torch.randn(x.shape[1], device=x.device)
+    noise = torch.randn(n, 1, *layer.out.shape[2:], device=x.device)
+    strength = torch.full((1,), 0.1, device=x.device)
     torch._dynamo.reset()
     compiled = torch.compile(activate)
 
@@ -314,31 +387,47 @@ def measure_fused(layer: Layer, peer: Peer | None, timer: Timer) -> dict[str, An
         row["fused, no noise"] = timer.milliseconds(
             lambda: ops.upfirdn2d_bias_act(x, *rest, pad=layer.cell.pad)
         )
-        if peer is not None and x.dtype in PEER_DTYPES:
-            row["smoothing, nvidia bias_act"] = timer.milliseconds(
-                lambda: peer.bias_act(layer.forward(), bias, **act)
-            )
-            row["nvidia bias_act"] = timer.milliseconds(lambda: peer.bias_act(y, bias, **act))
-            row["nvidia"] = timer.milliseconds(
-                lambda: peer.bias_act(layer.peer_forward(peer), bias, **act)
-            )
     for name, call in calls.items():
         row[f"{name} step"] = timer.milliseconds(step(call))
-    return row
+    yield row
+    if peer is None or x.dtype not in PEER_DTYPES:
+        return
+    with torch.no_grad():
+        own = bias.to(x.dtype)  # NVIDIA's takes no other
+        expected = F.leaky_relu(layer.expected() + small[0][:, None, None], SLOPE) * GAIN
+        out = peer.bias_act(layer.peer_forward(peer), own, **act)
+        check(relative_error(out, expected), torch.bfloat16, "NVIDIA's")
+        smoothed = {
+            "smoothing, nvidia bias_act": lambda: peer.bias_act(layer.forward(), own, **act),
+            "nvidia bias_act": lambda: peer.bias_act(y, own, **act),
+            "nvidia": lambda: peer.bias_act(layer.peer_forward(peer), own, **act),
+        }
+        yield {name: timer.milliseconds(call) for name, call in smoothed.items()}
 
 
 @torch.no_grad()
-def measure_native(layer: Layer, timer: Timer) -> dict[str, Any]:
-    """Forward: the compiled kernel, native, and torch.compile of native."""
-    settings = (layer.taps, None, layer.up, layer.down, layer.pad)
-    torch._dynamo.reset()
-    compiled = torch.compile(native.resample)
-    return {
-        "bytes": layer.bytes,
-        "compiled kernel": timer.milliseconds(layer.forward),
-        "native": timer.milliseconds(lambda: native.resample(layer.x, *settings)),
-        "torch.compile of native": timer.milliseconds(lambda: compiled(layer.x, *settings)),
-    }
+def measure_native(layer: Layer, timer: Timer) -> Iterator[dict[str, Any]]:
+    """Forward and backward: the compiled kernel, native, and torch.compile of native."""
+    forward = (layer.x, layer.taps, None, layer.up, layer.down, layer.pad, False)
+    backward = (layer.grad, layer.taps, None, layer.down, layer.up, layer.g_pad, True)
+    row: dict[str, Any] = {"bytes": layer.bytes}
+    for direction, arguments, ours, expected in (
+        ("forward", forward, layer.forward, layer.expected()),
+        ("backward", backward, layer.backward, layer.expected_backward()),
+    ):
+        torch._dynamo.reset()
+        calls = {
+            "compiled kernel": ours,
+            "native": functools.partial(native.resample, *arguments),
+            "torch.compile of native": functools.partial(
+                torch.compile(native.resample), *arguments
+            ),
+        }
+        for name, call in calls.items():
+            error = relative_error(call(), expected)
+            check(error, torch.bfloat16, f"{name}'s {direction}")  # native may use TF32
+            row[f"{name}, {direction}"] = timer.milliseconds(call)
+    yield row
 
 
 class Log:
@@ -360,19 +449,20 @@ def copy_bandwidth(timer: Timer, bytes: int) -> float:
     return 2 * source.nbytes / (timer.milliseconds(lambda: target.copy_(source)) * 1e-3)
 
 
-def provenance(timer: Timer, self_check: bool) -> dict[str, Any]:
+def provenance(timer: Timer, self_check: bool, quick: bool) -> dict[str, Any]:
     """What stands at the head of the tables; the copy bandwidth is measured here."""
     if not self_check and extension.choices["cuda"].backend != "extension":
         raise RuntimeError(f"no compiled kernels: {extension.choices['cuda'].reason}")
     return {
         "self_check": self_check,
+        "quick": quick,
         "device": "none: a self-check" if self_check else torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "kernels": extension.choices[timer.device.type].reason,
         "date": str(date.today()),
         "copy": copy_bandwidth(timer, 1 << (20 if self_check else 30)),
-        "multiply_adds": 1e9 if self_check else peak_multiply_adds(),
+        "multiply_adds": None if self_check else peak_multiply_adds(),
     }
 
 
@@ -382,7 +472,7 @@ class Part(NamedTuple):
     cells: list[Cell]
     dtypes: Sequence[torch.dtype]
     layouts: Sequence[torch.memory_format]
-    measure: Callable[[Layer], dict[str, Any]]
+    measure: Callable[[Layer], Iterator[dict[str, Any]]]
 
     def rows(self) -> list[tuple[Cell, torch.dtype, torch.memory_format]]:
         return list(itertools.product(self.cells, self.dtypes, self.layouts))
@@ -395,10 +485,12 @@ def run_part(name: str, part: Part, timer: Timer, log: Log, deadline: float, min
         if time.monotonic() > deadline:
             break
         try:
-            log.write(name, **labels(*row), **part.measure(Layer(*row, device=timer.device)))
-        except RuntimeError as error:  # the other rows are worth having
-            log.write("failed", what=name, **labels(*row), error=str(error))
-            print(f"FAILED: {name} {labels(*row)}: {error}", flush=True)
+            for figures in part.measure(Layer(*row, device=timer.device)):
+                log.write(name, **labels(*row), **figures)
+        except Exception as error:  # the other rows are worth having
+            what = f"{type(error).__name__}: {error}"
+            log.write("failed", what=name, **labels(*row), error=what)
+            print(f"FAILED: {name} {labels(*row)}: {what}", flush=True)
             failures += 1
         done += 1
     print(f"{name}: {done} rows, {time.monotonic() - begin:.0f} s", flush=True)
@@ -413,18 +505,20 @@ def run(arguments: argparse.Namespace) -> None:
     deadline = time.monotonic() + 60 * arguments.minutes
     channels, batch = CHANNELS, BATCH
     fused_at: Sequence[int] = FUSED
-    native_at = NATIVE
+    native_at: Sequence[int] = NATIVE
     if arguments.self_check:  # every kind of row, in seconds on a CPU
-        channels, batch, fused_at, native_at = {8: 3, 16: 4}, 2, (16,), 16
+        channels, batch, fused_at, native_at = {8: 3, 16: 4}, 2, (16,), (16,)
     elif arguments.quick:
         channels = {side: CHANNELS[side] for side in QUICK}
-    peer = load_peer(arguments.stylegan3) if arguments.stylegan3 else None
-    log = Log(arguments.out / "gpu.jsonl")
+    log = Log(arguments.out / ("native.jsonl" if arguments.parts == ["native"] else "gpu.jsonl"))
     timer = Timer(torch.device("cpu" if arguments.self_check else "cuda"), arguments.rep)
     one = torch.ones(1, 1, 1, 1, device=timer.device)
     ops.upfirdn2d(one, one[0, 0])  # loads the kernels
-    head = provenance(timer, arguments.self_check)
+    head = provenance(timer, arguments.self_check, arguments.quick)
     log.write("device", **head)
+    peer = None
+    if arguments.parts != ["native"]:
+        peer = usable_peer(arguments.stylegan3, timer.device)
     print(f"{head['device']}: copy {head['copy'] / 1e12:.3f} TB/s", flush=True)
 
     layers = list(cells(channels, batch))
@@ -436,14 +530,19 @@ def run(arguments: argparse.Namespace) -> None:
             LAYOUTS,
             lambda layer: measure_fused(layer, peer, timer),
         ),
+        "layer": Part(layers, DTYPES, LAYOUTS, lambda layer: measure_layer(layer, peer, timer)),
         "native": Part(
-            [cell for cell in layers if cell.resolution == native_at],
-            DTYPES[:1],
-            LAYOUTS[:1],
+            sorted(  # smoothing first
+                (c for c in layers if c.resolution in native_at and c.taps in NATIVE_TAPS),
+                key=lambda cell: cell.operation != "smooth",
+            ),
+            PEER_DTYPES,
+            LAYOUTS,
             lambda layer: measure_native(layer, timer),
         ),
-        "layer": Part(layers, DTYPES, LAYOUTS, lambda layer: measure_layer(layer, peer, timer)),
     }
+    parts = {name: part for name, part in parts.items() if name in arguments.parts}
+    log.write("plan", **{name: len(part.rows()) for name, part in parts.items()})
     failures = sum(
         run_part(name, part, timer, log, deadline, arguments.minutes)
         for name, part in parts.items()
@@ -461,9 +560,18 @@ def main() -> None:
     parser.add_argument("--stylegan3", help="checkout of NVIDIA's stylegan3 to compare with")
     parser.add_argument("--rep", type=float, default=20.0, help="time for each figure, in ms")
     parser.add_argument("--minutes", type=float, default=7.0, help="begin no row after so many")
+    parser.add_argument(
+        "--parts",
+        type=lambda names: names.split(","),
+        default=["fused", "layer"],
+        help="of fused, layer, native",
+    )
     parser.add_argument("--quick", action="store_true", help="64, 256 and 1024 pixels alone")
     parser.add_argument("--self-check", action="store_true", help="tiny shapes on the CPU")
-    run(parser.parse_args())
+    arguments = parser.parse_args()
+    if unknown := set(arguments.parts) - {"fused", "layer", "native"}:
+        parser.error(f"no such parts: {', '.join(sorted(unknown))}")
+    run(arguments)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import contextlib
 import json
 import statistics
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
@@ -36,7 +37,7 @@ from examples.stylegan2.data import Images, to_pixels
 from examples.stylegan2.train import Settings, Training
 from resample_layers.ops import fused_act, native
 
-from .gpu import Peer, load_peer
+from .gpu import Peer, usable_peer
 
 SETTINGS = Settings(
     resolution=256,
@@ -182,6 +183,20 @@ def in_place(replacements: Ops) -> Iterator[None]:
             setattr(module, name, value)
 
 
+@contextlib.contextmanager
+def dropped_if_failing(sets: dict[str, Ops], name: str) -> Iterator[None]:
+    """Go on without a set of ops that fails, unless it is ours."""
+    try:
+        yield
+    except Exception as error:
+        if name == "ours":
+            raise
+        traceback.print_exc()
+        reason = (str(error).strip() or "no reason given").splitlines()[0][:200]
+        print(f"NOT RUN: training with {name} ops, {type(error).__name__}: {reason}")
+        del sets[name]
+
+
 class Benchmark:
     """One training, whose parts can be run with any set of ops."""
 
@@ -202,8 +217,10 @@ class Benchmark:
     def generator_step(self) -> None:
         """As in Training.step: the discriminator's weights need no gradient."""
         self.training.discriminator.requires_grad_(False)
-        self.training.generator_step()
-        self.training.discriminator.requires_grad_(True)
+        try:
+            self.training.generator_step()
+        finally:
+            self.training.discriminator.requires_grad_(True)
 
     @torch.no_grad()
     def outputs(self) -> list[Tensor]:
@@ -259,29 +276,31 @@ def check_equal(ours: list[Tensor], theirs: list[Tensor], name: str) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Time all sets of ops in turns, then profile each."""
+    start = time.monotonic()
     settings = TINY if arguments.self_check else SETTINGS
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu" and not arguments.self_check:
         raise SystemExit("the training step is measured on a GPU; --self-check runs anywhere")
     sets: dict[str, Ops] = {"ours": {}, "native": native_ops()}
-    if arguments.stylegan3:
-        sets["nvidia"] = nvidia_ops(load_peer(arguments.stylegan3))
+    peer = usable_peer(arguments.stylegan3, device)
+    if peer is not None:
+        sets["nvidia"] = nvidia_ops(peer)
+    torch.backends.cudnn.benchmark = True
     torch.manual_seed(0)
     benchmark = Benchmark(settings, device)
     expected = benchmark.outputs()
-    for name, replacements in sets.items():
-        with in_place(replacements):
+    for name in list(sets):
+        with dropped_if_failing(sets, name), in_place(sets[name]):
             check_equal(expected, benchmark.outputs(), name)
 
     rounds = 2 if arguments.self_check else ROUNDS
     times: dict[str, dict[str, list[float]]] = {name: {p: [] for p in PARTS} for name in sets}
-    start = time.monotonic()
     for turn in range(rounds + 2):  # two to warm up: convolutions choose their algorithms
         if turn > 4 and time.monotonic() - start > 60 * arguments.minutes:
             print(f"NOT RUN: {rounds + 2 - turn} of {rounds} rounds, the minutes are over")
             break
-        for name, replacements in sets.items():
-            with in_place(replacements):
+        for name in list(sets):
+            with dropped_if_failing(sets, name), in_place(sets[name]):
                 for part in PARTS:
                     elapsed = benchmark.milliseconds(part)
                     if turn >= 2:
@@ -290,6 +309,7 @@ def run(arguments: argparse.Namespace) -> None:
     medians = {
         name: {part: statistics.median(values) for part, values in parts.items()}
         for name, parts in times.items()
+        if name in sets
     }
     result = {
         "self_check": arguments.self_check,
@@ -299,6 +319,7 @@ def run(arguments: argparse.Namespace) -> None:
         "resolution": settings.resolution,
         "batch": settings.batch,
         "rounds": len(times["ours"]["r1"]),
+        "planned rounds": rounds,
         "parts": medians,
         "steps": {name: step_times(parts, settings) for name, parts in medians.items()},
     }
@@ -308,13 +329,15 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"{name}: plain {steps['plain']:.1f} ms, amortised {steps['amortised']:.1f} ms")
 
     with (arguments.out / "profile.txt").open("w") as file:
-        for name, replacements in sets.items():
-            with in_place(replacements):
+        for name in list(sets):
+            with dropped_if_failing(sets, name), in_place(sets[name]):
                 table, ran = benchmark.profile()
-            file.write(f"{name}\n{table}\n")
-            found = any("resample_layers::" in key for key in ran)
-            if found != (name == "ours"):
-                raise RuntimeError(f"with {name} ops, ours {'ran' if found else 'did not run'}")
+                file.write(f"{name}\n{table}\n")
+                found = any("resample_layers::" in key for key in ran)
+                if found != (name == "ours"):
+                    raise RuntimeError(f"with {name} ops, ours {'ran' if found else 'did not'}")
+    if unfit := [name for name in medians if name not in sets]:
+        raise SystemExit(f"training.json is not to be trusted: {', '.join(unfit)} failed later")
 
 
 def main() -> None:
