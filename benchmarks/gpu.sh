@@ -4,39 +4,59 @@
 # Everything that only a GPU can show, in one command:
 #
 #   bash benchmarks/gpu.sh [--stylegan3 CHECKOUT] [--out FOLDER] [--only STEP,STEP...] [--quick]
+#                          [--minutes MINUTES]
 #
-# Steps, in this order; each writes FOLDER/STEP.log, and a line of outcome here and into
-# FOLDER/steps.txt. A failure does not stop those after it; the exit status is 1 after any.
+# Steps, in this order, that of their value; the outcome of each is a line here and in
+# FOLDER/steps.txt, its output is in FOLDER/logs.txt. A failure does not stop those after it; the
+# exit status is 1 after any.
 #
-#   build      the libraries, in place, for this machine's GPU
-#   tests      the test suite, with RESAMPLE_LAYERS_REQUIRE_CUDA=1; in parallel with pytest-xdist
-#   host       what compiles for minutes and needs no GPU: tests/cpu_kernels and tests/cuda_host
-#   compile    the kernels without torch, for the next three
-#   check      every variant against float64
-#   memcheck   every variant under compute-sanitizer
-#   racecheck  the same, for shared memory
-#   training   a training step of the StyleGAN2 example: training.json, profile.txt
-#   benchmark  gpu.jsonl
-#   plot       gpu.svg
+#   build       the libraries, in place, for this machine's GPU
+#   tests_cuda  tests/test_cuda.py, test_upfirdn2d.py and test_bias_act.py, one after the other
+#   compile     the kernels without torch, for check, memcheck and racecheck
+#   check       every variant against float64
+#   training    a training step of the StyleGAN2 example: training.json, profile.txt
+#   benchmark   gpu.jsonl
+#   native      the compiled kernels beside native and torch.compile of native: native.jsonl
+#   plot        gpu.svg
+#   tests       the rest of tests/test_*.py; in parallel with pytest-xdist
+#   memcheck    every variant under compute-sanitizer
+#   racecheck   the same, for shared memory
+#   host        what compiles for minutes and needs no GPU: tests/cpu_kernels and tests/cuda_host
 #
-# FOLDER is $OUT, or runs/gpu. CHECKOUT is NVIDIA's stylegan3, to compare with. PYTHON names the
-# Python with torch; MAX_JOBS bounds compilers and test processes; PYTEST_ADDOPTS goes to pytest.
-# Without a GPU each step does what it can (builds, tests on the CPU, tiny benchmarks) and says
-# NOT RUN of the rest. benchmarks/NOTES.md says how long the steps take. Into RESULTS.md:
+# Tests run with RESAMPLE_LAYERS_REQUIRE_CUDA=1. All steps together take at most MINUTES (9.5), and
+# each has a limit of its own: one that no longer fits is NOT RUN, one that lasts longer is
+# interrupted and FAILED. Where nothing limits a command: --minutes 60.
+#
+# FOLDER is $OUT, or runs/gpu; at most seven files come into it. CHECKOUT is NVIDIA's stylegan3, to
+# compare with. PYTHON names the Python with torch; MAX_JOBS bounds compilers and test processes;
+# PYTEST_ADDOPTS goes to pytest. Without a GPU each step does what it can (builds, tests on the CPU,
+# tiny benchmarks) and says NOT RUN of the rest. benchmarks/NOTES.md says how long the steps take.
+# Into RESULTS.md:
 #
 #   python -m benchmarks.gpu_report FOLDER...
 set -uo pipefail
 cd "$(dirname "$0")/.."
-here=$PWD out=${OUT:-runs/gpu} stylegan3='' only='' quick=()
+here=$PWD out=${OUT:-runs/gpu} stylegan3='' only='' minutes=9.5 quick=() told=''
+names=' build tests_cuda compile check training benchmark native plot tests memcheck racecheck host '
 while [ $# -gt 0 ]; do
   case $1 in
-    --stylegan3) stylegan3=$2 && shift 2 ;;
+    --stylegan3 | --out | --only | --minutes)
+      [ $# -gt 1 ] || { echo "$1 wants a value; the head of $0 names all" >&2; exit 2; } ;;
+  esac
+  case $1 in # told: no folders of this machine
+    --stylegan3) stylegan3=$2 told+=" $1 CHECKOUT" && shift 2 ;;
     --out) out=$2 && shift 2 ;;
-    --only) only=,$2, && shift 2 ;;
-    --quick) quick=(--quick) && shift ;;
+    --only) only=,$2, told+=" $1 $2" && shift 2 ;;
+    --minutes) minutes=$2 told+=" $1 $2" && shift 2 ;;
+    --quick) quick=(--quick) told+=" $1" && shift ;;
     *) echo "unknown argument $1; the head of $0 names all" >&2 && exit 2 ;;
   esac
 done
+for name in ${only//,/ }; do
+  [[ $names == *" $name "* ]] || { echo "no step $name; there are:$names" >&2; exit 2; }
+done
+budget=$(awk -v m="$minutes" 'BEGIN { if (m !~ /^[0-9]+([.][0-9]+)?$/) exit 1; print int(60 * m) }') ||
+  { echo "--minutes $minutes is no number" >&2; exit 2; }
 mkdir -p "$out"
 out=$(realpath "$out")
 if [ -z "${PYTHON:-}" ]; then
@@ -46,7 +66,9 @@ fi
 "$PYTHON" -c 'import torch' || { echo "no torch in $PYTHON; PYTHON names another" >&2; exit 2; }
 peer=()
 if [ -n "$stylegan3" ]; then
-  [ -d "$stylegan3/torch_utils/ops" ] || { echo "no stylegan3 in $stylegan3" >&2; exit 2; }
+  # An older repository of NVIDIA's has the ops too, but not this file
+  [ -d "$stylegan3/torch_utils/ops" ] && [ -f "$stylegan3/training/networks_stylegan2.py" ] ||
+    { echo "no stylegan3 in $stylegan3" >&2; exit 2; }
   peer=(--stylegan3 "$(realpath "$stylegan3")")
 fi
 
@@ -55,6 +77,10 @@ export PYTHONUNBUFFERED=1
 jobs=${MAX_JOBS:-$(nproc)}
 export MAX_JOBS=$jobs
 gpu=$("$PYTHON" -c 'import torch; print(*torch.cuda.get_device_capability(), sep=".")' 2>/dev/null)
+gpu_name='no GPU'
+if [ -n "$gpu" ]; then
+  gpu_name=$("$PYTHON" -c 'import torch; print(torch.cuda.get_device_name())')
+fi
 CUDA_HOME=$("$PYTHON" -c '
 import sys
 sys.path.insert(0, "build_backend")
@@ -72,34 +98,75 @@ failures=0
 say() { echo "$*" | tee -a "$out/steps.txt"; }
 wanted() { [ -z "$only" ] || [[ $only == *,$1,* ]]; }
 
-# step NAME REASON COMMAND...: run it, unless REASON says why not
+# step NAME LEAST MOST REASON COMMAND...: run it for MOST seconds at most, unless REASON says why
+# not or fewer than LEAST are left. COMMAND runs in a subshell and calls timed, or is run by it
 step() {
-  local name=$1 reason=$2 begin=$SECONDS
-  shift 2
+  local name=$1 least=$2 most=$3 reason=$4 begin=$SECONDS status
+  local left=$((budget - SECONDS)) log=$out/$name.log
+  shift 4
   wanted "$name" || return 0
+  if [ -z "$reason" ] && [ "$left" -lt "$least" ]; then
+    reason="$left s of $minutes minutes are left, it wants $least"
+  fi
   if [ -n "$reason" ]; then
     say "NOT RUN: $name, $reason"
     return 0
   fi
-  if "$@" >"$out/$name.log" 2>&1; then
+  limit=$((most < left ? most : left))
+  if [ "$(type -t "$1")" != function ]; then set -- timed "$@"; fi
+  ("$@") >"$log" 2>&1
+  status=$?
+  if [ "$status" = 0 ]; then
     say "ok: $name, $((SECONDS - begin)) s"
+  elif [ "$status" = 124 ] || [ "$status" = 137 ]; then
+    say "FAILED: $name, interrupted after $((SECONDS - begin)) s, its limit"
   else
-    say "FAILED: $name, exit status $? after $((SECONDS - begin)) s; the end of $name.log:"
-    tail -n 25 "$out/$name.log"
+    say "FAILED: $name, exit status $status after $((SECONDS - begin)) s"
+  fi
+  if [ "$status" != 0 ]; then
+    echo "the end of its log:" && tail -n 25 "$log"
     failures=$((failures + 1))
   fi
-  grep -h '^NOT RUN: ' "$out/$name.log" | sort | uniq -c | sed 's/^ *[0-9]* //' |
-    tee -a "$out/steps.txt"
+  # Indented: of the step before
+  { grep -hE '^NOT RUN: ' "$log" | sort -u; grep -hE '^[0-9]+ (passed|failed|error)' "$log"; } |
+    sed 's/^/  /' | tee -a "$out/steps.txt"
+  { echo "==== $name" && cat "$log"; } >>"$out/logs.txt" && rm "$log"
 }
 
+timed() { timeout -s INT -k 10 "$limit" "$@"; }
+
 tests() {
+  if [ -n "$gpu" ]; then export RESAMPLE_LAYERS_REQUIRE_CUDA=1; fi
+  timed "$PYTHON" -m pytest -q -rf --durations=10 "$@"
+}
+
+parallel_tests() {
   local parallel=()
   if [ "$jobs" -gt 1 ] && "$PYTHON" -c 'import xdist' 2>/dev/null; then
     parallel=(-n "$((jobs < 8 ? jobs : 8))" --dist loadfile)
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
   fi
-  if [ -n "$gpu" ]; then export RESAMPLE_LAYERS_REQUIRE_CUDA=1; fi
-  "$PYTHON" -m pytest -q --durations=10 "${parallel[@]}" "$@"
+  tests "${parallel[@]}" "$@"
+}
+
+# Exit status 0 is not enough: the tool's summary must say so, of calls that were made
+sanitize() {
+  local tool=$1 summary=$2
+  timed "$sanitizer" --error-exitcode 1 --print-limit 20 --tool "$tool" \
+    "$kernels/bench_kernels" variants || return
+  grep -qE "$summary" "$out/$tool.log" || { echo "no line '$summary'"; return 1; }
+  checked "$tool"
+}
+
+checked() { # STEP: its log's line of a nonzero number of calls, none wrong
+  grep -qE '^check: [1-9][0-9]* calls, 0 wrong' "$out/$1.log" ||
+    { echo "no line of checked calls"; return 1; }
+}
+
+check() { timed "$kernels/bench_kernels" check && checked check; }
+
+timed_minutes() { # COMMAND...: so many minutes before the limit no further row begins
+  timed "$@" --minutes "$(awk -v s="$limit" 'BEGIN { print (s > 90 ? s - 30 : s * 2 / 3) / 60 }')"
 }
 
 if [ -n "$gpu" ]; then no_gpu='' self_check=(); else
@@ -110,22 +177,32 @@ if [ -z "${CUDA_HOME:-}" ]; then no_nvcc='there is no nvcc'; fi
 if [ -z "$sanitizer" ]; then no_sanitizer=${no_gpu:-there is no compute-sanitizer}; fi
 "$PYTHON" -c 'import matplotlib' 2>/dev/null ||
   no_plot="there is no matplotlib; later: python -m benchmarks.gpu_report --plot FOLDER"
-sanitize=("$sanitizer" --error-exitcode 1 --print-limit 20)
 
-step build '' "$PYTHON" setup.py build_ext --inplace
-step tests '' tests tests/test_*.py
-step host '' tests tests/cpu_kernels tests/cuda_host
-step compile "$no_nvcc" bash benchmarks/cuda/run.sh "$kernels" none
-step check "$no_gpu" "$kernels/bench_kernels" check
-step memcheck "$no_sanitizer" "${sanitize[@]}" --tool memcheck "$kernels/bench_kernels" variants
-step racecheck "$no_sanitizer" "${sanitize[@]}" --tool racecheck "$kernels/bench_kernels" variants
+say "gpu: $gpu_name"
+say "arguments:$told"
+first=(tests/test_cuda.py tests/test_upfirdn2d.py tests/test_bias_act.py)
+rest=()
+for file in tests/test_*.py; do
+  [[ " ${first[*]} " == *" $file "* ]] || rest+=("$file")
+done
 arguments=(--out "$out" "${peer[@]}" "${self_check[@]}")
-step training '' "$PYTHON" -m benchmarks.gpu_training "${arguments[@]}"
-step benchmark '' "$PYTHON" -m benchmarks.gpu "${arguments[@]}" "${quick[@]}"
-step plot "$no_plot" "$PYTHON" -m benchmarks.gpu_report --plot "$out"
+module=(timed_minutes "$PYTHON" -m)
+
+step build 20 300 '' "$PYTHON" setup.py build_ext --inplace
+step tests_cuda 30 240 '' tests "${first[@]}"
+step compile 20 180 "$no_nvcc" bash benchmarks/cuda/run.sh "$kernels" none
+step check 20 120 "$no_gpu" check
+step training 60 240 '' "${module[@]}" benchmarks.gpu_training "${arguments[@]}"
+step benchmark 60 450 '' "${module[@]}" benchmarks.gpu "${arguments[@]}" "${quick[@]}"
+step native 45 450 '' "${module[@]}" benchmarks.gpu --parts native "${arguments[@]}" "${quick[@]}"
+step plot 10 60 "$no_plot" "$PYTHON" -m benchmarks.gpu_report --plot "$out"
+step tests 60 480 '' parallel_tests "${rest[@]}"
+step memcheck 30 240 "$no_sanitizer" sanitize memcheck 'ERROR SUMMARY: 0 errors'
+step racecheck 30 240 "$no_sanitizer" sanitize racecheck 'RACECHECK SUMMARY: 0 hazards'
+step host 60 900 '' parallel_tests tests/cpu_kernels tests/cuda_host
 if [ -n "$no_gpu" ]; then
-  for name in training benchmark; do
-    if wanted "$name"; then say "NOT RUN: $name on a GPU, $no_gpu; tiny shapes ran on the CPU"; fi
+  for name in training benchmark native; do
+    if wanted "$name" && grep -q "^ok: $name," "$out/steps.txt"; then say "NOT RUN: $name on a GPU, $no_gpu; tiny shapes ran on the CPU"; fi
   done
 fi
 exit $((failures > 0))

@@ -3,8 +3,9 @@
 
 ``python -m benchmarks.gpu_report FOLDER...`` writes the section of RESULTS.md, and gpu.svg, from
 one or several folders: gpu.sh may have been called for a few steps at a time. What none of them
-holds is marked as unmeasured; without a folder that is everything. ``--print`` writes nothing;
-``--plot FOLDER`` draws that folder's gpu.svg alone.
+holds is marked as unmeasured; without a folder that is everything. *partial*: rows are missing, or
+``--quick`` left some out. ``--print`` writes nothing; ``--plot FOLDER`` draws that folder's gpu.svg
+alone. A folder without a GPU is refused; ``--self-check`` prints what it would look like.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 
 from .measure import RESULTS, table, write_section
 
-COMMAND = "bash benchmarks/gpu.sh --stylegan3 CHECKOUT"
+COMMAND = "bash benchmarks/gpu.sh"
 LARGE = 64 << 20  # bytes of input and output from which the goals count
 TAPS = (4, 12, 24)
 UNMEASURED = "*unmeasured*"
@@ -31,12 +32,21 @@ Row = dict[str, Any]
 class Results(NamedTuple):
     """What the folders hold; empty where nothing was measured."""
 
-    steps: dict[str, str]  # a step of gpu.sh and its outcome
-    rows: list[Row]  # gpu.jsonl
+    steps: dict[str, str]  # a step of gpu.sh, its outcome and what it says was not run
+    rows: list[Row]  # gpu.jsonl and native.jsonl
     training: Row  # training.json
+    gpus: list[str]  # of each folder; "no GPU", or "" where the folder does not tell
+    commands: list[str]
 
     def part(self, name: str) -> list[Row]:
         return [row for row in self.rows if row["part"] == name]
+
+    def partial(self, name: str) -> bool:
+        """Whether rows of this part are missing."""
+        planned = sum(row.get(name, 0) for row in self.part("plan"))
+        quick = any(row["quick"] for row in self.part("device"))
+        failed = any(row["what"] == name for row in self.part("failed"))
+        return quick or failed or len(self.part(name)) < planned
 
     @property
     def device(self) -> Row:
@@ -46,20 +56,55 @@ class Results(NamedTuple):
 def read(folders: Iterable[Path]) -> Results:
     """All folders together; of two that hold the same, the last counts."""
     steps: dict[str, str] = {}
-    rows: list[Row] = []
+    files: dict[str, list[Row]] = {}
     training: Row = {}
+    gpus: list[str] = []
+    commands: list[str] = []
     for folder in folders:
+        gpu = ""
         if (folder / "steps.txt").exists():
-            for line in (folder / "steps.txt").read_text().splitlines():
-                outcome, _, rest = line.partition(": ")
-                name, _, detail = rest.partition(", ")
-                if outcome in ("ok", "FAILED", "NOT RUN"):
-                    steps[name] = f"{outcome}, {detail}"
-        if (folder / "gpu.jsonl").exists():
-            rows = [json.loads(line) for line in (folder / "gpu.jsonl").read_text().splitlines()]
+            lines = (folder / "steps.txt").read_text().splitlines()
+            steps |= outcomes(lines)
+            told = dict(line.split(":", 1) for line in lines if line.startswith(("gpu:", "arg")))
+            gpu = told.get("gpu", "").strip()
+            commands.append(COMMAND + told.get("arguments", ""))
+            if "gpu: no GPU" in lines:
+                gpu = "no GPU"
+        gpus.append(gpu)
+        for name in ("gpu.jsonl", "native.jsonl"):
+            if (folder / name).exists():
+                files[name] = merged((folder / name).read_text().splitlines())
         if (folder / "training.json").exists():
             training = json.loads((folder / "training.json").read_text())
-    return Results(steps, rows, training)
+    return Results(
+        steps, [row for rows in files.values() for row in rows], training, gpus, commands
+    )
+
+
+def outcomes(lines: Iterable[str]) -> dict[str, str]:
+    """Of steps.txt: indented lines belong to the step before them."""
+    steps: dict[str, str] = {}
+    last = ""
+    for line in lines:
+        outcome, _, rest = line.partition(": ")
+        if line.startswith("  "):
+            if last:
+                steps[last] += f"; {line.strip()}"
+        elif outcome in ("ok", "FAILED", "NOT RUN"):
+            last, _, detail = rest.partition(", ")
+            steps[last] = f"{outcome}, {detail}"
+    return steps
+
+
+def merged(lines: Iterable[str]) -> list[Row]:
+    """A row's lines as one: ours, and NVIDIA's, which came later."""
+    rows: dict[Any, Row] = {}
+    for number, line in enumerate(lines):
+        row = json.loads(line)
+        labels = tuple(row.get(label) for label in LABELS if label != "bytes")
+        key = number if "resolution" not in row or "what" in row else labels
+        rows.setdefault(key, {}).update(row)
+    return list(rows.values())
 
 
 def share(row: Row, name: str, copy: float) -> float:
@@ -67,28 +112,29 @@ def share(row: Row, name: str, copy: float) -> float:
     return float(row["bytes"] / (row[name] * 1e-3) / copy)
 
 
-def spread(values: Sequence[float], goal: float | None = None) -> str:
-    """Median and least, and whether the least meets the goal."""
+def spread(values: Sequence[float], goal: float | None = None, partial: bool = False) -> str:
+    """Median and least, and whether the least meets the goal in the rows there are."""
     if not values:
         return UNMEASURED
     text = f"median {statistics.median(values):.2f}, least {min(values):.2f} of {len(values)}"
     if goal is not None:
         text += f": {'met' if min(values) >= goal else 'missed'}"
-    return text
+    return f"{text} (partial)" if partial else text
 
 
 def goals(results: Results) -> str:
     """Every point that only a GPU can decide, and where it stands."""
     layers, fused = results.part("layer"), results.part("fused")
     large = [row for row in layers if row["bytes"] >= LARGE]
-    copy, peak = results.device.get("copy", 1.0), results.device.get("multiply_adds", 1.0)
+    copy, peak = results.device.get("copy", 1.0), results.device.get("multiply_adds")
+    some, some_fused = results.partial("layer"), results.partial("fused")
     directions = ("forward", "backward")
 
     def shares(taps: int, names: Sequence[str]) -> list[float]:
         return [share(r, n, copy) for r in large if r["taps"] == taps for n in names if n in r]
 
     def arithmetic(taps: int) -> list[float]:
-        part = [row for row in large if row["taps"] == taps]
+        part = [row for row in large if row["taps"] == taps and peak]
         return [row["multiply_adds"] / (row["forward"] * 1e-3) / peak for row in part]
 
     def against_nvidia(rows: list[Row]) -> list[float]:
@@ -100,34 +146,51 @@ def goals(results: Results) -> str:
     def step(name: str) -> str:
         return results.steps.get(name, UNMEASURED)
 
+    def lacks_nvidia(rows: list[Row], name: str) -> bool:
+        kept = [row for row in rows if row["dtype"] != "bfloat16"]  # which its kernels know not
+        return any(name not in row for row in kept)
+
+    def two_devices() -> str:
+        notes = step("tests_cuda").split("; ")
+        skipped = [note for note in notes if "fewer than two CUDA devices" in note]
+        return skipped[0] if skipped else step("tests_cuda")
+
     training = results.training.get("steps", {})
+    some_rounds = results.training.get("rounds", 0) < results.training.get("planned rounds", 0)
+    some_nvidia = some or lacks_nvidia(layers, "nvidia forward")
+    some_bias_act = some_fused or lacks_nvidia(fused, "smoothing, nvidia bias_act")
     ratios = []
     if "nvidia" in training:
         ratios = [training["nvidia"][kind] / training["ours"][kind] for kind in training["ours"]]
     lines = [
-        ["all tests, `RESAMPLE_LAYERS_REQUIRE_CUDA=1`", "pass", step("tests")],
-        ["a stream of its own, CUDA graphs, two devices, more than 2^31 elements, out of memory, "
-         "no synchronisation (tests/test_cuda.py)", "pass", step("tests")],
+        ["tests/test_cuda.py, test_upfirdn2d.py, test_bias_act.py, "
+         "`RESAMPLE_LAYERS_REQUIRE_CUDA=1`: among them a stream of its own, CUDA graphs, more "
+         "than 2^31 elements, out of memory, no synchronisation", "pass", step("tests_cuda")],
+        ["two devices (tests/test_cuda.py)", "pass", two_devices()],
+        ["the rest of tests/test_*.py, `RESAMPLE_LAYERS_REQUIRE_CUDA=1`", "pass", step("tests")],
         ["every variant against float64, without torch", "pass", step("check")],
         ["compute-sanitizer memcheck, every variant", "no error", step("memcheck")],
         ["compute-sanitizer racecheck, every variant", "no hazard", step("racecheck")],
         ["device copy", "", f"{copy / 1e12:.2f} TB/s" if layers else UNMEASURED],
         ["up to 4 taps, 64 MB and more: share of the copy's bandwidth", "0.85",
-         spread(shares(4, (*directions, "4x4 forward")), 0.85)],
+         spread(shares(4, (*directions, "4x4 forward")), 0.85, some)],
         *([f"{taps} taps, 64 MB and more: share of the copy's bandwidth; share of the "
            "multiply-add rate", "both told",
-           f"{spread(shares(taps, directions))}; {spread(arithmetic(taps))}"] for taps in TAPS[1:]),
-        ["NVIDIA's time / ours, every cell", "1", spread(against_nvidia(layers), 1.0)],
+           f"{spread(shares(taps, directions), None, some)}; "
+           f"{spread(arithmetic(taps), None, some)}"] for taps in TAPS[1:]),
+        ["NVIDIA's time / ours, every cell", "1", spread(against_nvidia(layers), 1.0, some_nvidia)],
         ["NVIDIA's time / ours, 12 and 24 taps", "1.5",
-         spread(against_nvidia([row for row in layers if row["taps"] > 4]), 1.5)],
+         spread(against_nvidia([row for row in layers if row["taps"] > 4]), 1.5,
+                some_nvidia)],
         ["smoothing, then one compiled pass / the fused op", "1.7",
-         spread(speedup("smoothing, compiled", "fused"), 1.7)],
+         spread(speedup("smoothing, compiled", "fused"), 1.7, some_fused)],
         ["smoothing, then NVIDIA's bias_act / the fused op without noise", "1.7",
-         spread(speedup("smoothing, nvidia bias_act", "fused, no noise"), 1.7)],
+         spread(speedup("smoothing, nvidia bias_act", "fused, no noise"), 1.7,
+                some_bias_act)],
         ["smoothing, then eager noise, bias, leaky ReLU, gain / the fused op", "3",
-         spread(speedup("smoothing, eager", "fused"), 3.0)],
+         spread(speedup("smoothing, eager", "fused"), 3.0, some_fused)],
         ["training step of the StyleGAN2 example, 256 pixels, batch 16, with NVIDIA's ops / with "
-         "ours (plain and amortised)", "1.15", spread(ratios, 1.15)],
+         "ours (plain and amortised)", "1.15", spread(ratios, 1.15, some_rounds)],
         ["plot of the shares", "", "benchmarks/gpu.svg" if layers else UNMEASURED],
     ]  # fmt: skip
     return table(["what", "goal", "measured"], lines)
@@ -138,12 +201,13 @@ def layer_table(results: Results) -> str:
     copy, peak = results.device["copy"], results.device["multiply_adds"]
     names = ["forward", "backward", "4x4 forward"]
     peers = ["forward", "backward"]
-    lines = []
+    lines: list[list[str]] = []
     for row in results.part("layer"):
         line = [str(row[k]) for k in ("operation", "resolution", "taps", "dtype", "layout")]
         line.append(f"{row['bytes'] / 2**20:.1f}")
         line += [f"{share(row, name, copy):.2f}" if name in row else "" for name in names]
-        line.append(f"{row['multiply_adds'] / (row['forward'] * 1e-3) / peak:.2f}")
+        rate = row["multiply_adds"] / (row["forward"] * 1e-3)
+        line.append(f"{rate / peak:.2f}" if peak else "")
         ratio = [(row.get(f"nvidia {name}"), row[name]) for name in peers]
         line += [f"{theirs / ours:.2f}" if theirs else "" for theirs, ours in ratio]
         lines.append([*line, f"{row['error']:.0e}"])
@@ -165,30 +229,51 @@ def time_table(rows: list[Row], keys: Sequence[str]) -> str:
 def section(results: Results) -> str:
     """The section of RESULTS.md."""
     parts = ["## CUDA kernels"]
+    commands = "; ".join(f"`{command}`" for command in dict.fromkeys(results.commands))
     if results.rows:
         d = results.device
         parts.append(
             f"{d['device']}; torch {d['torch']}, CUDA {d['cuda']}; {d['kernels']}; {d['date']}. "
-            f"Command: `{COMMAND}`. Medians; the cache is overwritten before each call."
+            f"Run: {commands}. Medians; the cache is overwritten before each call."
         )
+    elif results.commands:
+        parts.append(f"{', '.join(dict.fromkeys(results.gpus))}. Run: {commands}.")
     else:
-        parts.append(f"Unmeasured: nobody has run it on a GPU yet. The one command: `{COMMAND}`.")
+        command = f"{COMMAND} --stylegan3 CHECKOUT --minutes 60"
+        parts.append(f"Unmeasured: nobody has run it on a GPU yet. The one command: `{command}`.")
     parts.append(goals(results))
+    notes = [
+        f"{name}: {note}"
+        for name in ("training", "benchmark", "native")
+        for note in results.steps.get(name, "").split("; ")
+        if "NOT RUN" in note or "FAILED" in note
+    ]
+    if notes:
+        parts.append("Of the benchmarks: " + "; ".join(notes) + ".")
     if results.part("layer"):
         parts.append("![Share of the copy's bandwidth](gpu.svg)")
         parts.append(
             "*forward*, *backward*, *4x4 forward* (the kernel given as 4x4): bytes of input and "
             "output over the time, as a share of the copy's bandwidth. *arithmetic*: multiply-adds "
             "of the forward pass over its time, as a share of the float32 units' rate at their "
-            "highest clock. *NVIDIA*: stylegan3's time over ours. *error*: relative to float64."
+            "highest clock, where it is known. *NVIDIA*: stylegan3's time over ours. *error*: of "
+            "the forward, relative to float64; backward and 4x4 were checked against it too."
         )
         parts.append(layer_table(results))
     if results.part("fused"):
-        parts.append("Smoothing with noise, bias, leaky ReLU and gain [ms]; *step*: and backward.")
+        parts.append(
+            "Smoothing with noise, bias, leaky ReLU and gain [ms]; *step*: and backward. Bias and "
+            "noise are float32, NVIDIA's bias is of the images' dtype."
+        )
         parts.append(time_table(results.part("fused"), ("resolution", "dtype", "layout")))
     if results.part("native"):
-        parts.append("At 256 pixels, float32, contiguous, forward [ms]:")
-        parts.append(time_table(results.part("native"), ("operation", "taps")))
+        parts.append(
+            "Beside native and torch.compile of native [ms], the layers of 256 and 1024 pixels "
+            "alone, 4 and 12 taps, float32 and float16"
+            f"{' (partial)' if results.partial('native') else ''}:"
+        )
+        keys = ("operation", "resolution", "taps", "dtype", "layout")
+        parts.append(time_table(results.part("native"), keys))
     if results.training:
         t = results.training
         lines = []
@@ -256,17 +341,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_report", description=__doc__)
     parser.add_argument("folders", type=Path, nargs="*", help="what gpu.sh has left")
     parser.add_argument("--print", action="store_true", help="print the section, write nothing")
+    parser.add_argument("--self-check", action="store_true", help="print even what is no GPU's")
     parser.add_argument("--plot", type=Path, metavar="FOLDER", help="draw gpu.svg in this folder")
     arguments = parser.parse_args()
     if arguments.plot:
         plot(read([arguments.plot]), arguments.plot / "gpu.svg")
         return
     results = read(arguments.folders)
-    if arguments.print:
+    tiny = results.training.get("self_check") or any(
+        row["self_check"] for row in results.part("device")
+    )
+    for folder, gpu in zip(arguments.folders, results.gpus, strict=True):
+        if gpu in ("", "no GPU") and not arguments.self_check:
+            raise SystemExit(f"{folder}: no GPU ran what is there; --self-check prints it")
+    if tiny and not arguments.self_check:
+        raise SystemExit("these folders hold a self-check, which measures nothing")
+    if arguments.print or arguments.self_check:
         print(section(results))
         return
-    if results.device.get("self_check") or results.training.get("self_check"):
-        raise SystemExit("this folder holds a self-check, which measures nothing")
     write_section("gpu", section(results))
     if results.part("layer"):
         plot(results, RESULTS.with_name("gpu.svg"))
