@@ -646,3 +646,20 @@ def test_stddev_channels_must_divide_the_channels():
     sentence = "stddev_channels must divide the channels at 4x4, 4, got 3"
     with pytest.raises(ValueError, match=sentence):
         Discriminator(8, channels={4: 4, 8: 4}, stddev_channels=3)
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        {"g_ema": {1: torch.zeros(1)}},
+        {"g_ema": {"input.input": torch.zeros(1, 4, 4, 4).to_sparse(), "to_rgbs.0.bias": None}},
+        {"g_ema": {f"to_rgbs.{10**11}.conv.weight": torch.zeros(1)}},
+        {"g_ema": [1]},
+    ],
+    ids=["keys that are no strings", "no dense tensors", "a layer far away", "no dict"],
+)
+def test_odd_files_are_checkpoint_errors(contents, tmp_path):
+    path = tmp_path / "odd.pt"
+    torch.save(contents, path)
+    with pytest.raises(CheckpointError, match=re.escape(str(path))):
+        load(path)

@@ -17,6 +17,7 @@ which serve both ways; docs/checkpoints.md says what differs otherwise.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import math
 import pickle
@@ -24,7 +25,7 @@ import re
 import struct
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -37,6 +38,7 @@ from .discriminator import Discriminator
 from .generator import Generator
 
 State = dict[str, Tensor]
+MOST = 4096  # layers, or pixels where they are numbered so: beyond, a name is no layer's
 MAPPING_LR = 0.01  # of every mapping network of rosinality's and BasicSR's
 COLUMNS = {"resample_layers": 0, "rosinality": 0, "basicsr": 1, "nvidia": 2}
 OWNERS = {
@@ -199,10 +201,20 @@ def load(path: str | Path, discriminator_path: str | Path | None = None) -> Chec
         contents.discriminator = _contents(discriminator_path).discriminator
         if contents.discriminator is None:
             raise CheckpointError(f"{discriminator_path} must hold a discriminator, got none")
-    try:
+    with _naming(path, ValueError):  # of our networks too
         return _build(contents)
-    except ValueError as error:
+
+
+@contextlib.contextmanager
+def _naming(path: str | Path, ours: type[ValueError]) -> Iterator[None]:
+    """Errors name the file; a damaged one may raise anything, besides what is ``ours``."""
+    try:
+        yield
+    except ours as error:
         raise CheckpointError(f"{path} {error}") from None
+    except Exception as error:
+        reason = f"{type(error).__name__} {error}".splitlines()[0]
+        raise CheckpointError(f"{path} must be a whole checkpoint, got {reason}") from error
 
 
 def _build(contents: _Contents) -> Checkpoint:
@@ -349,6 +361,10 @@ def _largest(dialect: str, theirs: State, patterns: tuple[str, str, str], networ
     """The highest number that a pattern finds in the keys, which says the resolution."""
     numbers = _numbers(patterns[COLUMNS[dialect]], theirs)
     largest = max(numbers, default=0)
+    if largest > MOST:
+        raise CheckpointError(
+            f"must number the layers and sides of its {network} up to {MOST}, got {largest}"
+        )
     if not numbers or (dialect == "nvidia" and (largest < 8 or largest & (largest - 1))):
         some = ", ".join(list(theirs)[:3])
         raise CheckpointError(
@@ -423,13 +439,8 @@ def _is_binomial(kernel: Tensor, total: float) -> bool:
 def _contents(path: str | Path) -> _Contents:
     """What a file holds, read without executing anything from it."""
     data = Path(path).read_bytes()
-    try:
+    with _naming(path, CheckpointError):
         return _recognise(_parse(data))
-    except CheckpointError as error:
-        raise CheckpointError(f"{path} {error}") from None
-    except Exception as error:  # a damaged pickle may raise anything
-        reason = f"{type(error).__name__} {error}".splitlines()[0]
-        raise CheckpointError(f"{path} must be a whole checkpoint, got {reason}") from error
 
 
 def _parse(data: bytes) -> Any:
