@@ -142,7 +142,8 @@ def upfirdn2d_bias_act(
 
     Returns:
         The result, of the input's dtype, device and memory format. Gradients of every order exist
-        in all six tensors; where the result was clamped they are zero.
+        in all six tensors; where the result was clamped they are zero. The backward pass reads the
+        result, so it must not be written to before.
 
     Shape:
         - input: ``[N, C, H, W]``; bias: ``[C]``; noise: ``[N or 1, 1, out_h, out_w]``
