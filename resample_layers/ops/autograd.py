@@ -29,7 +29,7 @@ from .registration import (
     RAW,
     RAW_BIAS_ACT,
     RAW_KERNEL_GRAD,
-    keep_taps,
+    keep,
     kernel_size,
     raise_in_torchs_words,
     scale_taps,
@@ -62,11 +62,7 @@ class UpFirDn2d(torch.autograd.Function):
     ) -> Tensor:
         out: Tensor = RAW(input, kernel, taps_y, up, down, pad, False)
         needs_kernel = ctx.needs_input_grad[1] or (taps_y is not None and ctx.needs_input_grad[5])
-        ctx.save_for_backward(
-            input if needs_kernel else None,
-            keep_taps(kernel),
-            None if taps_y is None else keep_taps(taps_y),
-        )
+        ctx.save_for_backward(*keep(input, kernel, taps_y, needs_kernel))
         ctx.call = up, down, pad, input.shape, out.shape[2:]
         return out
 
@@ -110,11 +106,7 @@ class UpFirDn2dBackward(torch.autograd.Function):
         taps_y: Tensor | None = None,
     ) -> Tensor:
         needs_kernel = ctx.needs_input_grad[1] or (taps_y is not None and ctx.needs_input_grad[9])
-        ctx.save_for_backward(
-            grad_output if needs_kernel else None,
-            keep_taps(kernel),
-            None if taps_y is None else keep_taps(taps_y),
-        )
+        ctx.save_for_backward(*keep(grad_output, kernel, taps_y, needs_kernel))
         ctx.call = up, down, pad, in_size, out_size
         grad = grad_output.reshape(in_size[0], in_size[1], out_size[0], out_size[1])
         if grad_kernel is not None and taps_y is None:
@@ -164,9 +156,7 @@ class UpFirDn2dBiasAct(torch.autograd.Function):
         needs = ctx.needs_input_grad
         operands = Operands.of((bias, noise, noise_strength), needs[3:6])
         ctx.save_for_backward(
-            input if needs[1] or needs[2] else None,
-            keep_taps(kernel),
-            None if taps_y is None else keep_taps(taps_y),
+            *keep(input, kernel, taps_y, needs[1] or needs[2]),
             out,
             operands.noise,
             operands.strength,

@@ -176,11 +176,7 @@ def _fake_kernel_grad(
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     input, kernel, taps_y, ctx.up, ctx.down, ctx.pad, ctx.flip = inputs
     needs_kernel = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
-    ctx.save_for_backward(
-        input if needs_kernel else None,
-        keep_taps(kernel),
-        None if taps_y is None else keep_taps(taps_y),
-    )
+    ctx.save_for_backward(*keep(input, kernel, taps_y, needs_kernel))
     ctx.in_size, ctx.out_size = input.shape[2:], output.shape[2:]
 
 
@@ -204,9 +200,7 @@ def _setup_bias_act(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     needs = ctx.needs_input_grad
     operands = Operands.of((bias, noise, strength), needs[3:6])
     ctx.save_for_backward(
-        input if needs[1] or needs[2] else None,
-        keep_taps(kernel),
-        None if taps_y is None else keep_taps(taps_y),
+        *keep(input, kernel, taps_y, needs[1] or needs[2]),
         output,
         operands.noise,
         operands.strength,
@@ -252,7 +246,21 @@ def _backward_kernel_grad(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
     return grad_input, grad_grad, None, None, None, None
 
 
-def keep_taps(taps: Tensor) -> Tensor:
+def keep(
+    x: Tensor,  # what the kernel met
+    kernel: Tensor,
+    taps_y: Tensor | None,
+    needs_kernel: bool,
+) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    """What to save of a call: ``x`` for the kernel's gradient alone, and the taps."""
+    return (
+        x if needs_kernel else None,
+        _keep_taps(kernel),
+        None if taps_y is None else _keep_taps(taps_y),
+    )
+
+
+def _keep_taps(taps: Tensor) -> Tensor:
     """What to save of a kernel: itself where gradients flow to it, else a copy.
 
     A layer's buffer may be written between forward and backward with the values it has (DDP
