@@ -4,6 +4,10 @@
 All weights are *equalised*: stored with unit variance and multiplied by ``1 / sqrt(fan_in)`` when
 used, so that one learning rate suits every layer.
 
+Convolutions compute in the dtype of their input, whatever that of the weights: so a network in
+float32 has layers in float16 or bfloat16 by a cast of what it gives them. Styles, noise, biases and
+the images stay in the dtype of the weights.
+
 Source of the formulas: Karras et al., StyleGAN2, 2020; equalised learning rate, pixel norm and
 minibatch standard deviation: Karras et al., Progressive Growing of GANs, 2018.
 """
@@ -100,7 +104,7 @@ class EqualConv2d(nn.Module):
         self.stride, self.padding = stride, padding
 
     def forward(self, input: Tensor) -> Tensor:
-        weight = self.weight * self.scale
+        weight = (self.weight * self.scale).to(input.dtype)
         return F.conv2d(input, weight, stride=self.stride, padding=self.padding)
 
     def extra_repr(self) -> str:
@@ -168,12 +172,18 @@ class ModulatedConv2d(nn.Module):
         smooth: bool = True,
     ) -> Tensor:
         """Convolve; ``smooth=False`` leaves the smoothing after upsampling to the caller."""
+        dtype = input.dtype
         weight = self.weight[0] * self.scale  # [O, I, k, k]
         factors = self.modulation(style)  # [N, I]
-        out = self._convolve(input * factors[:, :, None, None], weight)
+        if self.demodulate and dtype == torch.float16:
+            # Demodulation undoes both; without them 65,504 would be exceeded on the way
+            weight = weight / weight.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-8)
+            weight = weight * self.scale
+            factors = factors / factors.abs().amax(1, keepdim=True).clamp_min(1e-8)
+        out = self._convolve(input * factors[:, :, None, None].to(dtype), weight.to(dtype))
         if self.demodulate:
             energy = F.linear(factors.square(), weight.square().sum((2, 3)))  # [N, O]
-            out = out * torch.rsqrt(energy + 1e-8)[:, :, None, None]
+            out = out * torch.rsqrt(energy + 1e-8)[:, :, None, None].to(dtype)
         return self.blur(out) if smooth and self.resample == "up" else out
 
     def _convolve(self, input: Tensor, weight: Tensor) -> Tensor:
@@ -274,7 +284,7 @@ class ToRGB(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1, image_channels, 1, 1))
 
     def forward(self, input: Tensor, style: Tensor, skip: Tensor | None = None) -> Tensor:
-        out = self.conv(input, style) + self.bias
+        out = self.conv(input, style).to(self.bias.dtype) + self.bias
         if self.clamp is not None:
             out = out.clamp(-self.clamp, self.clamp)
         return out if skip is None else out + self.upsample(skip)

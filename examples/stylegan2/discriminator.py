@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from .blocks import BINOMIAL, ConvLayer, EqualLinear, MinibatchStdDev, ResBlock, Taps
-from .generator import channel_table, check_resolution, resolutions
+from .generator import channel_table, check_resolution, half_sides, resolutions
 
 
 class Discriminator(nn.Module):
@@ -74,6 +75,14 @@ class Discriminator(nn.Module):
             EqualLinear(last * 4 * 4, last, activate=True), EqualLinear(last, 1)
         )
 
-    def forward(self, images: Tensor) -> Tensor:
-        features = self.final_conv(self.stddev(self.convs(images)))
+    def forward(self, images: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Scores; ``dtype`` is what the sides of :func:`half_sides` compute in, as in synthesis."""
+        x, side = images, self.resolution
+        halved = [] if dtype is None else half_sides(self.resolution)
+        for layer in self.convs:  # from RGB, then a block for each side from the largest to 8
+            x = x.to(dtype if side in halved else images.dtype)
+            x = layer(x)
+            if isinstance(layer, ResBlock):
+                side //= 2
+        features = self.final_conv(self.stddev(x.to(images.dtype)))
         return self.final_linear(features.flatten(1))

@@ -38,6 +38,14 @@ def channel_table(resolution: int, multiplier: float = 2.0, maximum: int = 512) 
     return table
 
 
+def half_sides(resolution: int) -> list[int]:
+    """The sides that compute in 16 bits where a network is told to: the four largest, from 8 up.
+
+    Source: Karras et al., StyleGAN2-ADA, 2020.
+    """
+    return [side for side in (resolution >> n for n in range(4)) if side >= 8]
+
+
 def check_resolution(resolution: int) -> None:
     if resolution < 8 or resolution & (resolution - 1):
         raise ValueError(f"resolution must be a power of two >= 8, got {resolution}")
@@ -136,9 +144,10 @@ class Generator(nn.Module):
         self,
         z: Tensor,  # [N, style_dim]
         noise: Sequence[Tensor] | None = None,  # as in synthesis
+        dtype: torch.dtype | None = None,  # as in synthesis
     ) -> Tensor:
         """Images of latents, one style each, without truncation."""
-        return self.synthesis(self.repeat(self.mapping(z)), noise)
+        return self.synthesis(self.repeat(self.mapping(z)), noise, dtype)
 
     def mapping(self, z: Tensor) -> Tensor:
         """Latents [N, style_dim] to intermediate latents [N, style_dim]."""
@@ -183,11 +192,15 @@ class Generator(nn.Module):
         self,
         styles: Tensor,  # [N, num_styles, style_dim]
         noise: Sequence[Tensor] | None = None,  # one [N or 1, 1, side, side] for each convolution
+        dtype: torch.dtype | None = None,
     ) -> Tensor:
         """Styles to images; ``noise`` None draws fresh noise, :meth:`fixed_noise` has the stored.
 
+        ``dtype``, float16 or bfloat16, is what the sides of :func:`half_sides` compute in; None
+        for the dtype of the weights.
+
         Shape:
-            - output: ``[N, image_channels, resolution, resolution]``
+            - output: ``[N, image_channels, resolution, resolution]``, in the dtype of the weights
         """
         count = 1 + len(self.convs)
         if noise is not None and len(noise) != count:
@@ -201,10 +214,19 @@ class Generator(nn.Module):
         for block, to_rgb in enumerate(self.to_rgbs):
             # A block's to-RGB shares its style with the next block's first convolution
             i = 2 * block
+            if dtype is not None and 8 << block in half_sides(self.resolution):
+                x = x.to(dtype)
             x = self.convs[i](x, w[i + 1], images[i + 1])
             x = self.convs[i + 1](x, w[i + 2], images[i + 2])
             rgb = to_rgb(x, w[i + 3], rgb)
         return rgb
+
+    def fresh_noise(self, n: int, rng: torch.Generator | None = None) -> list[Tensor]:
+        """Noise of one image for each layer and each of ``n`` samples, [n, 1, side, side]."""
+        return [
+            torch.randn(n, *image.shape[1:], generator=rng, dtype=image.dtype, device=image.device)
+            for image in self.fixed_noise()
+        ]
 
     def fixed_noise(self) -> list[Tensor]:
         """The noise stored with the weights: the same samples look the same each time."""
