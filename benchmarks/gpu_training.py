@@ -34,7 +34,8 @@ from torch import Tensor
 import resample_layers.layers
 from examples.stylegan2 import blocks
 from examples.stylegan2.data import Images, to_pixels
-from examples.stylegan2.train import Settings, Training
+from examples.stylegan2.settings import Settings
+from examples.stylegan2.training import Training
 from resample_layers.ops import fused_act, native
 
 from .gpu import Peer, usable_peer
@@ -207,8 +208,8 @@ class Benchmark:
         self.training = Training(settings, Images("noise", pixels, pixels[:2]), device)
         self.real = to_pixels(pixels[:batch].to(device))
         self.parts: dict[str, Callable[[], None]] = {
-            "discriminator": lambda: self.training.discriminator_step(self.real),
-            "r1": lambda: self.training.r1_step(self.real),
+            "discriminator": lambda: self.training.discriminator_step([self.real]),
+            "r1": lambda: self.training.r1_step([self.real]),
             "generator": self.generator_step,
             "path length": self.training.path_length_step,
             "average": self.training.average,

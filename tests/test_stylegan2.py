@@ -3,10 +3,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import signal
-import warnings
 
 import numpy as np
 import pytest
@@ -17,6 +14,9 @@ from PIL import Image
 from examples.stylegan2 import blocks, data, evaluate, losses, train
 from examples.stylegan2.discriminator import Discriminator
 from examples.stylegan2.generator import Generator, channel_table
+from examples.stylegan2.training import channels_last
+
+from .images import make_folder
 
 CHANNELS = {4: 8, 8: 6, 16: 5, 32: 4, 64: 3}
 TINY = [
@@ -400,7 +400,7 @@ def test_channels_last_parameters_change_the_layout_and_not_the_result():
     generator, z = tiny_generator(), torch.randn(2, 6)
     before = generator(z, generator.fixed_noise())
     layouts = []
-    train.channels_last(generator).convs[-1].register_forward_hook(
+    channels_last(generator).convs[-1].register_forward_hook(
         lambda module, args, out: layouts.append(out.stride(1))
     )
     torch.testing.assert_close(generator(z, generator.fixed_noise()), before)
@@ -517,16 +517,6 @@ def test_order_shows_every_image_once_an_epoch_and_depends_on_step_alone():
     assert not torch.equal(data.Order(7, 14, 6).batch(0), torch.cat(batches)[:14])
 
 
-def make_folder(folder, count=8):
-    rng = np.random.default_rng(0)
-    for i in range(count):
-        sub = folder / "deep" / "er" if i % 2 else folder
-        sub.mkdir(parents=True, exist_ok=True)
-        pixels = rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(sub / f"{i}.{'png' if i % 3 else 'JPG'}")
-    return folder
-
-
 def test_folder_is_searched_through_resized_and_cropped(tmp_path):
     folder = make_folder(tmp_path / "images", 3)
     (folder / "notes.txt").write_text("no image")
@@ -633,7 +623,7 @@ def test_real_digits_pass_the_evaluation_and_an_untrained_generator_does_not():
     class Cheat(torch.nn.Module):
         """Shows the training images."""
 
-        style_dim = 1
+        style_dim, resolution = 1, 8
 
         def __init__(self):
             super().__init__()
@@ -657,284 +647,3 @@ def test_real_digits_pass_the_evaluation_and_an_untrained_generator_does_not():
     distances = report["nearest_distance"]
     assert distances["samples"] == pytest.approx(0, abs=1e-2)  # memorising would show
     assert 1 < distances["real"] < distances["untrained"]
-
-
-# Training
-
-
-def start(**options):
-    settings = train.Settings(
-        **{
-            **{"resolution": 8, "channel_max": 4, "style_dim": 4, "mapping_layers": 1},
-            **{"batch": 4, "path_batch": 2},
-            **options,
-        }
-    )
-    return train.Training(settings, data.load_digits(8), torch.device("cpu"))
-
-
-def test_real_and_fake_in_one_pass_score_as_in_two():
-    training = start(batch=8)
-    real, fake = torch.randn(2, 8, 1, 8, 8)
-    fake = fake * 5  # mixed groups would show
-    for n in (8, 6):
-        together = training.score_both(real[:n], fake[:n])
-        apart = training.discriminator(real[:n]), training.discriminator(fake[:n])
-        torch.testing.assert_close(together, apart)
-
-
-@pytest.mark.parametrize("mirror", [False, True])
-def test_every_step_sees_its_own_images_mirrored_where_asked(mirror, monkeypatch):
-    training = start(mirror=mirror, batch=60)
-    seen = []
-    monkeypatch.setattr(training, "discriminator_step", seen.append)
-    monkeypatch.setattr(training, "r1_step", lambda real: None)
-    images = data.to_pixels(data.load_digits(8).train)
-    order = data.Order(1437, 60, seed=0)
-    for step in range(3):
-        training.step()
-        expected = images[order.batch(step)]
-        plain = (seen[step] == expected).all(3).all(2).all(1)
-        mirrored = (seen[step] == expected.flip(3)).all(3).all(2).all(1)
-        assert (plain | mirrored).all()
-        assert 15 < plain.sum() < 45 if mirror else plain.all()
-
-
-def test_lazy_adam_shares_rate_and_memory_among_its_steps():
-    module = torch.nn.Linear(1, 1)
-    group = train.lazy_adam(module, lr=0.1, weight=1.0, every=4).param_groups[0]
-    assert group["lr"] == pytest.approx(0.08)
-    assert group["betas"] == (0.0, pytest.approx(0.99**0.8))
-    group = train.lazy_adam(module, lr=0.1, weight=0.0, every=4).param_groups[0]
-    assert group["lr"] == 0.1
-    assert group["betas"] == (0.0, 0.99)
-
-
-def test_penalties_are_stepped_when_due_and_weigh_as_if_at_every_step(monkeypatch):
-    training = start(r1_every=2, path_every=3, r1_gamma=5.0, path_weight=3.0)
-    weights = []
-
-    def update(optimizer, loss):
-        which = "d" if optimizer is training.d_optim else "g"
-        weights.append((training.steps, which, loss.item()))
-
-    monkeypatch.setattr(training, "update", update)
-    monkeypatch.setattr(losses, "discriminator_loss", lambda real, fake: torch.tensor(-1.0))
-    monkeypatch.setattr(losses, "generator_loss", lambda fake: torch.tensor(-2.0))
-    monkeypatch.setattr(losses, "r1_penalty", lambda scores, images: torch.tensor(1.0))
-    monkeypatch.setattr(
-        losses, "path_length_penalty", lambda lengths, mean: (torch.tensor(1.0), mean)
-    )
-    for _ in range(5):
-        training.step()
-    r1, path = 5.0 / 2 * 2, 3.0 * 3
-    main = [("d", -1.0), ("g", -2.0)]
-    assert weights == [
-        *[(0, "d", -1.0), (0, "d", r1), (0, "g", -2.0), (0, "g", path)],
-        *[(1, *m) for m in main],
-        *[(2, "d", -1.0), (2, "d", r1), (2, "g", -2.0)],
-        *[(3, "d", -1.0), (3, "g", -2.0), (3, "g", path)],
-        *[(4, "d", -1.0), (4, "d", r1), (4, "g", -2.0)],
-    ]
-    assert training.counts == {"r1": 3, "path_length": 2}
-
-
-def test_each_step_moves_its_own_network_only():
-    training = start()
-    before = {k: v.clone() for k, v in training.discriminator.state_dict().items()}
-    training.discriminator.requires_grad_(False)
-    training.generator_step()
-    training.discriminator.requires_grad_(True)
-    training.path_length_step()
-    for name, value in training.discriminator.state_dict().items():
-        assert torch.equal(value, before[name]), name
-    before = {k: v.clone() for k, v in training.generator.state_dict().items()}
-    real = torch.randn(4, 1, 8, 8)
-    training.discriminator_step(real)
-    training.r1_step(real)
-    for name, value in training.generator.state_dict().items():
-        assert torch.equal(value, before[name]), name
-
-
-def test_average_has_its_half_life():
-    training = start(ema_images=20.0)
-    training.steps = 10**6
-    with torch.no_grad():
-        for mean, new in zip(
-            training.ema.parameters(), training.generator.parameters(), strict=True
-        ):
-            mean.fill_(1.0)
-            new.fill_(0.0)
-    for _ in range(5):  # 5 * 4 images
-        training.average()
-    for mean in training.ema.parameters():
-        torch.testing.assert_close(mean, torch.full_like(mean, 0.5))
-
-
-def test_mixing_happens_as_often_as_asked():
-    training = start()
-    for mixing, low, high in ((0.0, 0, 0), (1.0, 400, 400), (0.5, 150, 250)):
-        training = start(mixing=mixing)
-        styles = training.random_styles(400)
-        assert styles.shape == (400, 4, 4)
-        assert low <= int((styles[:, 0] != styles[:, -1]).any(1).sum()) <= high
-
-
-def assert_same(a, b, path="state"):
-    assert type(a) is type(b), path
-    if isinstance(a, dict):
-        assert a.keys() == b.keys(), path
-        for key in a:
-            assert_same(a[key], b[key], f"{path}.{key}")
-    elif isinstance(a, (list, tuple)):
-        assert len(a) == len(b), path
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_same(x, y, f"{path}[{i}]")
-    elif isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), path
-    else:
-        assert a == b, path
-
-
-def test_stopped_and_resumed_equals_straight_through_bit_for_bit(tmp_path, no_report):
-    options = [*TINY, "--mirror", "--r1-every", "2", "--path-every", "3", "--log-every", "1"]
-    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
-    assert train.main(["--out", str(straight), *options, "--steps", "7"]) == 0
-    assert train.main(["--out", str(resumed), *options, "--steps", "4"]) == 0
-    with open(resumed / "metrics.jsonl", "a") as file:  # steps that no checkpoint remembers
-        file.write(json.dumps({"step": 5, "d_loss": 1e9}) + "\n")
-    torch.randn(11)  # a new process has other random numbers
-    assert train.main(["--out", str(resumed), *options, "--steps", "7", "--resume"]) == 0
-    a, b = (torch.load(run / "checkpoint.pt", weights_only=True) for run in (straight, resumed))
-    assert a["steps"] == 7
-    assert a["counts"] == {"r1": 4, "path_length": 3}
-    assert_same(a, b)
-    a, b = (
-        [line | {"seconds": 0} for line in train.Run(run).read_metrics()]
-        for run in (straight, resumed)
-    )
-    assert a == b
-    assert [line["step"] for line in a] == [1, 2, 3, 4, 5, 6, 7]
-    assert (straight / "samples.png").read_bytes() == (resumed / "samples.png").read_bytes()
-
-
-def test_a_checkpoint_is_whole_or_not_written(tmp_path, monkeypatch):
-    training, run = start(), train.Run(tmp_path)
-    run.save(training)
-    before = run.checkpoint.read_bytes()
-
-    def die_half_way(state, file):
-        file.write(b"half")
-        raise KeyboardInterrupt
-
-    training.step()
-    monkeypatch.setattr(torch, "save", die_half_way)
-    with pytest.raises(KeyboardInterrupt):
-        run.save(training)
-    assert run.checkpoint.read_bytes() == before
-
-
-def test_interrupt_finishes_the_step_and_can_be_resumed(tmp_path, monkeypatch, capsys):
-    step = train.Training.step
-
-    def interrupted(self):
-        if self.steps == 1:
-            signal.raise_signal(signal.SIGINT)
-        step(self)
-
-    monkeypatch.setattr(train.Training, "step", interrupted)
-    before = signal.getsignal(signal.SIGINT)
-    assert train.main(["--out", str(tmp_path / "run"), *TINY, "--steps", "9"]) == 130
-    assert "stopped after 2 steps; go on with --resume" in capsys.readouterr().err
-    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
-    assert state["steps"] == 2
-    assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_interrupt_in_the_evaluation_gives_no_half_learned_verdict(tmp_path, monkeypatch, capsys):
-    from sklearn.neural_network import MLPClassifier
-
-    def fit(*args):
-        warnings.warn("Training interrupted by user.", stacklevel=2)
-
-    monkeypatch.setattr(MLPClassifier, "fit", fit)
-    assert train.main(["--out", str(tmp_path), *TINY, "--steps", "1"]) == 130
-    assert "stopped before the evaluation's end; --resume repeats it" in capsys.readouterr().err
-    assert not (tmp_path / "evaluation.json").exists()
-
-
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
-    tmp_path, monkeypatch, capsys, no_report
-):
-    out = ["--out", str(tmp_path), *TINY]
-    assert train.main([*out, "--steps", "1"]) == 0
-    before = (tmp_path / "checkpoint.pt").read_bytes()
-    monkeypatch.setattr(losses, "generator_loss", lambda fake: fake.mean() * math.nan)
-    assert train.main([*out, "--steps", "3", "--resume"]) == 1
-    assert "the loss must stay finite, got nan in step 1" in capsys.readouterr().err
-    assert (tmp_path / "checkpoint.pt").read_bytes() == before
-
-
-def test_two_steps_from_the_command_line(tmp_path, capsys):
-    out = tmp_path / "run"
-    assert train.main(["--out", str(out), *TINY, "--steps", "2"]) == 0
-    printed = capsys.readouterr().out
-    assert printed.startswith("1,437 images of digits to learn from, 360 held out; 8 pixels")
-    for row in ("Fréchet distance", "p >= 0.9", "classified as 9", "nearest training image"):
-        assert row in printed
-    assert "2 steps, 8 images; R1 stepped 1 times, path length 1 times" in printed
-    assert "right on 9" in printed
-    report = json.loads((out / "evaluation.json").read_text())
-    assert len(report["class_share"]["samples"]) == 10
-    lines = train.Run(out).read_metrics()
-    assert [line["step"] for line in lines] == [2]
-    assert lines[0]["images"] == 8
-    assert {"d_loss", "g_loss", "r1", "path_length"} <= lines[0].keys()
-    for name in ("samples.png", "samples/000002.png", "losses.png"):
-        with Image.open(out / name) as image:
-            assert min(image.size) > 64
-            assert image.convert("L").getextrema()[0] < image.convert("L").getextrema()[1]
-
-    # Again into the same folder: only where asked for
-    with pytest.raises(SystemExit):
-        train.main(["--out", str(out), *TINY, "--steps", "2"])
-    error = capsys.readouterr().err
-    assert "--out must not hold a run, got" in error
-    assert "--resume" in error
-    with pytest.raises(SystemExit):
-        train.main(["--out", str(out), *TINY, "--resume", "--lr", "0.5", "--seed", "3"])
-    error = capsys.readouterr().err
-    assert "needs the settings of the earlier run, got seed=3 for 0, lr=0.5 for " in error
-
-
-def test_two_steps_on_a_folder(tmp_path, capsys):
-    folder = make_folder(tmp_path / "images")
-    options = ["--out", str(tmp_path / "run"), "--data", str(folder), *TINY, "--steps", "2"]
-    assert train.main(options) == 0
-    printed = capsys.readouterr().out
-    assert "3 channel(s)" in printed
-    assert "Fréchet distance" in printed
-    assert "classifier: left out, since the images of a folder have no classes" in printed
-    assert "classified" not in printed
-    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["classifier"] is None
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        (["--resolution", "12"], "resolution must be a power of two >= 8, got 12"),
-        (["--batch", "0"], "batch must be >= 1, got 0"),
-        (["--mixing", "1.5"], "mixing must be between 0 and 1, got 1.5"),
-        (["--r1-gamma", "nan"], "r1_gamma must be >= 0, got nan"),
-        (["--lr", "0"], "lr must be > 0, got 0.0"),
-        (["--steps", "0"], "--steps must be >= 1, got 0"),
-        (["--channel-multiplier", "1e-9"], "must leave a channel at every resolution"),
-        (["--device", "abacus"], "device must be one that torch finds here, got 'abacus'"),
-        (["--resume"], "--resume needs the checkpoint of an earlier run, got none at"),
-    ],
-)
-def test_bad_options_get_one_sentence(options, sentence, tmp_path, capsys):
-    with pytest.raises(SystemExit) as stop:
-        train.main(["--out", str(tmp_path / "run"), *TINY, *options])
-    assert stop.value.code == 2
-    assert sentence in capsys.readouterr().err.splitlines()[-1]

@@ -5,9 +5,16 @@
 ``generator``      mapping network and skip generator
 ``discriminator``  residual discriminator
 ``losses``         logistic loss, R1, path length
-``data``           the handwritten digits, or any folder of images
-``evaluate``       how good the samples are: Fréchet distance, a classifier's verdict, neighbours
+``settings``       what decides the result of a training; ``configs/`` has files of them
+``data``           handwritten digits, photographs, or any folder of images
+``augment``        adaptive discriminator augmentation
+``processes``      several processes, a batch dealt among them
+``training``       what one step does
+``run``            the files of a run: checkpoints, metrics, samples
+``evaluate``       how good the samples are: Fréchet distances, a classifier's verdict, neighbours
 ``train``          ``python -m examples.stylegan2.train --out runs/demo``
+``checkpoints``    files of other codes, and of ours
+``generate``       ``python -m examples.stylegan2.generate --checkpoint FILE --out pictures``
 
 Attributes carry the names of rosinality's checkpoints (``convs.0.conv.modulation.weight``), so
 that its state dicts fit the modules key by key.

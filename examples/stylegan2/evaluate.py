@@ -1,34 +1,45 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """How good the samples are, in numbers that need no network from elsewhere.
 
-1. *Fréchet distance* between the pixels of samples and of held-out images.
+1. *Fréchet distance* between the pixels of samples and of held-out images, and, where Inception's
+   weights are at hand, between their features (FID), by torch-fidelity.
 2. *Verdict of a classifier* that learned the real digits: how often it is sure, and of what.
 3. *Distance to the nearest training image*: samples that copy would be nearer than held-out
    images are.
 
-Each stands beside the same for the untrained generator and for real images.
+Each stands beside the same for the untrained generator and for real images. Pixels are those of
+images reduced to 64 pixels a side, where they are larger.
 """
 
 from __future__ import annotations
 
+import pickle
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from .data import Images, to_bytes, to_pixels
 from .generator import Generator
 
 CONFIDENT = 0.9
 COLUMNS = ("samples", "untrained", "real")
+LARGEST_SIDE = 64  # in pixel space
+MOST_TRAIN = 10_000  # training images to compare with
+INCEPTION = "weights-inception-2015-12-05-6726825d.pth"  # as torch-fidelity names it
 
 
 @torch.no_grad()
-def generate(generator: Generator, count: int, seed: int, batch: int = 100) -> Tensor:
+def generate(generator: Generator, count: int, seed: int, batch: int | None = None) -> Tensor:
     """Samples as bytes [count, C, H, W] on the CPU; the training's random numbers stay as is."""
     device = generator.input.input.device
+    if batch is None:  # by memory: 100 of 32 pixels, 1 of 1024
+        batch = min(max(100 * 32**2 // generator.resolution**2, 1), 100)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         samples = [
@@ -71,24 +82,93 @@ def nearest_distance(
     return float(torch.cdist(a, b).min(1).values.mean())
 
 
+def find_inception() -> Path | None:
+    """Inception's weights where torch-fidelity keeps them, or None; nothing is downloaded."""
+    path = Path(torch.hub.get_dir(), "checkpoints", INCEPTION)
+    return path if path.is_file() else None
+
+
+class _Pictures(Dataset[Tensor]):
+    """Bytes [n, C, H, W] as torch-fidelity takes them: one at a time, RGB."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.images[index].expand(3, -1, -1)
+
+
+def inception_distance(
+    a: Tensor,  # [n, C, H, W], uint8, C 1 or 3
+    b: Tensor,  # [m, C, H, W], uint8
+    weights: Path,  # of Inception, as torch-fidelity has them
+    device: torch.device,
+    batch: int = 32,
+) -> float:
+    """The Fréchet inception distance (FID). Source: Heusel et al., 2017; by torch-fidelity.
+
+    Raises:
+        ModuleNotFoundError: without torch-fidelity.
+        ValueError: if the weights cannot be read.
+    """
+    import torch_fidelity
+
+    try:
+        torch.load(weights, weights_only=True)  # torch-fidelity would execute what is in the file
+        metrics = torch_fidelity.calculate_metrics(
+            input1=_Pictures(a),
+            input2=_Pictures(b),
+            fid=True,
+            feature_extractor_weights_path=str(weights),
+            batch_size=batch,
+            cuda=device.type == "cuda",
+            cache=False,
+            save_cpu_ram=True,  # no processes for images that are in memory
+            verbose=False,
+        )
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise ValueError(
+            f"inception must be weights that torch-fidelity reads, got {str(weights)!r}: "
+            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        ) from error
+    return float(metrics["frechet_inception_distance"])
+
+
+def _vectors(images: Tensor) -> Tensor:
+    """Bytes [n, C, H, W] as numbers in [-1, 1], [n, C * h * w], of 64 pixels a side at most."""
+    pixels = to_pixels(images)
+    factor = pixels.shape[-1] // LARGEST_SIDE
+    if factor > 1:
+        pixels = F.avg_pool2d(pixels, factor)
+    return pixels.flatten(1)
+
+
 def evaluate(
     generator: Generator,
     untrained: Generator,
     images: Images,
     samples: int = 1000,
     seed: int = 0,
+    inception: Path | None = None,
 ) -> dict[str, Any]:
     """All figures, by row and column of the table; see the module's docstring.
 
-    Real against real is as many training images against the held-out ones.
+    Real against real is as many training images against the held-out ones. FID is taken to the
+    training images, 10,000 at most, as papers do, and only with ``inception``, its weights.
     """
-    # What is compared: [n, C * H * W] in [-1, 1]
-    held_out, train = to_pixels(images.held_out).flatten(1), to_pixels(images.train).flatten(1)
-    columns = {
-        "samples": to_pixels(generate(generator, samples, seed)).flatten(1),
-        "untrained": to_pixels(generate(untrained, samples, seed)).flatten(1),
-        "real": held_out,
+    # What is compared: [n, C, H, W] as bytes, and as vectors
+    train_images = images.sample(MOST_TRAIN)
+    pictures = {
+        "samples": generate(generator, samples, seed),
+        "untrained": generate(untrained, samples, seed),
+        "real": images.held_out,
     }
+    train = _vectors(train_images)
+    columns = {name: _vectors(x) for name, x in pictures.items()}
+    held_out = columns["real"]
     report: dict[str, Any] = {
         "data": images.name,
         "counts": {"samples": samples, "train": len(train), "held_out": len(held_out)},
@@ -98,7 +178,14 @@ def evaluate(
             "real": frechet_distance(train[:samples], held_out),
         },
         "nearest_distance": {name: nearest_distance(x, train) for name, x in columns.items()},
+        "inception_distance": None,
     }
+    if inception is not None:
+        device = generator.input.input.device
+        report["inception_distance"] = {
+            name: inception_distance(x, train_images, inception, device)
+            for name, x in pictures.items()
+        }
     if images.train_labels is None or images.held_out_labels is None:
         report["classifier"] = None
         return report
@@ -137,6 +224,8 @@ def format_report(report: dict[str, Any]) -> str:
         rows.append((title, {name: form.format(values[name]) for name in COLUMNS}))
 
     add("Fréchet distance to held-out images", report["frechet_distance"], "{:.2f}")
+    if report["inception_distance"]:
+        add("FID to training images", report["inception_distance"], "{:.2f}")
     add("distance to nearest training image", report["nearest_distance"], "{:.2f}")
     if report["classifier"]:
         add(f"classified with p >= {CONFIDENT}", report["confident"], "{:.1%}")
@@ -154,6 +243,8 @@ def format_report(report: dict[str, Any]) -> str:
         f"real: {counts['held_out']:,} held-out images; for the Fréchet distance "
         f"{min(counts['samples'], counts['train']):,} training images against them",
     ]
+    if report["inception_distance"] is None:
+        lines.append("FID: left out, Inception's weights are not at hand (--inception FILE)")
     if "training" in report:
         t = report["training"]
         lines.append(

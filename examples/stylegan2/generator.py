@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -221,12 +221,11 @@ class Generator(nn.Module):
             rgb = to_rgb(x, w[i + 3], rgb)
         return rgb
 
-    def fresh_noise(self, n: int, rng: torch.Generator | None = None) -> list[Tensor]:
-        """Noise of one image for each layer and each of ``n`` samples, [n, 1, side, side]."""
-        return [
-            torch.randn(n, *image.shape[1:], generator=rng, dtype=image.dtype, device=image.device)
-            for image in self.fixed_noise()
-        ]
+    def fresh_noise(self, n: int, rng: torch.Generator | None = None) -> Iterator[Tensor]:
+        """Noise for each layer in turn, one image for each of ``n`` samples, [n, 1, side, side]."""
+        for image in self.fixed_noise():
+            size = (n, *image.shape[1:])
+            yield torch.randn(size, generator=rng, dtype=image.dtype, device=image.device)
 
     def fixed_noise(self) -> list[Tensor]:
         """The noise stored with the weights: the same samples look the same each time."""

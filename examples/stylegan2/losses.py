@@ -61,8 +61,11 @@ def path_lengths(
 def path_length_penalty(
     lengths: Tensor,  # [N]
     mean: Tensor,  # [], the running mean so far
+    batch_mean: Tensor
+    | None = None,  # [], of all lengths where N is a part; None for the mean of N
     decay: float = 0.01,
 ) -> tuple[Tensor, Tensor]:
     """How much the lengths differ from their running mean, in squares; and the mean, moved on."""
-    mean = mean + decay * (lengths.detach().mean() - mean)
+    batch_mean = lengths.detach().mean() if batch_mean is None else batch_mean
+    mean = mean + decay * (batch_mean - mean)
     return (lengths - mean).square().mean(), mean

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Adaptive discriminator augmentation (ADA), for small sets of images.
+
+The discriminator sees real and generated images changed at random: mirrored, turned, moved,
+stretched, and in other colours, each change with probability ``p``. It cannot learn the few real
+images by heart then; and so long as ``p`` stays well below 1, the generator does not learn to make
+such changes. ``p`` follows how sure the discriminator is of the real images.
+
+Source: Karras et al., Training Generative Adversarial Networks with Limited Data, 2020, appendix
+B. Its geometric and colour transformations are here, its filtering and corruptions are not; and
+the images are resampled through this package's layers, in place of its wavelets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from resample_layers import UpFirDnDownsample, UpFirDnUpsample
+from resample_layers.filters import NAMED_TAPS
+
+LUMA = (1 / math.sqrt(3),) * 3  # the grey axis of RGB
+
+
+class Changes(NamedTuple):
+    """What is to happen to each image of a batch.
+
+    ``geometry`` [N, 3, 3] moves points (x, y, 1) of the image, whose sides are at -1 and 1.
+    ``colour`` [N, 4, 4] does the same to (red, green, blue, 1).
+    """
+
+    geometry: Tensor
+    colour: Tensor
+
+
+class Augment(nn.Module):
+    """Change images as told: differentiable in them, once.
+
+    Images with the unit matrix stay as they are, bit for bit. The others are upsampled by 2,
+    sampled bilinearly where they come from, reflected at the edges, and downsampled, so that
+    turning and stretching make no aliasing that the discriminator could go by.
+
+    Shape:
+        - input, output: ``[N, C, H, H]``, ``C`` 1 or 3
+
+    Raises:
+        ValueError: if the images have neither one nor three channels.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = UpFirDnUpsample(NAMED_TAPS["lanczos3"], factor=2)
+        self.down = UpFirDnDownsample(NAMED_TAPS["lanczos3"], factor=2)
+
+    def forward(self, images: Tensor, changes: Changes) -> Tensor:
+        n, channels, height, width = images.shape
+        if channels not in (1, 3):
+            raise ValueError(f"images must have 1 or 3 channels to be augmented, got {channels}")
+        source = torch.linalg.inv(changes.geometry)[:, :2]  # where each point comes from
+        size = [n, channels, 2 * height, 2 * width]
+        grid = F.affine_grid(source, size, align_corners=False)
+        moved = F.grid_sample(
+            self.up(images), grid, "bilinear", padding_mode="reflection", align_corners=False
+        )
+        unit = torch.eye(3, device=images.device)
+        stays = (changes.geometry == unit).all((1, 2))[:, None, None, None]
+        images = torch.where(stays, images, self.down(moved))
+
+        matrix, offset = changes.colour[:, :3, :3], changes.colour[:, :3, 3:]
+        if channels == 1:  # the mean of what three equal channels would give
+            matrix, offset = matrix.sum(2, keepdim=True).mean(1, True), offset.mean(1, True)
+        coloured = (matrix @ images.flatten(2) + offset).view_as(images)
+        unit = torch.eye(4, device=images.device)
+        stays = (changes.colour == unit).all((1, 2))[:, None, None, None]
+        return torch.where(stays, images, coloured)
+
+
+def draw(n: int, p: float, rng: torch.Generator) -> Changes:
+    """Changes for ``n`` images, each kind with probability ``p``, on the device of ``rng``.
+
+    In order, and with the deviations of the paper: mirror, quarter turns, moves by up to an eighth
+    of the side; scale, turn, stretch, turn, moves with a deviation of an eighth. Then brightness,
+    contrast, luma flip, hue, saturation.
+    """
+    device = rng.device
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(n, generator=rng, device=device)
+
+    def normal(deviation: float) -> Tensor:
+        return deviation * torch.randn(n, generator=rng, device=device)
+
+    def sometimes(value: Tensor, otherwise: float, share: float = p) -> Tensor:
+        happens = torch.rand(n, generator=rng, device=device) < share
+        return torch.where(happens, value, torch.full_like(value, otherwise))
+
+    # Geometry: lengths are halves of the side
+    geometry = torch.eye(3, device=device).expand(n, 3, 3)
+    mirrored = 1 - 2 * sometimes(uniform(0, 2).floor(), 0.0)
+    geometry = _scale(mirrored, torch.ones_like(mirrored)) @ geometry
+    geometry = _turn(sometimes(uniform(0, 4).floor(), 0.0) * (math.pi / 2)) @ geometry
+    happens = sometimes(torch.ones(n, device=device), 0.0)
+    geometry = _move(happens * uniform(-0.25, 0.25), happens * uniform(-0.25, 0.25)) @ geometry
+    factor = sometimes(normal(0.2).exp2(), 1.0)
+    geometry = _scale(factor, factor) @ geometry
+    share = 1 - math.sqrt(1 - p)  # so that one turn or more happens with probability p
+    geometry = _turn(sometimes(uniform(-math.pi, math.pi), 0.0, share)) @ geometry
+    factor = sometimes(normal(0.2).exp2(), 1.0)
+    geometry = _scale(factor, 1 / factor) @ geometry
+    geometry = _turn(sometimes(uniform(-math.pi, math.pi), 0.0, share)) @ geometry
+    happens = sometimes(torch.ones(n, device=device), 0.0)
+    geometry = _move(happens * normal(0.25), happens * normal(0.25)) @ geometry
+
+    # Colour
+    axis = torch.tensor(LUMA, device=device)
+    grey = torch.outer(axis, axis)
+    unit = torch.eye(3, device=device)
+    cross = torch.linalg.cross(unit, axis.expand(3, 3))  # turns about the grey axis
+    brightness = sometimes(normal(0.2), 0.0)[:, None].expand(n, 3)
+    colour = _affine(unit.expand(n, 3, 3), brightness)
+    contrast = sometimes(normal(0.5).exp2(), 1.0)[:, None, None]
+    colour = _affine(contrast * unit) @ colour
+    flips = sometimes(uniform(0, 2).floor(), 0.0)[:, None, None]
+    colour = _affine(unit - 2 * grey * flips) @ colour
+    hue = sometimes(uniform(-math.pi, math.pi), 0.0)[:, None, None]
+    turn = grey + hue.cos() * (unit - grey) + hue.sin() * cross
+    colour = _affine(torch.where(hue == 0, unit, turn)) @ colour
+    saturation = sometimes(normal(1.0).exp2(), 1.0)[:, None, None]
+    mixed = grey + saturation * (unit - grey)
+    colour = _affine(torch.where(saturation == 1, unit, mixed)) @ colour
+    return Changes(geometry, colour)
+
+
+def _matrix(n: int, device: torch.device, entries: dict[tuple[int, int], Tensor]) -> Tensor:
+    """Unit matrices [n, 3, 3] but for some entries [n]."""
+    matrix = torch.eye(3, device=device).repeat(n, 1, 1)
+    for (row, column), values in entries.items():
+        matrix[:, row, column] = values
+    return matrix
+
+
+def _scale(x: Tensor, y: Tensor) -> Tensor:
+    return _matrix(len(x), x.device, {(0, 0): x, (1, 1): y})
+
+
+def _move(x: Tensor, y: Tensor) -> Tensor:
+    return _matrix(len(x), x.device, {(0, 2): x, (1, 2): y})
+
+
+def _turn(angle: Tensor) -> Tensor:
+    cos, sin = angle.cos(), angle.sin()
+    return _matrix(len(angle), angle.device, {(0, 0): cos, (0, 1): -sin, (1, 0): sin, (1, 1): cos})
+
+
+def _affine(matrix: Tensor, offset: Tensor | None = None) -> Tensor:
+    """[N, 4, 4] of ``matrix`` [N, 3, 3] and ``offset`` [N, 3]."""
+    affine = torch.eye(4, device=matrix.device).repeat(len(matrix), 1, 1)
+    affine[:, :3, :3] = matrix
+    if offset is not None:
+        affine[:, :3, 3] = offset
+    return affine
+
+
+class Controller:
+    """``p``, which rises while the discriminator is too sure of the real images, and falls else.
+
+    How sure: the mean sign of the real images' scores, which is 0 where it guesses and 1 where it
+    is always right; it is looked at every ``every`` steps.
+
+    Args:
+        target: mean sign to keep to.
+        images: in so many images ``p`` goes from 0 to 1 at most.
+        average: puts the mean over all processes into tensors.
+    """
+
+    def __init__(
+        self,
+        target: float,
+        images: float,
+        average: Callable[[list[Tensor]], None],
+        every: int = 4,
+    ) -> None:
+        self.target, self.images, self.average, self.every = target, images, average, every
+        self.p, self.sign, self.steps, self._signs = 0.0, 0.0, 0, 0.0
+
+    def see(self, scores: Tensor, batch: int) -> None:
+        """Learn the scores [n, 1] of a step's real images, of which all processes had ``batch``."""
+        sign = scores.detach().sign().mean()
+        self.average([sign])
+        self._signs += float(sign)
+        self.steps += 1
+        if self.steps % self.every == 0:
+            self.sign, self._signs = self._signs / self.every, 0.0
+            step = self.every * batch / self.images
+            self.p += math.copysign(step, self.sign - self.target)
+            self.p = min(max(self.p, 0.0), 1.0)
+
+    def state_dict(self) -> dict[str, float]:
+        return {"p": self.p, "sign": self.sign, "steps": self.steps, "signs": self._signs}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.p, self.sign = state["p"], state["sign"]
+        self.steps, self._signs = int(state["steps"]), state["signs"]

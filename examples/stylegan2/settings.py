@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What decides the result of a training, and the files of such decisions in ``configs/``."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .generator import channel_table
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+CONFIGS = Path(__file__).parent / "configs"
+DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def option(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
+    return field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the result of a run, each an option of the command line.
+
+    The defaults suit five minutes of two cores; StyleGAN2's own are in ``configs/``.
+    """
+
+    data: str = option("digits", "digits, photographs, or a folder of images")
+    resolution: int = option(32, "side of the images, a power of two >= 8")
+    seed: int = option(0, "of weights, latents, noise and the order of the images")
+    batch: int = option(16, "images in a step, over all processes and rounds")
+    style_dim: int = option(64, "length of latents and styles")
+    mapping_layers: int = option(2, "depth of the mapping network")
+    mapping_lr: float = option(0.1, "learning-rate multiplier of the mapping network")
+    channel_multiplier: float = option(1 / 64, "channels: min(MAX, 16384 * MULTIPLIER / side)")
+    channel_max: int = option(64, "most channels of a layer")
+    clamp: float = option(0.0, "limit of what a convolution gives, to both sides; 0: none")
+    precision: str = option(
+        "float32", "of the four largest sides; penalties are float32", tuple(DTYPES)
+    )
+    lr: float = option(0.012, "learning rate of both networks")
+    r1_gamma: float = option(1.0, "weight of R1: gamma / 2 * the squared gradient; 0: none")
+    r1_every: int = option(16, "steps from one R1 step to the next")
+    path_weight: float = option(2.0, "weight of the path-length penalty; 0: none")
+    path_every: int = option(4, "steps from one path-length step to the next")
+    path_batch: int = option(8, "samples in a path-length step, over all processes")
+    mixing: float = option(0.2, "share of samples with styles of two latents")
+    ema_images: float = option(4000.0, "half-life of the generator's average, in images")
+    mirror: bool = option(False, "show each image mirrored half of the time")
+    augment: str = option(
+        "none", "ada: change what the discriminator sees, as often as it needs", ("none", "ada")
+    )
+    augment_target: float = option(0.6, "ada: mean sign of real images' scores to keep to")
+    augment_images: float = option(5e5, "ada: images in which the probability may go from 0 to 1")
+
+    def check(self) -> None:
+        """Raise a ValueError that names the first option out of its range."""
+        rules = [
+            (("batch", "style_dim", "r1_every", "path_every", "path_batch"), 1, math.inf),
+            (("mapping_layers", "seed", "r1_gamma", "path_weight", "ema_images"), 0, math.inf),
+            (("clamp",), 0, math.inf),
+            (("mixing", "augment_target"), 0, 1),
+        ]
+        for names, low, high in rules:
+            for name in names:
+                value = getattr(self, name)
+                if not (low <= value <= high and math.isfinite(value)):
+                    limit = f">= {low}" if high == math.inf else f"between {low} and {high}"
+                    raise ValueError(f"{name} must be {limit}, got {value}")
+        for name in ("lr", "mapping_lr", "augment_images"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+        for f in fields(self):
+            value, choices = getattr(self, f.name), f.metadata["choices"]
+            if choices and value not in choices:
+                raise ValueError(f"{f.name} must be one of {', '.join(choices)}, got {value!r}")
+        if self.precision == "float16" and self.clamp == 0:
+            raise ValueError(
+                "clamp must be > 0 for precision float16, which ends at 65,504, got 0: "
+                "256 is what NVIDIA's networks have"
+            )
+        self.channels()
+
+    def channels(self) -> dict[int, int]:
+        return channel_table(self.resolution, self.channel_multiplier, self.channel_max)
+
+
+def find_config(name: str) -> Path:
+    """The file of a name in ``configs/``, or of a path.
+
+    Raises:
+        FileNotFoundError: if there is neither.
+    """
+    bundled = {path.stem: path for path in sorted(CONFIGS.glob("*.toml"))}
+    path = bundled.get(name, Path(name))
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"config must be a file or one of {', '.join(bundled)}, got {name!r}"
+        )
+    return path
+
+
+def load_config(name: str) -> dict[str, Any]:
+    """Settings by name, from a file in TOML; what it leaves out has its default.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no TOML, names an unknown setting, or one has a value of another type.
+    """
+    path = find_config(name)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"config must be TOML, got {str(path)!r}: {error}") from error
+    kinds = {f.name: type(f.default) for f in fields(Settings)}
+    for key, value in values.items():
+        if key not in kinds:
+            raise ValueError(f"config must have settings only, got {key!r} in {str(path)!r}")
+        if kinds[key] is float and type(value) is int:
+            values[key] = float(value)
+        elif type(value) is not kinds[key]:
+            raise ValueError(
+                f"{key} must be of type {kinds[key].__name__}, got {value!r} in {str(path)!r}"
+            )
+    return values

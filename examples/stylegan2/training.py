@@ -1,0 +1,421 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What one step does to the two networks; :mod:`.train` repeats it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+from torch.optim import Adam
+from torch.utils.data import DataLoader
+
+from . import augment, losses
+from .data import Images, Order, Shares, to_pixels, worker_signals
+from .discriminator import Discriminator
+from .generator import Generator
+from .processes import World
+from .settings import DTYPES, Settings
+
+
+class DivergedError(FloatingPointError):
+    """A loss or a gradient is not finite; the networks are as they were before it."""
+
+
+@dataclass
+class Player:
+    """A network and what updates it."""
+
+    name: str
+    network: nn.Module
+    optimizer: Adam
+    scaler: torch.amp.GradScaler  # of the loss, for float16; else switched off
+
+
+class Latents(NamedTuple):
+    """The random numbers behind a batch of generated images, or a share of them."""
+
+    z: Tensor  # [n, 2, style_dim], a pair for each sample
+    crossover: Tensor  # [n], first layer with the style of the second latent
+    noise: list[Tensor]  # [n, 1, side, side] for each layer
+
+
+class Training:
+    """Networks, optimisers and counters, and what one step does to them.
+
+    A step's batch is dealt to the processes of ``world``, and in each to ``accumulate`` rounds
+    whose gradients are added up, so that the memory is that of one round; the path-length step,
+    whose penalty needs all lengths at once, has one round. The result is the same for any number
+    of processes and rounds, up to the order of sums, as long as each round's share is a multiple
+    of the discriminator's group.
+
+    Args:
+        settings: what decides the result.
+        images: what there is to learn from.
+        device: where this process computes.
+        world: this process among others.
+        accumulate: rounds to a step.
+        workers: of this process, which read images in the background; 0: none.
+        compile: compile both networks, where no penalty needs a second derivative of them.
+
+    Raises:
+        ValueError: for a setting out of its range, or batches that cannot be dealt so.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        images: Images,
+        device: torch.device,
+        world: World | None = None,
+        accumulate: int = 1,
+        workers: int = 0,
+        compile: bool = False,
+    ) -> None:
+        settings.check()
+        self.settings, self.device, self.images = settings, device, images
+        self.world = World() if world is None else world
+        self.accumulate, self.workers = accumulate, workers
+        for name, parts in (
+            ("batch", self.world.size * accumulate),
+            ("path_batch", self.world.size),
+        ):
+            if getattr(settings, name) % parts:
+                raise ValueError(
+                    f"{name} must be a multiple of {parts}, for {self.world.size} processes"
+                    f"{f' and {accumulate} rounds' if name == 'batch' else ''}, "
+                    f"got {getattr(settings, name)}"
+                )
+        self.dtype = DTYPES[settings.precision]
+        torch.manual_seed(settings.seed)
+        self.generator = self.new_generator()
+        self.discriminator = channels_last(
+            Discriminator(
+                settings.resolution,
+                images.channels,
+                settings.channels(),
+                clamp=settings.clamp or None,
+            )
+        ).to(device)
+        self.ema = self.new_generator().requires_grad_(False)
+        self.ema.load_state_dict(self.generator.state_dict())
+        s = settings
+        self.g = self._player("generator", self.generator, s.path_weight, s.path_every)
+        self.d = self._player("discriminator", self.discriminator, s.r1_gamma, s.r1_every)
+        # Where no penalty differentiates twice, which torch.compile cannot
+        self.synthesis: Callable[..., Tensor] = self.generator.synthesis
+        self.score: Callable[..., Tensor] = self.discriminator
+        if compile:
+            self.synthesis, self.score = map(torch.compile, (self.synthesis, self.score))
+        self.augment = augment.Augment().to(device)
+        self.augmentation = augment.Controller(
+            s.augment_target, s.augment_images, self.world.average
+        )
+        self.rng = torch.Generator(device).manual_seed(settings.seed)
+        self.order = Order(len(images.train), settings.batch, settings.seed)
+        self.path_mean = torch.zeros((), device=device)
+        self.steps = 0
+        self.counts = {"r1": 0, "path_length": 0}
+        self._batches: Iterator[Tensor] | None = None
+        self._latest: dict[str, Tensor] = {}
+
+    def new_generator(self) -> Generator:
+        s = self.settings
+        generator = Generator(
+            s.resolution,
+            s.style_dim,
+            s.mapping_layers,
+            self.images.channels,
+            s.channels(),
+            s.mapping_lr,
+            clamp=s.clamp or None,
+        )
+        return channels_last(generator).to(self.device)
+
+    def _player(self, name: str, network: nn.Module, weight: float, every: int) -> Player:
+        optimizer = lazy_adam(network, self.settings.lr, weight, every)
+        half = self.dtype == torch.float16
+        return Player(
+            name, network, optimizer, torch.amp.GradScaler(self.device.type, enabled=half)
+        )
+
+    # One step
+
+    def step(self) -> None:
+        """One step of each network, the penalties where they are due, and the average."""
+        s = self.settings
+        real = self.next_real()
+        self.discriminator_step(real)
+        if s.r1_gamma > 0 and self.steps % s.r1_every == 0:
+            self.r1_step(real)
+        self.discriminator.requires_grad_(False)
+        self.generator_step()
+        self.discriminator.requires_grad_(True)
+        if s.path_weight > 0 and self.steps % s.path_every == 0:
+            self.path_length_step()
+        self.average()
+        self.steps += 1
+
+    def discriminator_step(self, real: Sequence[Tensor]) -> None:
+        """Tell real images, one batch for each round, from generated ones."""
+        scores: list[tuple[Tensor, Tensor]] = []
+
+        def rounds() -> Iterator[Tensor]:
+            batch = self.settings.batch
+            shares = zip(real, self.draw(batch), self.changes(), self.changes(), strict=True)
+            for images, latents, real_changes, fake_changes in shares:
+                with torch.no_grad():
+                    fake = self.synthesis(self.styles(latents), latents.noise, self.dtype)
+                    fake = self.change(fake, fake_changes)
+                real_scores, fake_scores = self.score_both(self.change(images, real_changes), fake)
+                scores.append((real_scores.detach(), fake_scores.detach()))
+                yield losses.discriminator_loss(real_scores, fake_scores)
+
+        loss = self.minimise(self.d, rounds(), self.accumulate)
+        real_scores, fake_scores = (torch.cat(both) for both in zip(*scores, strict=True))
+        if self.settings.augment == "ada":
+            self.augmentation.see(real_scores, self.settings.batch)
+        self.note(d_loss=loss, real_score=real_scores.mean(), fake_score=fake_scores.mean())
+
+    def score_both(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores of both batches, from one pass.
+
+        Real and fake images alternate, so that the groups of the minibatch standard deviation,
+        every so-manieth sample, hold images of one kind, as in two passes; so long as the batch
+        is a multiple of the group.
+        """
+        if len(real) % self.discriminator.stddev.group_size:
+            return self.score(real, self.dtype), self.score(fake, self.dtype)
+        scores = self.score(torch.stack((real, fake), 1).flatten(0, 1), self.dtype)
+        return scores[0::2], scores[1::2]
+
+    def r1_step(self, real: Sequence[Tensor]) -> None:
+        """Make the scores of what the discriminator sees of real images flat; in full precision."""
+        penalties: list[Tensor] = []
+
+        def rounds() -> Iterator[Tensor]:
+            for images, changes in zip(real, self.changes(), strict=True):
+                images = self.change(images, changes).detach().requires_grad_()
+                penalties.append(losses.r1_penalty(self.discriminator(images), images))
+                yield penalties[-1]
+
+        weight = self.settings.r1_gamma / 2 * self.settings.r1_every
+        penalty = self.minimise(self.d, rounds(), self.accumulate, weight, "R1 penalty")
+        self.counts["r1"] += 1
+        self.note(r1=penalty)
+
+    def generator_step(self) -> None:
+        """Make images that the discriminator takes for real."""
+
+        def rounds() -> Iterator[Tensor]:
+            for latents, changes in zip(
+                self.draw(self.settings.batch), self.changes(), strict=True
+            ):
+                fake = self.synthesis(self.styles(latents), latents.noise, self.dtype)
+                yield losses.generator_loss(self.score(self.change(fake, changes), self.dtype))
+
+        self.note(g_loss=self.minimise(self.g, rounds(), self.accumulate))
+
+    def path_length_step(self) -> None:
+        """Make steps of the same length in ``w`` change images as much; in full precision."""
+        s = self.settings
+        (latents,) = self.draw(s.path_batch, rounds=1)
+        channels, side = self.images.channels, s.resolution
+        noise = self.normal(s.path_batch, channels, side, side)
+        (noise,) = self.world.share(noise)
+        styles = self.styles(latents)
+        images = self.generator.synthesis(styles, latents.noise)
+        lengths = losses.path_lengths(images, styles, noise)
+        mean = lengths.detach().mean()
+        self.world.average([mean])
+        penalty, self.path_mean = losses.path_length_penalty(lengths, self.path_mean, mean)
+        weight = s.path_weight * s.path_every
+        penalty = self.minimise(self.g, [penalty], 1, weight, "path-length penalty")
+        self.counts["path_length"] += 1
+        self.note(path_length=mean, path_penalty=penalty)
+
+    @torch.no_grad()
+    def average(self) -> None:
+        """Move the averaged generator towards the generator."""
+        half_life = min(self.settings.ema_images, 0.05 * self.steps * self.settings.batch)
+        weight = 1 - 0.5 ** (self.settings.batch / max(half_life, 1e-8))
+        for mean, new in zip(self.ema.parameters(), self.generator.parameters(), strict=True):
+            mean.lerp_(new, weight)
+
+    def minimise(
+        self,
+        player: Player,
+        rounds: Iterable[Tensor],
+        count: int,
+        weight: float = 1.0,
+        name: str = "loss",
+    ) -> Tensor:
+        """Step against the gradient of ``weight`` times a loss, the mean over rounds and processes.
+
+        Returns:
+            That mean, without the weight.
+
+        Raises:
+            DivergedError: where it, or the gradient, is not finite, in any process.
+        """
+        player.optimizer.zero_grad(set_to_none=True)
+        mean = torch.zeros((), device=self.device)
+        for loss in rounds:
+            player.scaler.scale(loss * (weight / count)).backward()
+            mean += loss.detach() / count
+        gradients = [p.grad for p in player.network.parameters() if p.grad is not None]
+        self.world.average([*gradients, mean])
+        if player.scaler.is_enabled():
+            player.scaler.unscale_(player.optimizer)
+        norm = get_total_norm(gradients)
+        value, length = torch.stack((mean, norm)).tolist()
+        if not math.isfinite(value):
+            raise self._diverged(player, name, value)
+        if not math.isfinite(length) and not player.scaler.is_enabled():
+            raise self._diverged(player, f"gradient of the {name}", length)
+        player.scaler.step(player.optimizer)  # without scaling, or with a finite gradient
+        player.scaler.update()
+        if player.scaler.is_enabled() and player.scaler.get_scale() < 1:
+            raise self._diverged(player, f"gradient of the {name} in float16", length)
+        return mean
+
+    def _diverged(self, player: Player, name: str, value: float) -> DivergedError:
+        return DivergedError(
+            f"the {player.name}'s {name} must stay finite, got {value} in step {self.steps}"
+        )
+
+    # What a step is made of
+
+    def next_real(self) -> list[Tensor]:
+        """Real images of the step for this process, [n, C, side, side] for each round."""
+        if self._batches is None:
+            shares = Shares(self.order, self.steps, self.world)
+            loader = DataLoader(
+                self.images.train,
+                batch_sampler=shares,
+                num_workers=self.workers,
+                pin_memory=self.device.type == "cuda",
+                worker_init_fn=worker_signals,
+            )
+            self._batches = iter(loader)
+        real = to_pixels(next(self._batches).to(self.device, non_blocking=True))
+        if self.settings.mirror:
+            (mirrored,) = self.world.share(self.uniform(self.settings.batch) < 0.5)
+            real = torch.where(mirrored[:, None, None, None], real.flip(3), real)
+        return World().share(real, self.accumulate)
+
+    def draw(self, n: int, rounds: int | None = None) -> list[Latents]:
+        """A batch of ``n``, this process's share, for each round."""
+        rounds = self.accumulate if rounds is None else rounds
+        layers = self.generator.num_styles
+        z = self.normal(n, 2, self.generator.style_dim)
+        crossover = torch.randint(1, layers, (n,), generator=self.rng, device=self.device)
+        mixed = self.uniform(n) < self.settings.mixing
+        crossover = torch.where(mixed, crossover, layers)
+        share = self.world.share
+        noise = [share(images, rounds) for images in self.generator.fresh_noise(n, self.rng)]
+        layers_of = [list(images) for images in zip(*noise, strict=True)]
+        parts = zip(share(z, rounds), share(crossover, rounds), layers_of, strict=True)
+        return [Latents(*part) for part in parts]
+
+    def styles(self, latents: Latents) -> Tensor:
+        """Styles [n, num_styles, style_dim]: of a sample's first latent, then of its second."""
+        w, other = self.generator.mapping(latents.z.flatten(0, 1)).view_as(latents.z).unbind(1)
+        return self.generator.mix(w, other, latents.crossover)
+
+    def changes(self) -> list[augment.Changes | None]:
+        """A batch's augmentations, this process's share, for each round; None for none."""
+        p = self.augmentation.p
+        if p == 0:
+            return [None] * self.accumulate
+        changes = augment.draw(self.settings.batch, p, self.rng)
+        shares = (self.world.share(part, self.accumulate) for part in changes)
+        return [augment.Changes(*parts) for parts in zip(*shares, strict=True)]
+
+    def change(self, images: Tensor, changes: augment.Changes | None) -> Tensor:
+        return images if changes is None else self.augment(images, changes)
+
+    def normal(self, *size: int) -> Tensor:
+        return torch.randn(size, generator=self.rng, device=self.device)
+
+    def uniform(self, *size: int) -> Tensor:
+        return torch.rand(size, generator=self.rng, device=self.device)
+
+    def note(self, **values: Tensor) -> None:
+        self._latest.update({name: value.detach() for name, value in values.items()})
+
+    def latest(self) -> dict[str, float]:
+        """Losses and penalties of the latest steps, averaged over all processes, which all ask."""
+        names = sorted(self._latest)
+        values = torch.stack([self._latest[name].float().to(self.device) for name in names])
+        self.world.average([values])
+        numbers = dict(zip(names, values.tolist(), strict=True))
+        if self.settings.augment == "ada":
+            numbers |= {"augment_p": self.augmentation.p, "real_sign": self.augmentation.sign}
+        return numbers
+
+    # All of it
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on, and nothing that weights_only would refuse."""
+        return {
+            "settings": asdict(self.settings),
+            "steps": self.steps,
+            "counts": dict(self.counts),
+            "latest": {name: value.item() for name, value in self._latest.items()},
+            "g": self.generator.state_dict(),
+            "d": self.discriminator.state_dict(),
+            "g_ema": self.ema.state_dict(),
+            "g_optim": self.g.optimizer.state_dict(),
+            "d_optim": self.d.optimizer.state_dict(),
+            "g_scaler": self.g.scaler.state_dict(),
+            "d_scaler": self.d.scaler.state_dict(),
+            "augmentation": self.augmentation.state_dict(),
+            "path_mean": self.path_mean,
+            "rng": self.rng.get_state(),
+            "device": self.device.type,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state; random numbers too, where it comes from the same kind of device."""
+        self.steps, self.counts = state["steps"], dict(state["counts"])
+        self._latest = {name: torch.tensor(value) for name, value in state["latest"].items()}
+        self.generator.load_state_dict(state["g"])
+        self.discriminator.load_state_dict(state["d"])
+        self.ema.load_state_dict(state["g_ema"])
+        self.g.optimizer.load_state_dict(state["g_optim"])
+        self.d.optimizer.load_state_dict(state["d_optim"])
+        self.g.scaler.load_state_dict(state["g_scaler"])
+        self.d.scaler.load_state_dict(state["d_scaler"])
+        self.augmentation.load_state_dict(state["augmentation"])
+        self.path_mean = state["path_mean"].to(self.device)
+        if state["device"] == self.device.type:
+            self.rng.set_state(state["rng"].cpu())
+        else:  # another kind of device has other generators
+            self.rng.manual_seed(self.settings.seed + self.steps)
+        self._batches = None
+
+
+def lazy_adam(module: nn.Module, lr: float, weight: float, every: int) -> Adam:
+    """Adam for a network that has a penalty's step of its own at every ``every``-th step.
+
+    Those make ``every + 1`` steps of ``every``; learning rate and decay are taken to the power
+    that leaves them as they were per ``every`` steps. Source: StyleGAN2, appendix B.
+    """
+    share = every / (every + 1) if weight > 0 else 1.0
+    return Adam(module.parameters(), lr=lr * share, betas=(0.0, 0.99**share), fused=True)
+
+
+def channels_last(module: nn.Module) -> nn.Module:
+    """Lay 4-D parameters out as channels_last; activations follow. A quarter less time on a CPU.
+
+    ``module.to(memory_format=...)`` would refuse the 5-D weights of the modulated convolutions.
+    """
+    for parameter in module.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return module
