@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,8 @@ import torch.multiprocessing as mp
 from PIL import Image
 
 from examples.stylegan2 import augment, data, evaluate, losses, train
+from examples.stylegan2.discriminator import Discriminator
+from examples.stylegan2.generator import Generator
 from examples.stylegan2.processes import World
 from examples.stylegan2.run import Run
 from examples.stylegan2.settings import CONFIGS, Settings, load_config
@@ -31,6 +34,7 @@ from examples.stylegan2.training import DivergedError, Training, lazy_adam
 from .images import make_folder
 
 ROOT = Path(__file__).parent.parent
+FIXTURES = ROOT / "tests" / "fixtures"
 TINY = [
     *("--resolution", "8", "--channel-max", "4", "--style-dim", "4", "--mapping-layers", "1"),
     *("--batch", "4", "--path-batch", "2", "--samples", "20", "--device", "cpu"),
@@ -908,6 +912,62 @@ def test_configurations_are_whole(path):
         assert settings.resolution == int(path.stem.removeprefix("config-f-"))
         with pytest.raises(ValueError, match="data must be digits, photographs or a folder of im"):
             data.load(settings.data, settings.resolution)
+
+
+def expected_parameters(channels, style_dim, mapping_layers, image_channels):
+    """What is trained, layer by layer, of the generator and of the discriminator."""
+    sides = sorted(channels)
+    last = channels[4]
+
+    def linear(fan_in, fan_out):
+        return fan_in * fan_out + fan_out
+
+    def styled(before, after):  # weights, modulation of what comes in, noise strength, bias
+        return 9 * before * after + linear(style_dim, before) + 1 + after
+
+    generator = mapping_layers * linear(style_dim, style_dim) + 16 * last + styled(last, last)
+    for side in sides:
+        here = channels[side]
+        if side > 4:
+            generator += styled(channels[side // 2], here) + styled(here, here)
+        generator += image_channels * here + linear(style_dim, here) + image_channels  # to RGB
+
+    discriminator = linear(image_channels, channels[sides[-1]])  # from RGB, 1x1
+    for side in sides[1:]:
+        here, after = channels[side], channels[side // 2]
+        discriminator += 9 * here * here + here  # first convolution
+        discriminator += 9 * here * after + after  # second, which halves the side
+        discriminator += here * after  # skip, 1x1, without bias
+    discriminator += 9 * (last + 1) * last + last  # with the standard deviation's channel
+    discriminator += linear(16 * last, last) + linear(last, 1)
+    return [generator, discriminator]
+
+
+def shapes_by_key(code, resolution):
+    """The parameters among the keys that the original's networks have."""
+    tables = json.loads((FIXTURES / "checkpoints" / "keys.json").read_text())[code][str(resolution)]
+    buffers = r"(^|\.)(kernel|noises\..*|resample_filter|noise_const|w_avg)$"
+    return [
+        sum(math.prod(shape) for key, shape in tables[part].items() if not re.search(buffers, key))
+        for part in ("generator", "discriminator")
+    ]
+
+
+@pytest.mark.parametrize("resolution", [64, 256, 1024])
+def test_configuration_f_has_as_many_parameters_as_the_originals(resolution):
+    settings = Settings(**load_config(f"config-f-{resolution}"))
+    channels = settings.channels()
+    with torch.device("meta"):
+        options = (settings.style_dim, settings.mapping_layers, 3, channels, settings.mapping_lr)
+        networks = Generator(resolution, *options), Discriminator(resolution, 3, channels)
+    counts = [sum(p.numel() for p in network.parameters()) for network in networks]
+    assert counts == expected_parameters(channels, settings.style_dim, settings.mapping_layers, 3)
+    originals = json.loads((FIXTURES / "parameter_counts.json").read_text())
+    assert sorted(originals) == ["ada", "rosinality", "stylegan3"]
+    for code in originals:
+        assert counts == originals[code][str(resolution)], code
+        if resolution == 64:
+            assert counts == shapes_by_key(code, resolution), code
 
 
 def test_photographs_are_crops_and_their_held_out_part_was_never_seen():
