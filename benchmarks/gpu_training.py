@@ -23,6 +23,7 @@ import statistics
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from torch import Tensor
 import resample_layers.layers
 from examples.stylegan2 import blocks
 from examples.stylegan2.data import Images, to_pixels
-from examples.stylegan2.settings import Settings
+from examples.stylegan2.settings import DTYPES, Settings
 from examples.stylegan2.training import Training
 from resample_layers.ops import fused_act, native
 
@@ -201,11 +202,13 @@ def dropped_if_failing(sets: dict[str, Ops], name: str) -> Iterator[None]:
 class Benchmark:
     """One training, whose parts can be run with any set of ops."""
 
-    def __init__(self, settings: Settings, device: torch.device) -> None:
+    def __init__(self, settings: Settings, device: torch.device, compile: bool = False) -> None:
         self.device = device
         side, batch = settings.resolution, settings.batch
         pixels = torch.randint(0, 256, (2 * batch, 3, side, side), dtype=torch.uint8)
-        self.training = Training(settings, Images("noise", pixels, pixels[:2]), device)
+        self.training = Training(
+            settings, Images("noise", pixels, pixels[:2]), device, compile=compile
+        )
         self.real = to_pixels(pixels[:batch].to(device))
         self.parts: dict[str, Callable[[], None]] = {
             "discriminator": lambda: self.training.discriminator_step([self.real]),
@@ -278,17 +281,22 @@ def check_equal(ours: list[Tensor], theirs: list[Tensor], name: str) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Time all sets of ops in turns, then profile each."""
     start = time.monotonic()
-    settings = TINY if arguments.self_check else SETTINGS
+    clamp = 0.0 if arguments.precision == "float32" else 256.0
+    settings = replace(
+        TINY if arguments.self_check else SETTINGS, precision=arguments.precision, clamp=clamp
+    )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu" and not arguments.self_check:
         raise SystemExit("the training step is measured on a GPU; --self-check runs anywhere")
-    sets: dict[str, Ops] = {"ours": {}, "native": native_ops()}
-    peer = usable_peer(arguments.stylegan3, device)
-    if peer is not None:
-        sets["nvidia"] = nvidia_ops(peer)
+    sets: dict[str, Ops] = {"ours": {}}
+    if not arguments.compile:  # a compiled network would not see the others
+        sets["native"] = native_ops()
+        peer = usable_peer(arguments.stylegan3, device)
+        if peer is not None:
+            sets["nvidia"] = nvidia_ops(peer)
     torch.backends.cudnn.benchmark = True
     torch.manual_seed(0)
-    benchmark = Benchmark(settings, device)
+    benchmark = Benchmark(settings, device, arguments.compile)
     expected = benchmark.outputs()
     for name in list(sets):
         with dropped_if_failing(sets, name), in_place(sets[name]):
@@ -319,6 +327,8 @@ def run(arguments: argparse.Namespace) -> None:
         "date": str(date.today()),
         "resolution": settings.resolution,
         "batch": settings.batch,
+        "precision": settings.precision,
+        "compiled": arguments.compile,
         "rounds": len(times["ours"]["r1"]),
         "planned rounds": rounds,
         "parts": medians,
@@ -349,6 +359,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for training.json")
     parser.add_argument("--stylegan3", help="checkout of NVIDIA's stylegan3 to compare with")
     parser.add_argument("--minutes", type=float, default=3.0, help="begin no round after so many")
+    parser.add_argument("--precision", choices=DTYPES, default="float32", help="as in training")
+    parser.add_argument("--compile", action="store_true", help="compile the networks; our ops only")
     parser.add_argument("--self-check", action="store_true", help="tiny networks, any device")
     run(parser.parse_args())
 
