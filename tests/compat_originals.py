@@ -2,7 +2,7 @@
 """The originals that ``resample_layers.compat`` reproduces, on the CPU, and calls to compare.
 
 Nothing of theirs is kept here: they are imported from checkouts. ``PEERS=DIR`` names a folder with
-``rosinality``, ``basicsr``, ``ada`` and ``stylegan3``.
+complete ones: ``rosinality``, ``basicsr``, ``gfpgan``, ``ada``, ``stylegan3`` and ``mmcv``.
 """
 
 import importlib
