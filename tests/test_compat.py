@@ -8,6 +8,7 @@ numbers that the originals computed (``compat_fixtures.npz``, made by
 
 import inspect
 import math
+import random
 import re
 from pathlib import Path
 
@@ -196,6 +197,13 @@ def test_conv2d_resample(up, down, taps, size, flips, padding):
     torch.testing.assert_close(out, y)
 
 
+def test_conv2d_resample_crops_deeper_than_the_image():
+    """Two of one column go, and four come: padding by ``F.pad`` alone refuses."""
+    x, w = images(1, 1, 9, 1), images(2, 1, 4, 1, seed=1)
+    out = nvidia.conv2d_resample(x, w, padding=[-2, 4, -2, 0])
+    assert torch.equal(out, torch.zeros(1, 2, 4, 3, dtype=torch.float64))
+
+
 ACTIVATIONS = {  # function, gain
     "linear": (lambda z, a: z, 1.0),
     "relu": (lambda z, a: np.maximum(z, 0), np.sqrt(2)),
@@ -335,6 +343,91 @@ def test_the_original(call, originals):
             torch.autograd.grad(g.pow(2).sum(), z)[0] for g, z in zip(grads, (x, y), strict=True)
         ]
         assert_near(*seconds)
+
+
+TOLERANCES = {
+    torch.float64: 1e-6,  # NVIDIA's filters are float32
+    torch.float32: 1e-5,
+    torch.float16: 3e-2,  # theirs rounds the taps, and separable sums between the passes
+    torch.bfloat16: 0.2,
+}
+
+
+def random_image(rng, *shape):
+    """Of any dtype and strides."""
+    dtype = rng.choice(list(TOLERANCES))
+    image = torch.randn(shape, dtype=torch.float64).to(dtype)
+    return rng.choice([
+        image,
+        image.contiguous(memory_format=torch.channels_last),
+        torch.stack([image, image], -1)[..., 1],
+        image.mT.contiguous().mT,
+    ])  # fmt: skip
+
+
+def random_calls(peer, rng):
+    """``(function, image, *tensors), arguments`` that any code of the dialect may write."""
+    image = random_image(rng, *(rng.randint(1, n) for n in (3, 4, 11, 11)))
+    pads = [rng.randint(-2, 6) for _ in range(4)]
+    up, down = ([rng.randint(1, 4), rng.randint(1, 4)] for _ in range(2))
+    shape = (rng.randint(1, 6), rng.randint(1, 6))
+    if peer in ("rosinality", "basicsr"):
+        kernel = torch.randn(shape).to(image.dtype)
+        if peer == "basicsr":
+            up, down, pads = up[0], down[0], pads[:2]
+        yield ("upfirdn2d", image, kernel), {"up": up, "down": down, "pad": tuple(pads)}
+        yield ("upfirdn2d", image, kernel), {"up": 2, "pad": tuple(pads[:2])}
+        return
+    f = rng.choice([None, torch.randn(shape), torch.randn(2 * shape[0])])
+    padding = rng.choice([pads[0], pads[:2], pads])
+    how = {"padding": padding, "flip_filter": rng.random() < 0.5, "gain": rng.uniform(0.1, 4.0)}
+    yield ("upfirdn2d", image, f), {"up": up, "down": down, **how}
+    yield ("filter2d", image, f), how
+    yield ("upsample2d", image, f), {"up": rng.choice([up, up[0]]), **how}
+    yield ("downsample2d", image, f), {"down": rng.choice([down, down[0]]), **how}
+    if peer == "mmcv":
+        return
+    groups = rng.randint(1, 2)
+    image = random_image(rng, 2, groups * rng.randint(1, 2), rng.randint(1, 9), rng.randint(1, 9))
+    size = rng.choice([(1, 1), (3, 3), (rng.randint(1, 4), rng.randint(1, 4))])
+    weight = torch.randn(2 * groups, image.shape[1] // groups, *size).to(image.dtype)
+    yield ("conv2d_resample", image, weight, f), {
+        "up": up[0], "down": down[0], "padding": padding, "groups": groups,
+        "flip_weight": rng.random() < 0.5, "flip_filter": rng.random() < 0.5,
+    }  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:Since aten:UserWarning")  # mmcv's
+@pytest.mark.parametrize("peer", ["rosinality", "basicsr", "ada", "stylegan3", "mmcv"])
+def test_the_original_on_random_calls(peer, originals):
+    """Outputs and gradients; what it refuses, ours refuses."""
+    rng, theirs, compared, refused = random.Random(5), originals(peer), 0, 0
+    ours = OURS[{"ada": "nvidia", "stylegan3": "nvidia"}.get(peer, peer)]
+    for _ in range(60):
+        for (name, image, *tensors), arguments in random_calls(peer, rng):
+            results = []
+            for functions in (theirs, ours):
+                x = image.detach().requires_grad_()
+                try:
+                    out = functions[name](x, *tensors, **arguments)
+                except (AssertionError, RuntimeError, ValueError) as error:
+                    results.append(type(error))
+                    continue
+                slope = torch.linspace(-1, 1, out.numel()).reshape(out.shape).to(out.dtype)
+                results.append([out, *torch.autograd.grad(out, x, slope)])
+            if isinstance(results[0], type):
+                assert results[1] is ValueError, (name, image.shape, arguments)
+                refused += 1
+                continue
+            if 0 in results[0][0].shape and results[1] is ValueError:
+                continue  # StyleGAN2-ADA's returns nothing
+            for a, b in zip(*results, strict=True):
+                assert (a.dtype, a.shape) == (b.dtype, b.shape)
+                if a.isfinite().all() and a.abs().max() > 0.1:
+                    assert_near(b, a, TOLERANCES[image.dtype])
+            compared += 1
+    assert compared > 80
+    assert refused > 0
 
 
 ROOT = math.sqrt(2.0)

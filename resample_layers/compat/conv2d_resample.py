@@ -86,7 +86,8 @@ def conv2d_resample(
         if down == 1:
             if x0 == x1 >= 0 and y0 == y1 >= 0:
                 return F.conv2d(x, w, padding=(y0, x0), groups=groups)
-            return F.conv2d(F.pad(x, (x0, x1, y0, y1)), w, groups=groups)
+            x = _resample(x, None, 1, 1, (x0, x1, y0, y1), False, 1.0)  # crops deeper than F.pad
+            return F.conv2d(x, w, groups=groups)
         # The strides of filter and convolution commute; one tap convolves what is left
         before, after = (down, 1) if kh == kw == 1 else (1, down)
         x = _resample(x, f, 1, before, (x0, x1, y0, y1), flip_filter, 1.0)
