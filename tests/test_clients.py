@@ -734,6 +734,15 @@ def test_the_command_keeps_encodings(tmp_path):
     assert (tmp_path / "b.py").read_bytes().startswith(b"\xef\xbb\xbffrom resample_layers")
 
 
+def test_the_command_leaves_environments_alone(tmp_path):
+    line = "from op import upfirdn2d\n"
+    others = [".hidden/a.py", "env/lib/a.py", "conda/lib/site-packages/a.py"]
+    tree(tmp_path, "\n", {"op": OP, "env/pyvenv.cfg": "", **dict.fromkeys(others, line)})
+    migrate(tmp_path, "rosinality")
+    assert {(tmp_path / name).read_text() for name in others} == {line}
+    assert not (tmp_path / "op").exists()
+
+
 def test_the_command_finds_nothing_twice(tmp_path):
     tree(tmp_path, "\n", {"op": OP, "a.py": "from op import upfirdn2d\n"})
     migrate(tmp_path, "rosinality")

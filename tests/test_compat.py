@@ -904,7 +904,7 @@ ERRORS = [
     (lambda: nvidia.conv2d_resample(IMAGE, torch.ones(2, 2, 3, 3), up=(2, 2)), TypeError,
      "up must be an int for both axes, got up=(2, 2)"),
     (lambda: nvidia.conv2d_resample(IMAGE, torch.ones(2, 2)), ValueError,
-     "w must be [N, C, H, W], got shape (2, 2)"),
+     "w must be [C_out, C_in / groups, kh, kw], got shape (2, 2)"),
     # mmcv
     (lambda: mmcv.upfirdn2d(IMAGE[0], K), ValueError,
      "input must be [N, C, H, W], got shape (2, 4, 5)"),

@@ -98,17 +98,17 @@ def check_device(names: tuple[str, str], input: Tensor, other: Tensor) -> None:
         )
 
 
-def check_images(name: str, value: Any) -> None:
-    """A floating-point tensor [N, C, H, W].
+def check_images(name: str, value: Any, sides: str = "[N, C, H, W]") -> None:
+    """A floating-point tensor of four dimensions.
 
     Raises:
         TypeError: for another kind or dtype. ValueError: for another rank.
     """
     if not isinstance(value, Tensor) or value.dtype not in DTYPES:
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
-        raise TypeError(f"{name} must be a floating-point tensor [N, C, H, W], got {kind}")
+        raise TypeError(f"{name} must be a floating-point tensor {sides}, got {kind}")
     if value.dim() != 4:
-        raise ValueError(f"{name} must be [N, C, H, W], got shape {tuple(value.shape)}")
+        raise ValueError(f"{name} must be {sides}, got shape {tuple(value.shape)}")
 
 
 def check_filter(name: str, value: Any) -> None:

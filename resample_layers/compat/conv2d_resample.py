@@ -52,7 +52,7 @@ def conv2d_resample(
         torch.Size([1, 6, 8, 10])
     """
     check_images("x", x)
-    check_images("w", w)
+    check_images("w", w, "[C_out, C_in / groups, kh, kw]")
     up, down, groups = as_rate("up", up), as_rate("down", down), as_rate("groups", groups)
     if f is not None:
         check_filter("f", f)

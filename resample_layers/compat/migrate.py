@@ -354,13 +354,13 @@ class Migration:
 
 
 def _python_files(root: Path) -> Iterator[Path]:
-    """All but those of hidden folders and virtual environments."""
+    """All but those of hidden folders and of environments."""
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(
             name
             for name in folders
             if not name.startswith(".")
-            and name != "__pycache__"
+            and name not in ("__pycache__", "site-packages")
             and not Path(folder, name, "pyvenv.cfg").exists()
         )
         yield from (Path(folder, name) for name in sorted(files) if name.endswith(".py"))
