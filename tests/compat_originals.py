@@ -2,7 +2,7 @@
 """The originals that ``resample_layers.compat`` reproduces, on the CPU, and calls to compare.
 
 Nothing of theirs is kept here: they are imported from checkouts. ``PEERS=DIR`` names a folder with
-``rosinality``, ``basicsr``, ``ada`` and ``stylegan3``.
+complete ones: ``rosinality``, ``basicsr``, ``gfpgan``, ``ada``, ``stylegan3`` and ``mmcv``.
 """
 
 import importlib
@@ -180,16 +180,63 @@ def require_peers() -> str:
     return os.environ["PEERS"]
 
 
+class Anything(types.ModuleType):
+    """A module that a CPU does not need: whatever is asked of it is there, and says no."""
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *args: False
+
+
+PARTS = {  # what is imported, with packages whose ``__init__`` would import everything
+    "rosinality": (("model", "op.upfirdn2d"), ()),
+    "basicsr": (
+        ("basicsr.archs.stylegan2_arch",),
+        ("basicsr", "basicsr.archs", "basicsr.utils"),
+    ),
+    **dict.fromkeys(
+        ("ada", "stylegan3"),
+        (
+            tuple(
+                f"torch_utils.ops.{m}" for m in ("upfirdn2d", "bias_act", "conv2d_resample", "fma")
+            ),
+            (),
+        ),
+    ),
+    "mmcv": (
+        tuple(f"mmcv.ops.{m}" for m in ("upfirdn2d", "bias_act", "fused_bias_leakyrelu")),
+        ("mmcv", "mmcv.ops", "mmcv.utils"),
+    ),
+}
+ABSENT = {
+    "mmcv": (
+        "mmcv._ext",
+        "mmengine",
+        "mmengine.device",
+        "mmengine.utils",
+        "mmengine.utils.dl_utils",
+        "mmengine.utils.dl_utils.parrots_wrapper",
+    )
+}
+
+
 def load(peers: str) -> dict[str, Any]:
-    """The originals' functions on the CPU, by convention: rosinality, basicsr, ada, stylegan3."""
-    root, found = Path(peers), {}
-    with importable(root / "rosinality"):
-        found["rosinality"] = functions(importlib.import_module("model"))
-    with importable(root / "basicsr", "basicsr", "basicsr.archs", "basicsr.utils"):
-        found["basicsr"] = functions(importlib.import_module("basicsr.archs.stylegan2_arch"))
-    for name in ("ada", "stylegan3"):
-        with importable(root / name):
+    """The originals' functions on the CPU, by the name of the checkout, of those that are there."""
+    found: dict[str, Any] = {}
+    for name, (parts, bare) in PARTS.items():
+        folder = Path(peers) / name
+        if not folder.exists():
+            continue
+        absent = {m: Anything(m) for m in ABSENT.get(name, ()) if m not in sys.modules}
+        with importable(folder, *bare):
+            sys.modules.update(absent)
             found[name] = {}
-            for part in ("upfirdn2d", "bias_act", "conv2d_resample"):
-                found[name] |= functions(importlib.import_module(f"torch_utils.ops.{part}"))
+            for part in parts:
+                found[name] |= functions(importlib.import_module(part))
+                found[name] |= {
+                    k: v for k, v in vars(sys.modules[part]).items() if k == "activation_funcs"
+                }
+        for module in absent:
+            sys.modules.pop(module, None)
     return found

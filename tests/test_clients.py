@@ -2,23 +2,34 @@
 """Codes that call the op, before and after the change of ``docs/migrating.md``.
 
 Equal outputs and equal gradients, checkpoints both ways. The commands are taken from the page and
-run on copies. Where a client is not installed, or ``PEERS`` (see ``compat_originals``) names no
-checkouts, the summary says NOT RUN; ``RESAMPLE_LAYERS_REQUIRE=kornia,PEERS`` makes it an error.
+run, as they stand, on copies of complete checkouts, and on small trees with every way to import
+that people write. Where a client is not installed, or ``PEERS`` (see ``compat_originals``) names no
+complete checkout, the summary says NOT RUN; ``RESAMPLE_LAYERS_REQUIRE=kornia,PEERS`` makes it an
+error.
 """
 
+import ast
 import importlib
 import importlib.util
+import io
+import os
+import pickle
 import re
+import shlex
 import shutil
 import subprocess
+import sys
+import warnings
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+import resample_layers
 from resample_layers import UpFirDnDownsample, filters
-from resample_layers.compat import basicsr, mmcv
+from resample_layers.compat import basicsr
 from resample_layers.ops import upfirdn2d
 
 from . import compat_originals
@@ -40,8 +51,39 @@ def example(heading, language):
     return re.search(rf"```{language}\n(?!>>>)(.*?)\n```", section, re.DOTALL)[1]
 
 
-def migrate(root, heading):
-    subprocess.run(["bash", "-c", example(heading, "sh")], cwd=root, check=True)
+def migrate(root, heading, refused=False):
+    """Run the command of the page; what it printed."""
+    python = f'python() {{ {shlex.quote(sys.executable)} "$@"; }}\n'
+    run = subprocess.run(
+        ["bash", "-c", python + example(heading, "sh")],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(Path(resample_layers.__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == refused, run.stdout + run.stderr
+    return run.stderr if refused else run.stdout
+
+
+@contextmanager
+def chdir(folder):
+    """``contextlib.chdir``, which Python 3.10 lacks."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def migrate_quickly(root, heading, refused=False):
+    """The same in this process, where torch is imported already."""
+    python, option, module, *arguments = shlex.split(example(heading, "sh"))
+    assert (python, option) == ("python", "-m")
+    out, err = io.StringIO(), io.StringIO()
+    with chdir(root), redirect_stdout(out), redirect_stderr(err):
+        assert importlib.import_module(module).main(arguments) == refused, err.getvalue()
+    return err.getvalue() if refused else out.getvalue()
 
 
 def client(name):
@@ -51,8 +93,26 @@ def client(name):
     return Path(spec.submodule_search_locations[0])
 
 
+COMPLETE = {  # what a complete checkout has
+    "rosinality": "train.py",
+    "basicsr": "setup.py",
+    "gfpgan": "setup.py",
+    "ada": "legacy.py",
+    "stylegan3": "viz/renderer.py",
+}
+
+
 def checkout(name):
-    return Path(compat_originals.require_peers()) / name
+    """The folder of a complete checkout."""
+    folder = Path(compat_originals.require_peers()) / name
+    require(f"complete checkout {name} in PEERS", found=(folder / COMPLETE[name]).exists())
+    return folder
+
+
+def copied(name, root):
+    """A copy of a checkout, without what is no code."""
+    kept = shutil.ignore_patterns(".git", "*.pyc", "*.png", "*.jpg", "*.gif", "*.pdf", "sample")
+    return Path(shutil.copytree(checkout(name), root / name, ignore=kept))
 
 
 def flat(out):
@@ -150,24 +210,21 @@ BARE = ("basicsr", "basicsr.archs", "basicsr.utils", "gfpgan", "gfpgan.archs")
 
 def architectures(root):
     with importable(root, *BARE):
-        stylegan2 = importlib.import_module("basicsr.archs.stylegan2_arch")
-        gfpgan = None
-        if (root / "gfpgan").exists():
-            gfpgan = importlib.import_module("gfpgan.archs.gfpganv1_arch")
-        return stylegan2, gfpgan
+        return (
+            importlib.import_module("basicsr.archs.stylegan2_arch"),
+            importlib.import_module("gfpgan.archs.gfpganv1_arch"),
+        )
 
 
 @pytest.fixture(scope="module")
 def basicsr_pair(tmp_path_factory):
-    """BasicSR's and GFPGAN's architectures before and after the change."""
-    folders = [client("basicsr")]
-    if importlib.util.find_spec("gfpgan"):
-        folders.append(client("gfpgan"))
+    """BasicSR's and GFPGAN's architectures before and after the change, in each checkout."""
     roots = [tmp_path_factory.mktemp(name) for name in ("before", "after")]
-    for root in roots:
-        for folder in folders:
-            shutil.copytree(folder, root / folder.name, ignore=shutil.ignore_patterns("*.pyc"))
-    migrate(roots[1], "BasicSR")
+    for name in ("basicsr", "gfpgan"):
+        folder = copied(name, tmp_path_factory.mktemp(name))
+        shutil.copytree(folder / name, roots[0] / name)
+        migrate(folder, "BasicSR")
+        shutil.copytree(folder / name, roots[1] / name)
     before, after = (architectures(root) for root in roots)
 
     def activation(input, bias, negative_slope=0.2, scale=2**0.5):
@@ -198,7 +255,6 @@ def test_basicsr_s_discriminator(basicsr_pair):
 
 
 def test_gfpgan(basicsr_pair):
-    client("gfpgan")
     before, after = (
         modules[1].GFPGANv1(
             32, 8, 1, num_mlp=2, narrow=0.06, different_w=True, input_is_latent=True,
@@ -274,15 +330,15 @@ def test_a_resnet_of_timm():
 
 # Checkouts: rosinality, StyleGAN2-ADA, StyleGAN3
 
+NVIDIA = "NVIDIA: StyleGAN2-ADA and StyleGAN3"
+
 
 def pair(tmp_path, name, heading, module, build):
     """What ``build`` makes of a module of a checkout, as it is and after the change."""
-    folder, copy = checkout(name), tmp_path / name
-    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(".git", "*.pyc", "*.png", "sample"))
+    copy = copied(name, tmp_path)
     migrate(copy, heading)
-    assert not any((copy / part).exists() for part in ("op", "torch_utils/ops/upfirdn2d.py"))
     built = []
-    for root in (folder, copy):
+    for root in (checkout(name), copy):
         with importable(root):
             built.append(build(importlib.import_module(module)))
     return zip(*built, strict=True)
@@ -303,20 +359,6 @@ def test_rosinality(tmp_path):
     assert_same(*discriminators, torch.randn(2, 3, 8, 8), second_order=True)
 
 
-@pytest.mark.parametrize("module", ["train", "swagan", "non_leaking"])
-def test_rosinality_s_other_files_name_nothing_else(tmp_path, module):
-    """What they import from ``op`` is there."""
-    copy = tmp_path / "rosinality"
-    shutil.copytree(checkout("rosinality"), copy, ignore=shutil.ignore_patterns(".git", "*.png"))
-    migrate(copy, "rosinality")
-    lines = re.findall(
-        r"^from resample_layers.*", (copy / f"{module}.py").read_text(), re.MULTILINE
-    )
-    assert lines
-    for line in lines:
-        exec(line, {})
-
-
 @pytest.mark.parametrize(
     ("name", "module"), [("ada", "training.networks"), ("stylegan3", "training.networks_stylegan2")]
 )
@@ -331,8 +373,7 @@ def test_nvidia(name, module, tmp_path):
             yield m.SynthesisNetwork(8, **small, architecture=architecture)
             yield m.Discriminator(0, **small, architecture=architecture)
 
-    heading = "NVIDIA: StyleGAN2-ADA and StyleGAN3"
-    models = list(pair(tmp_path, name, heading, module, lambda m: list(build(m))))
+    models = list(pair(tmp_path, name, NVIDIA, module, lambda m: list(build(m))))
     for generators, discriminators in (models[:2], models[2:]):
         styles = torch.randn(2, generators[0].num_ws, 8)
         assert_same(*generators, styles, second_order=True, noise_mode="const")
@@ -340,32 +381,394 @@ def test_nvidia(name, module, tmp_path):
         assert_same(*discriminators, image, second_order=True, c=None)
 
 
-def test_nvidia_s_augmentation(tmp_path):
+@pytest.mark.parametrize("name", ["ada", "stylegan3"])
+def test_nvidia_s_augmentation(name, tmp_path):
     """Separable wavelets, gains, crops and ``conv2d_gradfix``; all but the noise."""
     every = ("rotate90", "xint", "scale", "rotate", "aniso", "xfrac", "imgfilter", "cutout")
 
     def build(m):
         return [m.AugmentPipe(**dict.fromkeys(every, 1)).requires_grad_(False)]
 
-    heading = "NVIDIA: StyleGAN2-ADA and StyleGAN3"
-    (pipes,) = pair(tmp_path, "ada", heading, "training.augment", build)
+    (pipes,) = pair(tmp_path, name, NVIDIA, "training.augment", build)
     image = torch.randn(2, 3, 32, 32)
     assert_same(*pipes, image, debug_percentile=0.7)
 
 
-def test_mmcv_s_imports(tmp_path):
-    """mmcv compiles for minutes and is not asked for: the lines that its users write."""
-    file = tmp_path / "model.py"
-    file.write_text(
-        "from mmcv.ops import bias_act, filter2d, upfirdn2d, upsample2d\n"
-        "from mmcv.ops.fused_bias_leakyrelu import FusedBiasLeakyReLU, fused_bias_leakyrelu\n"
-        "from mmcv.cnn import ConvModule\n"
-    )
-    migrate(tmp_path, "mmcv")
-    *changed, other = file.read_text().splitlines()
-    assert other == "from mmcv.cnn import ConvModule"
+def test_stylegan3_s_alias_free_network(tmp_path):
+    """``filtered_lrelu`` stays, on top of ours."""
+    small = {"img_channels": 3, "channel_base": 512, "channel_max": 8, "num_layers": 4}
+
+    def build(m):
+        net = m.SynthesisNetwork(8, 16, **small, num_critical=1, num_fp16_res=0, margin_size=4)
+        return [net.eval()]
+
+    (models,) = pair(tmp_path, "stylegan3", NVIDIA, "training.networks_stylegan3", build)
+    styles = torch.randn(2, models[0].num_ws, 8)
+    assert_same(*models, styles, second_order=True, update_emas=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "module"), [("ada", "training.networks"), ("stylegan3", "training.networks_stylegan2")]
+)
+def test_nvidia_s_pickles(name, module, tmp_path):
+    """They hold the source of their classes, which imports what the change deletes."""
+    copy = copied(name, tmp_path)
+    migrate(copy, NVIDIA)
+    z, file = torch.randn(2, 8), tmp_path / "network.pkl"
+    with importable(checkout(name)):
+        small = {"channel_base": 128, "channel_max": 8, "num_fp16_res": 0}
+        nested = {"synthesis_kwargs": small} if name == "ada" else small
+        net = importlib.import_module(module).Generator(8, 0, 8, 16, 3, **nested).eval()
+        expected = net(z, None, noise_mode="const")
+        everything = {"G": net, "D": net, "G_ema": net, "training_set_kwargs": None}
+        file.write_bytes(pickle.dumps({**everything, "augment_pipe": None}))
+    with importable(copy), file.open("rb") as f:
+        legacy = importlib.import_module("legacy")
+        with pytest.raises(ImportError, match=r"torch_utils\.ops"):
+            legacy.load_network_pkl(f)
+    with importable(copy):
+        legacy = importlib.import_module("legacy")
+        exec(example(NVIDIA, "python"), {})
+        try:
+            with file.open("rb") as f:
+                found = legacy.load_network_pkl(f)["G_ema"]
+        finally:
+            for part in [n for n in sys.modules if n.startswith("torch_utils.ops.")]:
+                del sys.modules[part]
+        out = found(z, None, noise_mode="const")
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+
+
+# The command
+
+
+def dotted(path):
+    """The name of a module by its path."""
+    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+
+
+def modules(root):
+    return {dotted(path.relative_to(root)) for path in root.rglob("*.py")}
+
+
+def imported(root, name):
+    """All that a module imports; relative names are resolved from the root."""
+    path = root.joinpath(*name.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    home = path.parent.relative_to(root).parts
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tree = ast.parse(path.read_bytes())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parts = home[: len(home) + 1 - node.level] if node.level else ()
+            base = ".".join([*parts, *([node.module] if node.module else [])])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def dangling(root, names, deleted):
+    """What these modules import of the deleted ones."""
+    return {f"{name}: {target}" for name in names for target in imported(root, name)
+            if target in deleted}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "heading", "least"),
+    [
+        ("rosinality", "rosinality", 4),
+        ("basicsr", "BasicSR", 2),
+        ("ada", NVIDIA, 4),
+        ("stylegan3", NVIDIA, 8),
+    ],
+)
+def test_nothing_left_imports_what_was_deleted(name, heading, least, tmp_path):
+    copy = copied(name, tmp_path)
+    before = modules(copy)
+    (tmp_path / "untouched").mkdir()
+    original = copied(name, tmp_path / "untouched")
+    migrate(copy, heading)
+    left = modules(copy)
+    assert left < before
+    broken = dangling(original, left, before - left)
+    assert len({entry.split(":")[0] for entry in broken}) >= least  # the check sees them
+    assert not dangling(copy, left, before - left)
+    for path in copy.rglob("*"):  # nor does a build
+        assert not (path.suffix in (".cu", ".cpp") and re.match("upfirdn2d|.*bias_act", path.name))
+    if name == "basicsr":
+        text = (copy / "setup.py").read_text()
+        assert "deform_conv_ext" in text
+        assert "fused_act" not in text
+        assert "upfirdn2d" not in text
+
+
+def test_gfpgan_imports_ours(tmp_path):
+    """Nothing to delete there: BasicSR is another package."""
+    copy = copied("gfpgan", tmp_path)
+    before = modules(copy)
+    printed = migrate(copy, "BasicSR")
+    assert modules(copy) == before
+    assert printed.count("from resample_layers.compat.basicsr import") >= 2
+    ops = {t for name in before for t in imported(copy, name) if t.startswith("basicsr.ops.fused")}
+    assert not ops
+
+
+OP = {
+    "__init__.py": "from .fused_act import FusedLeakyReLU, fused_leaky_relu\n"
+    "from .upfirdn2d import upfirdn2d\n",
+    "fused_act.py": "class FusedLeakyReLU: ...\nfused_leaky_relu = None\n",
+    "upfirdn2d.py": "upfirdn2d = None\n",
+    "conv2d_gradfix.py": "conv2d = None\n",
+    "upfirdn2d.cpp": "",
+    "upfirdn2d_kernel.cu": "",
+}
+TORCH_UTILS = {
+    "__init__.py": "# empty\n",
+    **{f"{m}.py": "from . import upfirdn2d\nfrom .. import misc\n" for m in (
+        "bias_act", "conv2d_gradfix", "conv2d_resample", "fma", "filtered_lrelu",
+    )},
+    "upfirdn2d.py": "_parse_padding = setup_filter = None\n",
+    "grid_sample_gradfix.py": "enabled = False\n",
+    "upfirdn2d.cu": "", "bias_act.h": "", "filtered_lrelu.cu": "", "filtered_lrelu.h": "",
+}  # fmt: skip
+
+
+def tree(root, newline, files):
+    """Write files by path; a value may be a folder's worth of them."""
+    for name, text in files.items():
+        path = root / name
+        if isinstance(text, dict):
+            tree(path, newline, text)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(text.replace("\n", newline).encode())
+
+
+def contents(root):
+    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+COMPAT = "resample_layers.compat"
+MIGRATED = {  # heading: files, what becomes of their lines, what is left beside them
+    "rosinality": (
+        {
+            "op": OP,
+            "model.py": "from op import FusedLeakyReLU, upfirdn2d, conv2d_gradfix  # noqa\n",
+            "net/deep.py": "from op.upfirdn2d import upfirdn2d as up\nfrom op import *\n",
+            "net/late.py": "def f():\n    import op\n    return op.upfirdn2d\n",
+            "net/one.py": "try: from op import upfirdn2d\nexcept ImportError: pass\n",
+            "net/more.py": "from op import (  # ours\n    fused_leaky_relu, upfirdn2d)\nx = 1\n",
+            "net/other.py": "import optparse, os\nfrom operator import add\nfrom . import deep\n",
+        },
+        {
+            "model.py": f"from {COMPAT}.rosinality import FusedLeakyReLU, upfirdn2d, "
+            "conv2d_gradfix  # noqa\n",
+            "net/deep.py": f"from {COMPAT}.rosinality import upfirdn2d as up\n"
+            f"from {COMPAT}.rosinality import *\n",
+            "net/late.py": f"def f():\n    from {COMPAT} import rosinality as op\n"
+            "    return op.upfirdn2d\n",
+            "net/one.py": f"try: from {COMPAT}.rosinality import upfirdn2d\n"
+            "except ImportError: pass\n",
+            "net/more.py": f"from {COMPAT}.rosinality import fused_leaky_relu, upfirdn2d\nx = 1\n",
+            "net/other.py": "import optparse, os\nfrom operator import add\nfrom . import deep\n",
+        },
+    ),
+    "rosinality, below a folder": (
+        {
+            "models/gan/op": OP,
+            "models/gan/net.py": "from .op import upfirdn2d\nfrom . import op\n",
+            "models/encoder/net.py": "from ..gan.op.fused_act import FusedLeakyReLU\n",
+            "train.py": "from models.gan.op import fused_leaky_relu\n"
+            "from models.gan import op, x\n",
+            "models/gan/play.py": "from op.conv2d_gradfix import conv2d\n",
+            "models/other/op/__init__.py": "upfirdn2d = None\n",
+            "models/other/net.py": "from .op import upfirdn2d\n",
+        },
+        {
+            "models/gan/net.py": f"from {COMPAT}.rosinality import upfirdn2d\n"
+            f"from {COMPAT} import rosinality as op\n",
+            "models/encoder/net.py": f"from {COMPAT}.rosinality import FusedLeakyReLU\n",
+            "train.py": f"from {COMPAT}.rosinality import fused_leaky_relu\n"
+            f"from models.gan import x\nfrom {COMPAT} import rosinality as op\n",
+            "models/gan/play.py": f"from {COMPAT}.conv2d_gradfix import conv2d\n",
+            "models/other/op/__init__.py": "upfirdn2d = None\n",
+            "models/other/net.py": "from .op import upfirdn2d\n",
+        },
+    ),
+    "rosinality, with a module of their own": (
+        {
+            "op": {**OP, "warp.py": "from .upfirdn2d import upfirdn2d\n"},
+            "model.py": "from op import warp, upfirdn2d\n",
+            "all.py": "from op import *\n",
+        },
+        {
+            "op/__init__.py": f"from {COMPAT}.rosinality import FusedLeakyReLU, fused_leaky_relu\n"
+            f"from {COMPAT}.rosinality import upfirdn2d\n",
+            "op/warp.py": f"from {COMPAT}.rosinality import upfirdn2d\n",
+            "model.py": f"from op import warp\nfrom {COMPAT}.rosinality import upfirdn2d\n",
+            "all.py": "from op import *\n",
+        },
+    ),
+    "BasicSR": (
+        {
+            "basicsr/ops/__init__.py": "",
+            "basicsr/ops/dcn/__init__.py": "",
+            **{f"basicsr/ops/{m}": {"__init__.py": "", f"{m}.py": "", f"src/{m}.cpp": ""} for m in (
+                "fused_act", "upfirdn2d",
+            )},
+            "basicsr/__init__.py": "from .ops import *\n",
+            "basicsr/archs/a.py": "from basicsr.ops.fused_act import FusedLeakyReLU\n"
+            "from basicsr.ops.upfirdn2d.upfirdn2d import upfirdn2d\n"
+            "from basicsr.ops import fused_act as act\nfrom ..ops.dcn import x\n"
+            "from basicsr.ops.dcn import ModulatedDeformConvPack\n",
+            "setup.py": "extensions = [\n    ext(name='dcn', module='basicsr.ops.dcn'),\n"
+            "    ext(name='a', module='basicsr.ops.fused_act', sources=['fused_act.cpp']),\n"
+            "    ext('b', ['basicsr/ops/upfirdn2d/src/upfirdn2d.cpp'])]\n",
+        },
+        {
+            "basicsr/ops/__init__.py": "",
+            "basicsr/ops/dcn/__init__.py": "",
+            "basicsr/__init__.py": "from .ops import *\n",
+            "basicsr/archs/a.py": f"from {COMPAT}.basicsr import FusedLeakyReLU\n"
+            f"from {COMPAT}.basicsr import upfirdn2d\n"
+            f"from {COMPAT} import basicsr as act\nfrom ..ops.dcn import x\n"
+            "from basicsr.ops.dcn import ModulatedDeformConvPack\n",
+            "setup.py": "extensions = [\n    ext(name='dcn', module='basicsr.ops.dcn'),\n    ]\n",
+        },
+    ),
+    "BasicSR, installed": (
+        {"gfpgan/archs/a.py": "from basicsr.ops.fused_act import FusedLeakyReLU, other\n"},
+        {
+            "gfpgan/archs/a.py": "from basicsr.ops.fused_act import other\n"
+            f"from {COMPAT}.basicsr import FusedLeakyReLU\n",
+        },
+    ),
+    NVIDIA: (
+        {
+            "torch_utils/ops": TORCH_UTILS,
+            "torch_utils/misc.py": "",
+            "training/networks.py": "from torch_utils.ops import upfirdn2d\n"
+            "from torch_utils.ops import filtered_lrelu, bias_act as ba, fma\n"
+            "ba.activation_funcs['lrelu'].def_gain\n",
+            "training/loss.py": "from torch_utils.ops import conv2d_gradfix\n"
+            "conv2d_gradfix.enabled = True\n",
+            "viz/renderer.py": "import torch_utils.ops.upfirdn2d as u\n"
+            "from torch_utils.ops.upfirdn2d import setup_filter\n"
+            "import os, torch_utils.ops.grid_sample_gradfix\n",
+        },
+        {
+            "torch_utils/ops/__init__.py": "# empty\n",
+            "torch_utils/ops/filtered_lrelu.py": f"from {COMPAT} import nvidia as upfirdn2d\n"
+            "from .. import misc\n",
+            "torch_utils/ops/grid_sample_gradfix.py": "enabled = False\n",
+            "torch_utils/ops/filtered_lrelu.cu": "",
+            "torch_utils/ops/filtered_lrelu.h": "",
+            "torch_utils/misc.py": "",
+            "training/networks.py": f"from {COMPAT} import nvidia as upfirdn2d\n"
+            "from torch_utils.ops import filtered_lrelu\n"
+            f"from {COMPAT} import nvidia as ba, nvidia as fma\n"
+            "ba.activation_funcs['lrelu'].def_gain\n",
+            "training/loss.py": f"from {COMPAT} import nvidia as conv2d_gradfix\n"
+            "conv2d_gradfix.enabled = True\n",
+            "viz/renderer.py": f"from {COMPAT} import nvidia as u\n"
+            f"from {COMPAT}.nvidia import setup_filter\n"
+            "import os, torch_utils.ops.grid_sample_gradfix\n",
+        },
+    ),
+    "mmcv": (
+        {
+            "model.py": "from mmcv.ops import bias_act, filter2d, upfirdn2d, RoIAlign\n"
+            "from mmcv.ops.fused_bias_leakyrelu import FusedBiasLeakyReLU, fused_bias_leakyrelu\n"
+            "from mmcv.cnn import ConvModule\nfrom mmcv.ops import *\nimport mmcv.ops as ops\n",
+        },
+        {
+            "model.py": f"from mmcv.ops import RoIAlign\n"
+            f"from {COMPAT}.mmcv import bias_act, filter2d, upfirdn2d\n"
+            f"from {COMPAT}.mmcv import FusedBiasLeakyReLU, fused_bias_leakyrelu\n"
+            "from mmcv.cnn import ConvModule\nfrom mmcv.ops import *\nimport mmcv.ops as ops\n",
+        },
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"], ids=["LF", "CRLF"])
+@pytest.mark.parametrize("case", MIGRATED)
+def test_the_command(case, newline, tmp_path):
+    """Every way to import; what is left is what is said here, to the byte."""
+    files, expected = MIGRATED[case]
+    tree(tmp_path / "code", newline, files)
+    tree(tmp_path / "expected", newline, expected)
+    migrate_quickly(tmp_path / "code", case.split(",")[0])
+    found = {
+        str(p.relative_to(tmp_path / "code")): t for p, t in contents(tmp_path / "code").items()
+    }
+    wanted = {
+        str(p.relative_to(tmp_path / "expected")): t
+        for p, t in contents(tmp_path / "expected").items()
+    }
+    assert found == wanted
     names = {}
-    for line in changed:
-        exec(line, names)
-    assert names["upfirdn2d"] is mmcv.upfirdn2d
-    assert names["FusedBiasLeakyReLU"] is mmcv.FusedBiasLeakyReLU
+    for text in found.values():  # what ours are asked for is there
+        for line in re.findall(rb"(?:from|import) resample_layers[^\r\n#]*", text):
+            exec(line, names)
+
+
+@pytest.mark.parametrize(
+    ("heading", "files", "sentence"),
+    [
+        ("rosinality", {"op": OP, "a.py": "from op.upfirdn2d import upfirdn2d_cuda\n"},
+         "a.py:1: resample_layers.compat.rosinality has no upfirdn2d_cuda"),
+        ("rosinality", {"op": OP, "a.py": "\nimport op.upfirdn2d\n"},
+         "a.py:2: import op.upfirdn2d needs a name of its own: as NAME"),
+        ("rosinality", {"op": OP, "old.py": "from op import upfirdn2d\nprint 'x'\n"},
+         "old.py: it may import what is deleted, and is no Python: "),
+        ("rosinality", {"op": OP, "a.py": "load(name='x', sources=['op/upfirdn2d.cpp'])\n"},
+         "a.py:1: 'op/upfirdn2d.cpp' is deleted"),
+        (NVIDIA, {"torch_utils/ops": TORCH_UTILS, "torch_utils/misc.py": "",
+                  "b.py": "from torch_utils.ops.upfirdn2d import _parse_padding\n"},
+         "b.py:1: resample_layers.compat.nvidia has no _parse_padding"),
+        (NVIDIA, {"torch_utils/ops": TORCH_UTILS, "torch_utils/misc.py": "",
+                  "b.py": "from torch_utils.ops import upfirdn2d as u\nu._init()\n"},
+         "b.py:2: resample_layers.compat.nvidia has nothing for u._init"),
+        (NVIDIA, {"torch_utils/ops": TORCH_UTILS, "torch_utils/misc.py": "",
+                  "b.py": "x = importlib.import_module('torch_utils.ops.fma')\n"},
+         "b.py:1: 'torch_utils.ops.fma' is deleted"),
+    ],
+)  # fmt: skip
+def test_the_command_changes_all_or_nothing(heading, files, sentence, tmp_path):
+    tree(tmp_path, "\n", {**files, "c.py": "from op import upfirdn2d\n"})
+    before = contents(tmp_path)
+    said = migrate_quickly(tmp_path, heading, refused=True)
+    assert said.startswith("Nothing was changed, because of:\n")
+    assert any(line.startswith(sentence) for line in said.splitlines()), said
+    assert contents(tmp_path) == before
+
+
+def test_the_command_keeps_encodings(tmp_path):
+    tree(tmp_path, "\n", {"op": OP})
+    text = "# -*- coding: latin-1 -*-\nname = 'é'; from op import upfirdn2d  # é\n"
+    (tmp_path / "a.py").write_bytes(text.encode("latin-1"))
+    (tmp_path / "b.py").write_bytes(b"\xef\xbb\xbffrom op import upfirdn2d\n")
+    migrate_quickly(tmp_path, "rosinality")
+    changed = text.replace("from op", "from resample_layers.compat.rosinality")
+    assert (tmp_path / "a.py").read_bytes() == changed.encode("latin-1")
+    assert (tmp_path / "b.py").read_bytes().startswith(b"\xef\xbb\xbffrom resample_layers")
+
+
+def test_the_command_leaves_environments_alone(tmp_path):
+    line = "from op import upfirdn2d\n"
+    others = [".hidden/a.py", "env/lib/a.py", "conda/lib/site-packages/a.py"]
+    tree(tmp_path, "\n", {"op": OP, "env/pyvenv.cfg": "", **dict.fromkeys(others, line)})
+    migrate_quickly(tmp_path, "rosinality")
+    assert {(tmp_path / name).read_text() for name in others} == {line}
+    assert not (tmp_path / "op").exists()
+
+
+def test_the_command_finds_nothing_twice(tmp_path):
+    tree(tmp_path, "\n", {"op": OP, "a.py": "from op import upfirdn2d\n"})
+    migrate(tmp_path, "rosinality")
+    before = contents(tmp_path)
+    assert "nothing imports op" in migrate(tmp_path, "rosinality")
+    assert contents(tmp_path) == before

@@ -7,6 +7,8 @@ numbers that the originals computed (``compat_fixtures.npz``, made by
 """
 
 import inspect
+import math
+import random
 import re
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from resample_layers.compat import basicsr, mmcv, nvidia, rosinality
 
 from . import compat_originals, oracle
 from .compat_originals import CALLS, EIGHT, FILTERS, KERNELS, TAPS, UNEVEN, X
+from .tools import require
 
 pytestmark = pytest.mark.filterwarnings("ignore:the phases of resample_kernel")
 FIXTURES = np.load(Path(__file__).parent / "compat_fixtures.npz")
@@ -194,6 +197,13 @@ def test_conv2d_resample(up, down, taps, size, flips, padding):
     torch.testing.assert_close(out, y)
 
 
+def test_conv2d_resample_crops_deeper_than_the_image():
+    """Two of one column go, and four come: padding by ``F.pad`` alone refuses."""
+    x, w = images(1, 1, 9, 1), images(2, 1, 4, 1, seed=1)
+    out = nvidia.conv2d_resample(x, w, padding=[-2, 4, -2, 0])
+    assert torch.equal(out, torch.zeros(1, 2, 4, 3, dtype=torch.float64))
+
+
 ACTIVATIONS = {  # function, gain
     "linear": (lambda z, a: z, 1.0),
     "relu": (lambda z, a: np.maximum(z, 0), np.sqrt(2)),
@@ -301,7 +311,13 @@ def test_kernels_are_the_original_s_to_the_bit():
 
 @pytest.fixture(scope="module")
 def originals():
-    return compat_originals.load(compat_originals.require_peers())
+    found = compat_originals.load(compat_originals.require_peers())
+
+    def functions(peer):
+        require(f"{peer} in PEERS", found=peer in found)
+        return found[peer]
+
+    return functions
 
 
 @BY_NAME
@@ -311,7 +327,7 @@ def test_the_original(call, originals):
     wide = call.convention != "nvidia" or call.function == "bias_act"
     tensors = [t.double() if t is not None and (wide or t.dim() > 2) else t for t in tensors]
     conventions = ("ada", "stylegan3") if call.convention == "nvidia" else (call.convention,)
-    for theirs in (originals[convention] for convention in conventions):
+    for theirs in map(originals, conventions):
         x, y = (image.double().requires_grad_() for _ in range(2))
         outs = [
             functions[call.function](z, *tensors, **call.arguments)
@@ -329,27 +345,222 @@ def test_the_original(call, originals):
         assert_near(*seconds)
 
 
-@pytest.mark.parametrize("peer", ["rosinality", "basicsr", "ada", "stylegan3"])
-def test_the_original_s_signatures(peer, originals):
-    """Names, order and defaults."""
-    module = getattr(compat, {"ada": "nvidia", "stylegan3": "nvidia"}.get(peer, peer))
-    compared = 0
-    for name in set(module.__all__) & set(originals[peer]):
-        ours = parameters(OURS[module.__name__.rpartition(".")[2]][name])
-        theirs = parameters(originals[peer][name])
-        if (peer, name) == ("basicsr", "fused_leaky_relu"):
-            ours["bias"] = inspect.Parameter.empty  # theirs demands one
-        assert list(ours.items()) == list(theirs.items()), name
-        compared += 1
-    assert compared >= 6
+TOLERANCES = {
+    torch.float64: 1e-6,  # NVIDIA's filters are float32
+    torch.float32: 1e-5,
+    torch.float16: 3e-2,  # theirs rounds the taps, and separable sums between the passes
+    torch.bfloat16: 0.2,
+}
+
+
+def random_image(rng, *shape):
+    """Of any dtype and strides."""
+    dtype = rng.choice(list(TOLERANCES))
+    image = torch.randn(shape, dtype=torch.float64).to(dtype)
+    return rng.choice([
+        image,
+        image.contiguous(memory_format=torch.channels_last),
+        torch.stack([image, image], -1)[..., 1],
+        image.mT.contiguous().mT,
+    ])  # fmt: skip
+
+
+def random_calls(peer, rng):
+    """``(function, image, *tensors), arguments`` that any code of the dialect may write."""
+    image = random_image(rng, *(rng.randint(1, n) for n in (3, 4, 11, 11)))
+    pads = [rng.randint(-2, 6) for _ in range(4)]
+    up, down = ([rng.randint(1, 4), rng.randint(1, 4)] for _ in range(2))
+    shape = (rng.randint(1, 6), rng.randint(1, 6))
+    if peer in ("rosinality", "basicsr"):
+        kernel = torch.randn(shape).to(image.dtype)
+        if peer == "basicsr":
+            up, down, pads = up[0], down[0], pads[:2]
+        yield ("upfirdn2d", image, kernel), {"up": up, "down": down, "pad": tuple(pads)}
+        yield ("upfirdn2d", image, kernel), {"up": 2, "pad": tuple(pads[:2])}
+        return
+    f = rng.choice([None, torch.randn(shape), torch.randn(2 * shape[0])])
+    padding = rng.choice([pads[0], pads[:2], pads])
+    how = {"padding": padding, "flip_filter": rng.random() < 0.5, "gain": rng.uniform(0.1, 4.0)}
+    yield ("upfirdn2d", image, f), {"up": up, "down": down, **how}
+    yield ("filter2d", image, f), how
+    yield ("upsample2d", image, f), {"up": rng.choice([up, up[0]]), **how}
+    yield ("downsample2d", image, f), {"down": rng.choice([down, down[0]]), **how}
+    if peer == "mmcv":
+        return
+    groups = rng.randint(1, 2)
+    image = random_image(rng, 2, groups * rng.randint(1, 2), rng.randint(1, 9), rng.randint(1, 9))
+    size = rng.choice([(1, 1), (3, 3), (rng.randint(1, 4), rng.randint(1, 4))])
+    weight = torch.randn(2 * groups, image.shape[1] // groups, *size).to(image.dtype)
+    yield ("conv2d_resample", image, weight, f), {
+        "up": up[0], "down": down[0], "padding": padding, "groups": groups,
+        "flip_weight": rng.random() < 0.5, "flip_filter": rng.random() < 0.5,
+    }  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:Since aten:UserWarning")  # mmcv's
+@pytest.mark.parametrize("peer", ["rosinality", "basicsr", "ada", "stylegan3", "mmcv"])
+def test_the_original_on_random_calls(peer, originals):
+    """Outputs and gradients; what it refuses, ours refuses."""
+    rng, theirs, compared, refused = random.Random(5), originals(peer), 0, 0
+    ours = OURS[{"ada": "nvidia", "stylegan3": "nvidia"}.get(peer, peer)]
+    for _ in range(60):
+        for (name, image, *tensors), arguments in random_calls(peer, rng):
+            results = []
+            for functions in (theirs, ours):
+                x = image.detach().requires_grad_()
+                try:
+                    out = functions[name](x, *tensors, **arguments)
+                except (AssertionError, RuntimeError, ValueError) as error:
+                    results.append(type(error))
+                    continue
+                slope = torch.linspace(-1, 1, out.numel()).reshape(out.shape).to(out.dtype)
+                results.append([out, *torch.autograd.grad(out, x, slope)])
+            if isinstance(results[0], type):
+                assert results[1] is ValueError, (name, image.shape, arguments)
+                refused += 1
+                continue
+            if 0 in results[0][0].shape and results[1] is ValueError:
+                continue  # StyleGAN2-ADA's returns nothing
+            for a, b in zip(*results, strict=True):
+                assert (a.dtype, a.shape) == (b.dtype, b.shape)
+                if a.isfinite().all() and a.abs().max() > 0.1:
+                    assert_near(b, a, TOLERANCES[image.dtype])
+            compared += 1
+    assert compared > 80
+    assert refused > 0
+
+
+ROOT = math.sqrt(2.0)
+CPU = torch.device("cpu")
+FIR = "padding=0, flip_filter=False, gain=1"
+BIASED = "dim=1, act='linear', alpha=None, gain=None, clamp=None"
+SIGNATURES = {
+    "rosinality": {
+        "Blur": "kernel, pad, upsample_factor=1",
+        "Downsample": "kernel, factor=2",
+        "FusedLeakyReLU": "channel, bias=True, negative_slope=0.2, scale=ROOT",
+        "Upsample": "kernel, factor=2",
+        "fused_leaky_relu": "input, bias=None, negative_slope=0.2, scale=ROOT",
+        "make_kernel": "k",
+        "upfirdn2d": "input, kernel, up=1, down=1, pad=(0, 0)",
+        "upfirdn2d_native": "input, kernel, up_x, up_y, down_x, down_y, "
+        "pad_x0, pad_x1, pad_y0, pad_y1",
+    },
+    "basicsr": {
+        "FusedLeakyReLU": "channel, negative_slope=0.2, scale=ROOT",
+        "UpFirDnDownsample": "resample_kernel, factor=2",
+        "UpFirDnSmooth": "resample_kernel, upsample_factor=1, downsample_factor=1, kernel_size=1",
+        "UpFirDnUpsample": "resample_kernel, factor=2",
+        "fused_leaky_relu": "input, bias, negative_slope=0.2, scale=ROOT",
+        "make_resample_kernel": "k",
+        "upfirdn2d": "input, kernel, up=1, down=1, pad=(0, 0)",
+    },
+    "nvidia": {
+        "bias_act": f"x, b=None, {BIASED}, impl='cuda'",
+        "conv2d_resample": "x, w, f=None, up=1, down=1, padding=0, groups=1, flip_weight=True, "
+        "flip_filter=False",
+        "downsample2d": f"x, f, down=2, {FIR}, impl='cuda'",
+        "filter2d": f"x, f, {FIR}, impl='cuda'",
+        "fma": "a, b, c",
+        "setup_filter": "f, device=CPU, normalize=True, flip_filter=False, gain=1, separable=None",
+        "upfirdn2d": f"x, f, up=1, down=1, {FIR}, impl='cuda'",
+        "upsample2d": f"x, f, up=2, {FIR}, impl='cuda'",
+    },
+    "mmcv": {
+        "FusedBiasLeakyReLU": "num_channels, negative_slope=0.2, scale=ROOT",
+        "bias_act": f"input, bias=None, {BIASED}, use_custom_op=True",
+        "downsample2d": f"input, filter, down=2, {FIR}, use_custom_op=True",
+        "filter2d": f"input, filter, {FIR}, use_custom_op=True",
+        "fused_bias_leakyrelu": "input, bias, negative_slope=0.2, scale=ROOT",
+        "upfirdn2d": f"input, filter, up=1, down=1, {FIR}, use_custom_op=True",
+        "upsample2d": f"input, filter, up=2, {FIR}, use_custom_op=True",
+    },
+}
+"""Of the originals: names and defaults, in order; all may go by name or by place."""
+NOT_THEIRS = {"activation_funcs", "conv2d", "conv_transpose2d", "no_weight_gradients"}
 
 
 def parameters(function):
-    """Names and defaults; of what was wrapped, by ``compat_originals.layer`` or a profiler."""
-    inner = inspect.getclosurevars(function).nonlocals
+    """Names, kinds, defaults; of what was wrapped, by ``compat_originals.layer`` or a profiler."""
+    inner = inspect.getclosurevars(function).nonlocals if inspect.isfunction(function) else {}
     signature = inspect.signature(inner.get("module") or inner.get("fn") or function)
-    defaults = {p.name: p.default for p in signature.parameters.values()}
-    return {k: torch.device(v) if k == "device" else v for k, v in defaults.items()}
+    defaults = {p.name: (p.kind, p.default) for p in signature.parameters.values()}
+    return [(k, kind, torch.device(v) if k == "device" else v) for k, (kind, v) in defaults.items()]
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_signatures(name):
+    """Names, order and defaults, of every public function and layer."""
+    module = getattr(compat, name)
+    public = {n for n in module.__all__ if not inspect.ismodule(getattr(module, n))}
+    assert public - NOT_THEIRS == set(SIGNATURES[name])
+    for function, signature in SIGNATURES[name].items():
+        expected = parameters(eval(f"lambda {signature}: None", globals()))
+        assert parameters(getattr(module, function)) == expected, function
+
+
+@pytest.mark.parametrize("peer", ["rosinality", "basicsr", "ada", "stylegan3", "mmcv"])
+def test_the_original_s_signatures(peer, originals):
+    """The table above is theirs."""
+    table = SIGNATURES[{"ada": "nvidia", "stylegan3": "nvidia"}.get(peer, peer)]
+    theirs = originals(peer)
+    for function in table:
+        expected = parameters(eval(f"lambda {table[function]}: None", globals()))
+        assert parameters(theirs[function]) == expected, function
+
+
+def test_activation_funcs_as_clients_read_them():
+    """``def_gain``, ``def_alpha`` and ``func``, called with and without ``alpha``."""
+    x = images(5)
+    for act, (function, gain) in ACTIVATIONS.items():
+        spec = nvidia.activation_funcs[act]
+        assert spec.def_gain == spec["def_gain"] == pytest.approx(gain, rel=1e-15)
+        assert spec.def_alpha == spec["def_alpha"] == (0.2 if act == "lrelu" else 0)
+        expected = torch.from_numpy(np.asarray(function(x.numpy(), 0.3)))
+        torch.testing.assert_close(spec.func(x, alpha=0.3), expected)
+        if act != "lrelu":
+            torch.testing.assert_close(spec.func(x), expected)
+    assert list(nvidia.activation_funcs) == list(ACTIVATIONS)
+
+
+@pytest.mark.parametrize("peer", ["ada", "stylegan3", "mmcv"])
+def test_the_original_s_activation_funcs(peer, originals):
+    x, theirs = images(5), originals(peer)["activation_funcs"]
+    assert list(theirs) == list(nvidia.activation_funcs)
+    for act, spec in theirs.items():
+        ours = nvidia.activation_funcs[act]
+        assert (ours.def_alpha, ours.def_gain) == (spec.def_alpha, spec.def_gain)
+        torch.testing.assert_close(ours.func(x, alpha=0.3), spec.func(x, alpha=0.3))
+
+
+@pytest.mark.parametrize("number", [2, np.float32(2), np.float64(2), torch.tensor(2.0)])
+def test_what_acts_as_a_number(number):
+    """As in NVIDIA's: its networks pass the square roots of numpy."""
+    x, f = images(), torch.tensor(UNEVEN, dtype=torch.float64)
+    for module in (nvidia, mmcv):
+        torch.testing.assert_close(module.filter2d(x, f, gain=number), 2 * module.filter2d(x, f))
+        for act in ("lrelu", "tanh"):
+            torch.testing.assert_close(
+                module.bias_act(x, act=act, gain=number, clamp=number),
+                module.bias_act(x, act=act, gain=2.0, clamp=2.0),
+            )
+    assert torch.equal(nvidia.setup_filter(TAPS, gain=number), nvidia.setup_filter(TAPS, gain=2.0))
+
+
+@pytest.mark.parametrize("clamp", [float("inf"), np.inf, torch.tensor(float("inf"))])
+@pytest.mark.parametrize("act", ["linear", "lrelu"])
+def test_an_infinite_clamp_clamps_nothing(act, clamp):
+    x = 1e30 * images(1, 2, 40, 30)
+    expected = nvidia.bias_act(x, act=act)
+    torch.testing.assert_close(nvidia.bias_act(x, act=act, clamp=clamp), expected)
+
+
+@pytest.mark.parametrize("module", [rosinality, basicsr])
+def test_kernels_of_one_dimension_are_separable(module):
+    """As in our op: the originals raise."""
+    x, taps = images(), torch.tensor(TAPS, dtype=torch.float64)
+    expected = formula(x, TAPS, (2, 2), pads=(2, 1, 2, 1))
+    torch.testing.assert_close(module.upfirdn2d(x, taps, up=2, pad=(2, 1)), expected)
 
 
 # Checkpoints
@@ -526,6 +737,20 @@ ERRORS = [
      "factor must be an int for both axes, got factor=(2, 2)"),
     (lambda: rosinality.Blur(TAPS, (2, 1), 0), ValueError,
      "upsample_factor must be >= 1 in both axes, got upsample_factor=0"),
+    (lambda: rosinality.Blur(TAPS, 2), TypeError,
+     "pad must be 2 ints (before, after) for both axes or 4 ints (x0, x1, y0, y1), got pad=2 "
+     "(int)"),
+    (lambda: rosinality.Blur(TAPS, (2, 1, 1)), ValueError,
+     "pad must have 2 values (before, after) or 4 values (x0, x1, y0, y1), got 3: pad=(2, 1, 1)"),
+    (lambda: rosinality.FusedLeakyReLU(3, 0.1), TypeError,
+     "bias must be True or False, got bias=0.1: a slope goes by name, negative_slope"),
+    (lambda: rosinality.FusedLeakyReLU(3.0), TypeError, "channel must be an int, got channel=3.0"),
+    (lambda: rosinality.FusedLeakyReLU(3, True, "0.2"), TypeError,
+     "negative_slope must be a number, got negative_slope='0.2'"),
+    (lambda: rosinality.FusedLeakyReLU(3, scale=float("nan")), ValueError,
+     "scale must be finite, got scale=nan"),
+    (lambda: rosinality.fused_leaky_relu(IMAGE, None, scale=float("inf")), ValueError,
+     "scale must be finite, got scale=inf"),
     (lambda: rosinality.upfirdn2d(IMAGE, K, pad=(1, 1, 1)), ValueError,
      "pad must have 2 values (before, after) or 4 values (x0, x1, y0, y1), got 3: pad=(1, 1, 1)"),
     # nvidia: the same at every rate
@@ -540,6 +765,10 @@ ERRORS = [
     (lambda: basicsr.upfirdn2d(IMAGE, K, pad=(2, 1, 0)), ValueError,
      "pad must be 2 ints (before, after) for both axes, got pad=(2, 1, 0): the original "
      "ignores all but the first two; resample_layers.ops.upfirdn2d takes 4"),
+    (lambda: basicsr.FusedLeakyReLU(3, True), TypeError,
+     "negative_slope must be a number, got negative_slope=True"),
+    (lambda: basicsr.fused_leaky_relu(IMAGE), TypeError,
+     "fused_leaky_relu() missing 1 required positional argument: 'bias'"),
     (lambda: basicsr.upfirdn2d(IMAGE, K, up=(2, 2)), TypeError,
      "up must be an int for both axes, got up=(2, 2)"),
     (lambda: basicsr.upfirdn2d(IMAGE, K, down=[2, 2]), TypeError,
@@ -595,9 +824,20 @@ ERRORS = [
      "gain must be a number, got gain='2'"),
     (lambda: nvidia.upfirdn2d(IMAGE, K, gain=float("nan")), ValueError,
      "gain must be finite, got gain=nan"),
-    (lambda: nvidia.upfirdn2d(IMAGE, torch.ones(9, 9)), ValueError,
-     "output must be at least 1x1 (height x width), got -4x-3 from input 4x5, kernel 9x9, "
-     "up=(1, 1), down=(1, 1), pad=(0, 0, 0, 0)"),
+    (lambda: nvidia.upfirdn2d(IMAGE, torch.ones(9, 9), padding=[1, 0]), ValueError,
+     "output must be at least 1x1 (height x width), got -4x-1 from x 4x5, f 9x9, up=1, down=1, "
+     "padding=(1, 1, 0, 0)"),
+    (lambda: nvidia.upsample2d(IMAGE, K, [2, 1], -3), ValueError,
+     "output must be at least 1x1 (height x width), got -2x4 from x 4x5, f 2x3, up=[2, 1], "
+     "down=1, padding=(-3, -3, -3, -3)"),
+    (lambda: nvidia.conv2d_resample(IMAGE, torch.ones(2, 2, 7, 3), K), ValueError,
+     "output must be at least 1x1 (height x width), got -2x3 from x 4x5, w 7x3, f 2x3, up=1, "
+     "down=1, padding=(0, 0, 0, 0)"),
+    (lambda: nvidia.conv2d_resample(IMAGE, torch.ones(2, 2, 9, 3), K, 2, 3, [0, -1]), ValueError,
+     "output must be at least 1x1 (height x width), got -1x2 from x 4x5, w 9x3, f 2x3, up=2, "
+     "down=3, padding=(0, 0, -1, -1)"),
+    (lambda: nvidia.conv2d_resample(IMAGE, torch.ones(2, 2, 3, 3, device="meta")), ValueError,
+     "w must be on the device of x, got w on meta and x on cpu"),
     (lambda: nvidia.upsample2d(IMAGE, K, up=0), ValueError,
      "up must be >= 1 in both axes, got up=0"),
     (lambda: nvidia.setup_filter([1, -1]), ValueError,
@@ -608,6 +848,27 @@ ERRORS = [
      "gain must be >= 0 for a separable filter, got gain=-4.0"),
     (lambda: nvidia.setup_filter(UNEVEN, separable=True), ValueError,
      "f must be [taps] for separable=True, got shape (2, 3)"),
+    (lambda: nvidia.setup_filter("box"), TypeError,
+     "f must be [kh, kw], [taps], one number or None, as a list, array or tensor of real numbers, "
+     "got 'box'"),
+    (lambda: nvidia.setup_filter([[1, 2], [3]]), ValueError,
+     "f must be [kh, kw], [taps], one number or None, as a list, array or tensor of real numbers, "
+     "got [[1, 2], [3]]"),
+    (lambda: nvidia.setup_filter([1j]), TypeError,
+     "f must be [kh, kw], [taps], one number or None, as a list, array or tensor of real numbers, "
+     "got [1j]"),
+    (lambda: nvidia.setup_filter(np.array([1j])), TypeError,
+     "f must be [kh, kw], [taps], one number or None, as a list, array or tensor of real numbers, "
+     "got array([0.+1.j])"),
+    (lambda: nvidia.setup_filter(torch.tensor([1j])), TypeError,
+     "f must be [kh, kw], [taps], one number or None, as a list, array or tensor of real numbers, "
+     "got tensor([0.+1.j])"),
+    (lambda: nvidia.setup_filter(K.to("meta")), ValueError,
+     "f must hold values, got a tensor on the meta device"),
+    (lambda: nvidia.setup_filter(TAPS, "gpu"), ValueError,
+     "device must be the name of one, got device='gpu'"),
+    (lambda: nvidia.setup_filter(TAPS, gain=None), TypeError,
+     "gain must be a number, got gain=None"),
     (lambda: nvidia.setup_filter([]), ValueError,
      "f must be [kh, kw], [taps], one number or None, with at least one tap, got shape (0,)"),
     (lambda: nvidia.setup_filter([[[1.0]]]), ValueError,
@@ -619,6 +880,18 @@ ERRORS = [
      "got act=None"),
     (lambda: nvidia.bias_act(IMAGE, clamp=-1), ValueError,
      "clamp must be >= 0 or None, got clamp=-1.0"),
+    (lambda: nvidia.bias_act(IMAGE, clamp=float("nan")), ValueError,
+     "clamp must be a number or infinite, got clamp=nan"),
+    (lambda: nvidia.bias_act(IMAGE, clamp=float("-inf")), ValueError,
+     "clamp must be >= 0 or None, got clamp=-inf"),
+    (lambda: nvidia.bias_act(IMAGE, gain=float("inf")), ValueError,
+     "gain must be finite, got gain=inf"),
+    (lambda: nvidia.bias_act(IMAGE, gain=torch.ones(2)), TypeError,
+     "gain must be a number, got gain=tensor([1., 1.])"),
+    (lambda: nvidia.bias_act(IMAGE, gain=torch.tensor(2.0, requires_grad=True)), ValueError,
+     "gain must be a number, which gets no gradient, got gain=tensor(2., requires_grad=True)"),
+    *((lambda act=act: nvidia.bias_act(IMAGE, torch.ones(2, device="meta"), act=act), ValueError,
+       "b must be on the device of x, got b on meta and x on cpu") for act in ("lrelu", "tanh")),
     (lambda: nvidia.bias_act(IMAGE, torch.ones(3)), ValueError,
      "b must be a vector as long as dimension 1 of x, got b of shape (3,) and x of shape "
      "(1, 2, 4, 5)"),
@@ -631,7 +904,7 @@ ERRORS = [
     (lambda: nvidia.conv2d_resample(IMAGE, torch.ones(2, 2, 3, 3), up=(2, 2)), TypeError,
      "up must be an int for both axes, got up=(2, 2)"),
     (lambda: nvidia.conv2d_resample(IMAGE, torch.ones(2, 2)), ValueError,
-     "w must be [N, C, H, W], got shape (2, 2)"),
+     "w must be [C_out, C_in / groups, kh, kw], got shape (2, 2)"),
     # mmcv
     (lambda: mmcv.upfirdn2d(IMAGE[0], K), ValueError,
      "input must be [N, C, H, W], got shape (2, 4, 5)"),
@@ -640,6 +913,17 @@ ERRORS = [
     (lambda: mmcv.bias_act(IMAGE, torch.ones(3)), ValueError,
      "bias must be a vector as long as dimension 1 of input, got bias of shape (3,) and input of "
      "shape (1, 2, 4, 5)"),
+    (lambda: mmcv.upfirdn2d(IMAGE, torch.ones(5, 9), padding=[1, 0]), ValueError,
+     "output must be at least 1x1 (height x width), got 0x-1 from input 4x5, filter 5x9, up=1, "
+     "down=1, padding=(1, 1, 0, 0)"),
+    (lambda: mmcv.downsample2d(IMAGE, K.to("meta")), ValueError,
+     "filter must be on the device of input, got filter on meta and input on cpu"),
+    (lambda: mmcv.bias_act(IMAGE, torch.ones(2, device="meta")), ValueError,
+     "bias must be on the device of input, got bias on meta and input on cpu"),
+    (lambda: mmcv.FusedBiasLeakyReLU(-1), ValueError,
+     "num_channels must be >= 0, got num_channels=-1"),
+    (lambda: mmcv.FusedBiasLeakyReLU(3, scale=None), TypeError,
+     "scale must be a number, got scale=None"),
     (lambda: mmcv.fused_bias_leakyrelu(IMAGE, None, "0.2"), TypeError,
      "negative_slope must be a number, got negative_slope='0.2'"),
     (lambda: mmcv.upfirdn2d(IMAGE, K, pad=(2, 1)), TypeError,

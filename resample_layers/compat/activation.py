@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""NVIDIA's bias, activation, gain and clamp, which mmcv took over under other names."""
+"""NVIDIA's bias, activation, gain and clamp, and the leaky ReLU that the other three share."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,27 +15,37 @@ from torch import Tensor
 from .. import ops
 from ..ops.arguments import DTYPES
 from ..ops.native import accumulate_dtype
-from .arguments import as_number
+from .arguments import as_count, as_number, check_device
 
 
-class Activation(NamedTuple):
-    """A function of ``(value, alpha)`` and NVIDIA's defaults for it."""
+@dataclass(frozen=True)
+class Activation:
+    """``func(value, alpha)`` and NVIDIA's defaults, by attribute or by key; see its table."""
 
-    func: Callable[[Tensor, float], Tensor]
+    func: Callable[..., Tensor]
     def_alpha: float = 0.0
     def_gain: float = 1.0
 
+    def __getitem__(self, key: str) -> Any:
+        return getattr(self, key)
 
+
+def _plain(func: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    """A function that takes ``alpha`` and has no use for it."""
+    return lambda value, alpha=None: func(value)
+
+
+ROOT = math.sqrt(2.0)
 activation_funcs = {
-    "linear": Activation(lambda z, alpha: z),
-    "relu": Activation(lambda z, alpha: F.relu(z), def_gain=math.sqrt(2.0)),
-    "lrelu": Activation(F.leaky_relu, 0.2, math.sqrt(2.0)),
-    "tanh": Activation(lambda z, alpha: torch.tanh(z)),
-    "sigmoid": Activation(lambda z, alpha: torch.sigmoid(z)),
-    "elu": Activation(lambda z, alpha: F.elu(z)),
-    "selu": Activation(lambda z, alpha: F.selu(z)),
-    "softplus": Activation(lambda z, alpha: F.softplus(z)),
-    "swish": Activation(lambda z, alpha: F.silu(z), def_gain=math.sqrt(2.0)),
+    "linear": Activation(_plain(lambda value: value)),
+    "relu": Activation(_plain(F.relu), def_gain=ROOT),
+    "lrelu": Activation(lambda value, alpha=0.2: F.leaky_relu(value, alpha), 0.2, ROOT),
+    "tanh": Activation(_plain(torch.tanh)),
+    "sigmoid": Activation(_plain(torch.sigmoid)),
+    "elu": Activation(_plain(F.elu)),
+    "selu": Activation(_plain(F.selu)),
+    "softplus": Activation(_plain(F.softplus)),
+    "swish": Activation(_plain(F.silu), def_gain=ROOT),
 }
 """Activations by name; ``alpha`` is the slope of ``lrelu`` and means nothing to the others."""
 
@@ -69,9 +80,10 @@ def biased_activation(
         raise ValueError(f"alpha must be None for act={act!r}, which ignores it, got {alpha!r}")
     alpha = spec.def_alpha if alpha is None else as_number("alpha", alpha)
     gain = spec.def_gain if gain is None else as_number("gain", gain)
-    clamp = None if clamp is None else as_number("clamp", clamp)
-    if clamp is not None and clamp < 0:
+    clamp = math.inf if clamp is None else as_number("clamp", clamp, infinite=True)
+    if clamp < 0:
         raise ValueError(f"clamp must be >= 0 or None, got clamp={clamp!r}")
+    clamp = None if clamp == math.inf else clamp
     if bias is not None:
         _check_bias(x, b, input, bias, dim)
 
@@ -103,4 +115,47 @@ def _check_bias(x: str, b: str, input: Tensor, bias: Any, dim: Any) -> None:
         raise ValueError(
             f"{b} must be a vector as long as dimension {dim} of {x}, got {b} of shape "
             f"{tuple(bias.shape)} and {x} of shape {tuple(input.shape)}"
+        )
+    check_device((x, b), input, bias)
+
+
+def fused_leaky_relu(
+    input: Tensor,  # [N, C, ...]
+    bias: Tensor | None = None,  # [C]
+    negative_slope: float = 0.2,
+    scale: float = ROOT,
+) -> Tensor:
+    """``scale * leaky_relu(input + bias)``: :func:`resample_layers.ops.fused_leaky_relu`.
+
+    Raises:
+        TypeError, ValueError: if an argument is at fault.
+    """
+    slope, scale = as_number("negative_slope", negative_slope), as_number("scale", scale)
+    return ops.fused_leaky_relu(input, bias, slope, scale)
+
+
+class FusedLeakyReLU(ops.FusedLeakyReLU):
+    """:func:`fused_leaky_relu` with a learned bias.
+
+    Shape:
+        - input, output: ``[N, channel, ...]``
+
+    Raises:
+        TypeError: if an argument is of another kind, ``bias`` no bool: older copies of the code
+            take the slope in its place. ValueError: if a number is out of its range.
+    """
+
+    def __init__(
+        self, channel: int, bias: bool = True, negative_slope: float = 0.2, scale: float = ROOT
+    ) -> None:
+        if not isinstance(bias, bool):
+            raise TypeError(
+                f"bias must be True or False, got bias={bias!r}: a slope goes by name, "
+                "negative_slope"
+            )
+        super().__init__(
+            as_count("channel", channel),
+            bias,
+            as_number("negative_slope", negative_slope),
+            as_number("scale", scale),
         )

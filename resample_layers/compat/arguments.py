@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any
@@ -26,16 +27,39 @@ def as_rate(name: str, value: Any) -> int:
     return as_factors(name, value)[0]
 
 
-def as_number(name: str, value: Any) -> float:
-    """A finite number of any sign.
+def as_count(name: str, value: Any) -> int:
+    """An int >= 0.
 
     Raises:
-        TypeError: for another kind of value. ValueError: for one that is not finite.
+        TypeError: for another kind of value. ValueError: for a value below 0.
     """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an int, got {name}={value!r}")
+    if value < 0:
+        raise ValueError(f"{name} must be >= 0, got {name}={value!r}")
+    return operator.index(value)
+
+
+def as_number(name: str, value: Any, infinite: bool = False) -> float:
+    """A finite number of any sign; a tensor of one element is one, as in the originals.
+
+    ``infinite``: an infinite one too.
+
+    Raises:
+        TypeError: for another kind of value. ValueError: for one that is not finite, or a tensor
+            that requires a gradient: the originals give it none.
+    """
+    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
+        if value.requires_grad:
+            raise ValueError(
+                f"{name} must be a number, which gets no gradient, got {name}={value!r}"
+            )
+        value = value.item()
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {name}={value!r}")
-    if not math.isfinite(value):
-        raise ValueError(f"{name} must be finite, got {name}={value!r}")
+    if math.isnan(value) or (math.isinf(value) and not infinite):
+        rule = "a number or infinite" if infinite else "finite"
+        raise ValueError(f"{name} must be {rule}, got {name}={value!r}")
     return float(value)
 
 
@@ -61,17 +85,30 @@ def as_paddings(padding: Any) -> Pads:
         ) from None
 
 
-def check_images(name: str, value: Any) -> None:
-    """A floating-point tensor [N, C, H, W].
+def check_device(names: tuple[str, str], input: Tensor, other: Tensor) -> None:
+    """``other`` on the device of ``input``.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if other.device != input.device:
+        raise ValueError(
+            f"{names[1]} must be on the device of {names[0]}, got {names[1]} on {other.device} "
+            f"and {names[0]} on {input.device}"
+        )
+
+
+def check_images(name: str, value: Any, sides: str = "[N, C, H, W]") -> None:
+    """A floating-point tensor of four dimensions.
 
     Raises:
         TypeError: for another kind or dtype. ValueError: for another rank.
     """
     if not isinstance(value, Tensor) or value.dtype not in DTYPES:
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
-        raise TypeError(f"{name} must be a floating-point tensor [N, C, H, W], got {kind}")
+        raise TypeError(f"{name} must be a floating-point tensor {sides}, got {kind}")
     if value.dim() != 4:
-        raise ValueError(f"{name} must be [N, C, H, W], got shape {tuple(value.shape)}")
+        raise ValueError(f"{name} must be {sides}, got shape {tuple(value.shape)}")
 
 
 def check_filter(name: str, value: Any) -> None:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """BasicSR's ``basicsr.ops`` and the resampling layers of its StyleGAN2.
 
-A ``pad`` of two is *(before, after)* for both axes. The layers put nothing into a ``state_dict``.
+A ``pad`` of two is *(before, after)* for both axes. A ``kernel`` may be ``[taps]``, separable, or a
+pair of such, where the original raises. The layers put nothing into a ``state_dict``.
 
 What the original gets wrong without a word:
 
@@ -22,8 +23,7 @@ from typing import Any
 from torch import Tensor
 
 from .. import layers, ops
-from ..ops import fused_leaky_relu
-from . import arguments
+from . import activation, arguments
 
 __all__ = [
     "FusedLeakyReLU",
@@ -38,7 +38,7 @@ __all__ = [
 
 def upfirdn2d(
     input: Tensor,  # [N, C, H, W]
-    kernel: Tensor,  # [kh, kw]
+    kernel: Tensor,  # [kh, kw]; our [taps] or ([kw], [kh]) too
     up: int = 1,
     down: int = 1,
     pad: Sequence[int] = (0, 0),  # (before, after)
@@ -131,11 +131,28 @@ class UpFirDnSmooth(layers.UpFirDnSmooth):
         arguments.check_square("resample_kernel", self.kernel.shape)
 
 
-class FusedLeakyReLU(ops.FusedLeakyReLU):
+def fused_leaky_relu(
+    input: Tensor,  # [N, C, ...]
+    bias: Tensor | None,  # [C]
+    negative_slope: float = 0.2,
+    scale: float = math.sqrt(2.0),
+) -> Tensor:
+    """``scale * leaky_relu(input + bias)``: :func:`resample_layers.ops.fused_leaky_relu`.
+
+    Raises:
+        TypeError, ValueError: if an argument is at fault.
+    """
+    return activation.fused_leaky_relu(input, bias, negative_slope, scale)
+
+
+class FusedLeakyReLU(activation.FusedLeakyReLU):
     """:func:`fused_leaky_relu` with a learned bias; there is no argument ``bias`` here.
 
     Shape:
         - input, output: ``[N, channel, ...]``
+
+    Raises:
+        TypeError, ValueError: if an argument is at fault.
     """
 
     def __init__(

@@ -7,8 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import geometry
-from ..ops.arguments import Pads
-from .arguments import as_paddings, as_rate, check_filter, check_images
+from ..ops.arguments import Pads, is_tracing
+from .arguments import (
+    as_paddings,
+    as_rate,
+    check_device,
+    check_filter,
+    check_images,
+)
 from .resampling import Call, Padding
 
 
@@ -46,7 +52,7 @@ def conv2d_resample(
         torch.Size([1, 6, 8, 10])
     """
     check_images("x", x)
-    check_images("w", w)
+    check_images("w", w, "[C_out, C_in / groups, kh, kw]")
     up, down, groups = as_rate("up", up), as_rate("down", down), as_rate("groups", groups)
     if f is not None:
         check_filter("f", f)
@@ -55,20 +61,33 @@ def conv2d_resample(
             "w must be [C_out, C_in / groups, kh, kw] with C_out a multiple of groups and the C_in "
             f"of x, got w of shape {tuple(w.shape)}, x of shape {tuple(x.shape)}, groups={groups}"
         )
+    check_device(("x", "w"), x, w)
     fw, fh = (1, 1) if f is None else (f.shape[-1], f.shape[0])
     kh, kw = w.shape[2:]
-    x0, x1, y0, y1 = as_paddings(padding)
+    x0, x1, y0, y1 = given = as_paddings(padding)
     for rate, own in ((up, geometry.upsample_pad), (down, geometry.downsample_pad)):
         if rate > 1:
             (dx0, dx1), (dy0, dy1) = own(fw, rate), own(fh, rate)
             x0, x1, y0, y1 = x0 + dx0, x1 + dx1, y0 + dy0, y1 + dy1
+    out_h = geometry.output_size(x.shape[2], up, 1, y0, y1, fh if up > 1 else 1) - (kh - 1)
+    out_w = geometry.output_size(x.shape[3], up, 1, x0, x1, fw if up > 1 else 1) - (kw - 1)
+    if down > 1:
+        out_h = geometry.output_size(out_h, 1, down, 0, 0, fh)
+        out_w = geometry.output_size(out_w, 1, down, 0, 0, fw)
+    if not is_tracing() and (out_h < 1 or out_w < 1):  # traced: comparing would fix the sizes
+        raise ValueError(
+            f"output must be at least 1x1 (height x width), got {out_h}x{out_w} from x "
+            f"{x.shape[2]}x{x.shape[3]}, w {kh}x{kw}, f {fh}x{fw}, up={up}, down={down}, "
+            f"padding={given}"
+        )
 
     if up == 1:
         w = w if flip_weight else w.flip(2, 3)
         if down == 1:
             if x0 == x1 >= 0 and y0 == y1 >= 0:
                 return F.conv2d(x, w, padding=(y0, x0), groups=groups)
-            return F.conv2d(F.pad(x, (x0, x1, y0, y1)), w, groups=groups)
+            x = _resample(x, None, 1, 1, (x0, x1, y0, y1), False, 1.0)  # crops deeper than F.pad
+            return F.conv2d(x, w, groups=groups)
         # The strides of filter and convolution commute; one tap convolves what is left
         before, after = (down, 1) if kh == kw == 1 else (1, down)
         x = _resample(x, f, 1, before, (x0, x1, y0, y1), flip_filter, 1.0)

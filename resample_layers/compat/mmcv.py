@@ -15,9 +15,8 @@ import math
 
 from torch import Tensor
 
-from .. import ops
-from .activation import biased_activation
-from .arguments import as_number
+from . import activation
+from .arguments import as_count
 from .resampling import Call, Padding, Rate
 
 __all__ = [
@@ -102,7 +101,9 @@ def bias_act(
     use_custom_op: bool = True,
 ) -> Tensor:
     """:func:`resample_layers.compat.nvidia.bias_act`."""
-    return biased_activation(("input", "bias"), input, bias, dim, act, alpha, gain, clamp)
+    return activation.biased_activation(
+        ("input", "bias"), input, bias, dim, act, alpha, gain, clamp
+    )
 
 
 def fused_bias_leakyrelu(
@@ -111,19 +112,25 @@ def fused_bias_leakyrelu(
     negative_slope: float = 0.2,
     scale: float = math.sqrt(2.0),
 ) -> Tensor:
-    """``scale * leaky_relu(input + bias)``: :func:`resample_layers.ops.fused_leaky_relu`."""
-    slope, scale = as_number("negative_slope", negative_slope), as_number("scale", scale)
-    return ops.fused_leaky_relu(input, bias, slope, scale)
+    """``scale * leaky_relu(input + bias)``: :func:`resample_layers.ops.fused_leaky_relu`.
+
+    Raises:
+        TypeError, ValueError: if an argument is at fault.
+    """
+    return activation.fused_leaky_relu(input, bias, negative_slope, scale)
 
 
-class FusedBiasLeakyReLU(ops.FusedLeakyReLU):
+class FusedBiasLeakyReLU(activation.FusedLeakyReLU):
     """:func:`fused_bias_leakyrelu` with a learned bias.
 
     Shape:
         - input, output: ``[N, num_channels, ...]``
+
+    Raises:
+        TypeError, ValueError: if an argument is at fault.
     """
 
     def __init__(
         self, num_channels: int, negative_slope: float = 0.2, scale: float = math.sqrt(2.0)
     ) -> None:
-        super().__init__(num_channels, True, negative_slope, scale)
+        super().__init__(as_count("num_channels", num_channels), True, negative_slope, scale)

@@ -68,9 +68,10 @@ def setup_filter(
             taps or more.
 
     Raises:
-        TypeError: if ``f`` is not made of numbers.
-        ValueError: if ``f`` is empty, not finite, of another rank, of sum zero where it is
-            normalised, or 2-D where separable is asked for; or a separable gain is negative.
+        TypeError: if ``f`` is not made of numbers, or ``gain`` is none.
+        ValueError: if ``f`` is ragged, empty, not finite, on the meta device, of another rank, of
+            sum zero where it is normalised, or 2-D where separable is asked for; or a separable
+            gain is negative; or there is no such device.
 
     Example:
         >>> setup_filter([1, 3, 3, 1])[0] * 64
@@ -78,7 +79,11 @@ def setup_filter(
         >>> setup_filter([1] * 8, gain=4).sum()
         tensor(2.)
     """
-    taps = torch.as_tensor(1.0 if f is None else f, dtype=torch.float32)
+    try:
+        device = None if device is None else torch.device(device)
+    except (TypeError, RuntimeError):
+        raise ValueError(f"device must be the name of one, got device={device!r}") from None
+    taps = _as_taps(1.0 if f is None else f)
     if taps.dim() == 0:
         taps = taps[None]
     if taps.dim() > 2 or taps.numel() == 0:
@@ -225,6 +230,22 @@ def bias_act(
 def fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     """``a * b + c``."""
     return torch.addcmul(c, a, b)
+
+
+def _as_taps(f: Any) -> Tensor:
+    """The numbers in float32, where they are."""
+    if getattr(f, "is_meta", False):
+        raise ValueError("f must hold values, got a tensor on the meta device")
+    try:
+        dtype = getattr(f, "dtype", None)
+        if dtype in (torch.complex64, torch.complex128) or getattr(dtype, "kind", "") == "c":
+            raise TypeError  # torch drops the imaginary part
+        return torch.as_tensor(f, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise (ValueError if isinstance(error, ValueError) else TypeError)(
+            "f must be [kh, kw], [taps], one number or None, as a list, array or tensor of real "
+            f"numbers, got {f!r}"
+        ) from None
 
 
 def _check_impl(impl: str) -> None:

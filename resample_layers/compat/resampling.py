@@ -14,8 +14,14 @@ import torch
 from torch import Tensor
 
 from .. import geometry, ops
-from ..ops.arguments import Pads, as_factors
-from .arguments import as_number, as_paddings, check_filter, check_images
+from ..ops.arguments import Pads, as_factors, is_tracing
+from .arguments import (
+    as_number,
+    as_paddings,
+    check_device,
+    check_filter,
+    check_images,
+)
 
 Rate = int | Sequence[int]  # one for both axes, or [x, y]
 Padding = int | Sequence[int]
@@ -37,11 +43,8 @@ class Call:
         if filter is None:
             filter = input.new_ones(1, dtype=torch.float32)
         check_filter(names[1], filter)
-        if filter.device != input.device:
-            raise ValueError(
-                f"{names[1]} must be on the device of {names[0]}, got {names[1]} on "
-                f"{filter.device} and {names[0]} on {input.device}"
-            )
+        check_device(names, input, filter)
+        self.names = names
         self.input = input
         self.filter = filter.flip(tuple(range(filter.dim()))) if flip_filter else filter
         self.padding = as_paddings(padding)
@@ -71,7 +74,18 @@ class Call:
         return self._run(1, down, pads, 1.0)
 
     def _run(self, up: Rate, down: Rate, base: Pads, gain: float) -> Tensor:
-        pad = [extra + own for extra, own in zip(self.padding, base, strict=True)]
+        up_x, up_y = as_factors("up", up)
+        down_x, down_y = as_factors("down", down)
+        x0, x1, y0, y1 = pad = [extra + own for extra, own in zip(self.padding, base, strict=True)]
+        (h, w), fw, fh = self.input.shape[2:], self.filter.shape[-1], self.filter.shape[0]
+        out_h = geometry.output_size(h, up_y, down_y, y0, y1, fh)
+        out_w = geometry.output_size(w, up_x, down_x, x0, x1, fw)
+        if not is_tracing() and (out_h < 1 or out_w < 1):  # traced: comparing would fix the sizes
+            raise ValueError(
+                f"output must be at least 1x1 (height x width), got {out_h}x{out_w} from "
+                f"{self.names[0]} {h}x{w}, {self.names[1]} {fh}x{fw}, up={up}, down={down}, "
+                f"padding={self.padding}"
+            )
         gain = gain * self.gain
         taps = self.filter if self.filter.dtype == torch.float64 else self.filter.float()
         kernel: Tensor | tuple[Tensor, Tensor] = taps

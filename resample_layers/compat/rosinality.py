@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """rosinality's ``op`` package, and the layers of its ``model.py``.
 
-A ``pad`` of two is *(before, after)* for both axes; of four, (x0, x1, y0, y1). The layers keep
+A ``pad`` of two is *(before, after)* for both axes; of four, (x0, x1, y0, y1). A ``kernel`` may be
+``[taps]``, separable, or a pair of such, where the original raises. The layers keep
 ``kernel`` in their ``state_dict``, the gain ``factor ** 2`` included, so checkpoints load strictly
 both ways.
 
@@ -9,6 +10,7 @@ What the original gets wrong without a word:
 
 - a kernel that is not square is padded by its height on both axes: the layers raise
 - taps that sum to zero become inf or nan: raises
+- ``FusedLeakyReLU(channel, 0.1)``, which in older copies sets the slope, sets ``bias``: raises
 - on CPU, ``fused_leaky_relu`` takes 0.2 for every ``negative_slope``: takes the one given
 - on CUDA, the kernel gets no gradient, and third derivatives are wrong: right, on every device
 """
@@ -21,8 +23,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from .. import geometry, ops
-from ..ops import FusedLeakyReLU, fused_leaky_relu, upfirdn2d_native
+from ..ops import upfirdn2d_native
+from ..ops.arguments import as_pads
 from . import arguments, conv2d_gradfix
+from .activation import FusedLeakyReLU, fused_leaky_relu
 
 __all__ = [
     "Blur",
@@ -115,6 +119,7 @@ class Blur(nn.Module):
         super().__init__()
         scale = arguments.as_rate("upsample_factor", upsample_factor) ** 2
         self.register_buffer("kernel", arguments.make_kernel("kernel", kernel) * scale)
+        as_pads(pad)  # the checks
         self.pad = pad
 
     def forward(self, input: Tensor) -> Tensor:
