@@ -16,6 +16,7 @@ import pickle
 import re
 import sys
 import types
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -683,7 +684,7 @@ def test_truncated_files(name, share, tmp_path):
         (b"cos\nsystem\n(S'exit'\ntR.", "got a file that starts with b'cos.nsystem"),
         (
             torch_file({}, zipped=False).replace(b"}q", b"\x00q"),
-            r"got UnpicklingError Unsupported operand 0$",
+            r"got ValueError at position \d+, opcode .* unknown$",
         ),
         (pickle.dumps({"weights": 1}), "must be a checkpoint of rosinality's .* got keys"),
         (pickle.dumps([1, 2]), "must be a checkpoint of rosinality's .* got list"),
@@ -857,6 +858,22 @@ def nested(depth, names):
     return nvidia_pickle({"G_ema": module})
 
 
+DEEP_KEY = b"\x80\x02})" + b"\x85" * 10**6 + b"K\x01s."
+
+
+def archive(change, compression):
+    """A file of torch's whose pickle went through ``change``, written anew."""
+    file = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(torch_file({"params": {"a": torch.zeros(10**6)}}))) as old,
+        zipfile.ZipFile(file, "w", compression) as new,
+    ):
+        for name in old.namelist():
+            data = old.read(name)
+            new.writestr(name, change(data) if name.endswith("data.pkl") else data)
+    return file.getvalue()
+
+
 ENDLESS = {
     "a module in itself": (loop("_modules"), "each module once, got one both at the top and x of"),
     "a module as its buffer": (loop("_buffers"), "must have a tensor or None at x in its gen"),
@@ -868,7 +885,19 @@ ENDLESS = {
     "a list of itself": (b"\x80\x02]q\x00h\x00a.", "must be a checkpoint of .* got list"),
     "shared modules": (nested(40, "ab"), "must have each module once, got one both at a and b of"),
     "deep modules": (nested(20, "a"), "must nest modules up to 8 deep, got a.a.a"),
-    "a deep key": (b"\x80\x02})" + b"\x85" * 10**6 + b"K\x01s.", "most 100,000 opcodes, got more"),
+    "a deep key": (DEEP_KEY, "must be a pickle of at most 100,000 opcodes, got more"),
+    "a deep key in a .pt": (
+        archive(lambda data: DEEP_KEY, zipfile.ZIP_STORED),
+        "must be a pickle of at most 100,000 opcodes, got more",
+    ),
+    "a deep key in an old .pt": (
+        torch_file({}, zipped=False).replace(b"}q\x00.", DEEP_KEY),
+        "must be a pickle of at most 100,000 opcodes, got more",
+    ),
+    "a compressed .pt": (
+        archive(lambda data: data, zipfile.ZIP_DEFLATED),
+        "must be an archive without compression, as torch's are, got 4,000,",
+    ),
     "a deep value": (
         b"\x80\x02}" + text("G_ema") + b")" + b"\x85" * 50_000 + b"s.",
         r"must hold a network at G_ema, got \(\(",

@@ -8,6 +8,8 @@
 ``data``           the handwritten digits, or any folder of images
 ``evaluate``       how good the samples are: Fréchet distance, a classifier's verdict, neighbours
 ``train``          ``python -m examples.stylegan2.train --out runs/demo``
+``generate``       ``python -m examples.stylegan2.generate --checkpoint FILE --out pictures``
+``checkpoints``    files of this training and of three other codes, in; of two of them, out
 
 Attributes carry the names of rosinality's checkpoints (``convs.0.conv.modulation.weight``), so
 that its state dicts fit the modules key by key.

@@ -14,6 +14,7 @@ import pickle
 import pickletools
 import re
 import struct
+import zipfile
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -22,26 +23,33 @@ from torch import Tensor
 
 from .checks import CheckpointError, shown
 
-# NVIDIA's files have some 10,000 to 50,000. This bounds what no size of a file does: the depth of
-# its tuples, which Python's hash follows without a limit, and the numbers of its memo, for which
-# Python sets aside memory.
+# A file of a whole training at 1024 pixels has 33,000. This bounds what no size of a file does: the
+# depth of its tuples, which Python's hash follows without a limit, and the numbers of its memo, for
+# which Python sets aside memory.
 MOST_OPCODES = 100_000
+LEGACY = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)  # torch before 1.6: this first,
+LEGACY_PICKLES = 5  # of five, and then the numbers
 FORMATS = {"f8": "d", "f4": "f", "i8": "q", "i4": "i", "b1": "?"}  # of NumPy's types, for struct
 
 
 def parse(data: bytes) -> Any:
     """A file as plain Python, with tensors, or with :class:`Module` and :class:`Held`."""
-    legacy = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)  # before torch 1.6
-    if data.startswith((b"PK\x03\x04", legacy)):
+    if data.startswith((b"PK\x03\x04", LEGACY)):
         return _torch_load(data)
     if data.startswith(pickle.PROTO):
-        _check_opcodes(data)
+        _check_opcodes(io.BytesIO(data))
         return RestrictedUnpickler(io.BytesIO(data)).load()
     raise CheckpointError(f"must be a whole checkpoint, got a file that starts with {data[:12]!r}")
 
 
 def _torch_load(data: bytes) -> Any:
     """torch.load with ``weights_only``, and with the one type that rosinality's training adds."""
+    if data.startswith(LEGACY):
+        stream = io.BytesIO(data)
+        for _ in range(LEGACY_PICKLES):
+            _check_opcodes(stream)
+    else:
+        _check_archive(data)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -57,9 +65,23 @@ def _refused(name: str) -> CheckpointError:
     return CheckpointError(f"must hold data only, got one that asks for {name}, which is refused")
 
 
-def _check_opcodes(data: bytes) -> None:
-    """Raise for a pickle that costs more than its size."""
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+def _check_archive(data: bytes) -> None:
+    """Raise for a zip archive that costs more than its size."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        total = sum(entry.file_size for entry in archive.infolist())
+        if total > len(data):
+            raise CheckpointError(
+                f"must be an archive without compression, as torch's are, got {total:,} bytes in "
+                f"{len(data):,}"
+            )
+        for entry in archive.infolist():
+            if entry.filename.endswith("data.pkl"):
+                _check_opcodes(io.BytesIO(archive.read(entry)))
+
+
+def _check_opcodes(stream: io.BytesIO) -> None:
+    """Read one pickle of a stream, and raise if it costs more than its size."""
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
         if count >= MOST_OPCODES:
             raise CheckpointError(f"must be a pickle of at most {MOST_OPCODES:,} opcodes, got more")
         if "PUT" in opcode.name and argument > MOST_OPCODES:
