@@ -10,11 +10,13 @@ import argparse
 import functools
 import io
 import json
+import math
 import os
 import pickle
 import re
 import sys
 import types
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ import pytest
 import torch
 
 from examples.stylegan2 import checkpoints, train
-from examples.stylegan2.checkpoints import CheckpointError, load
+from examples.stylegan2.checkpoints import CheckpointError, keys, load, pickles, saving
 from examples.stylegan2.discriminator import Discriminator
 from examples.stylegan2.generator import Generator
 from scripts.checkpoint_fixtures import PSI, seeded_inputs, seeded_state
@@ -125,7 +127,7 @@ def persistent(attributes, state):
     return modules[""]
 
 
-def nvidia_pickle(file):
+def nvidia_pickle(file, protocol=None):
     def rebuild(meta):
         raise AssertionError("pickling calls nothing")
 
@@ -135,7 +137,7 @@ def nvidia_pickle(file):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "torch_utils", types.ModuleType("torch_utils"))
         patch.setitem(sys.modules, module.__name__, module)
-        return pickle.dumps(file)
+        return pickle.dumps(file, protocol)
 
 
 def torch_file(content, zipped=True):
@@ -172,12 +174,12 @@ def test_tables_have_every_key_and_shape_of_the_original_at_full_width(original,
     with torch.device("meta"):
         ours = Generator(resolution).state_dict(), Discriminator(resolution).state_dict()
     tables = (
-        checkpoints.generator_keys(dialect, resolution, mapping_layers=8),
-        checkpoints.discriminator_keys(dialect, resolution),
+        keys.generator_keys(dialect, resolution, mapping_layers=8),
+        keys.discriminator_keys(dialect, resolution),
     )
     filters = (
-        checkpoints.generator_filters(dialect, resolution),
-        checkpoints.discriminator_filters(dialect, resolution),
+        keys.generator_filters(dialect, resolution),
+        keys.discriminator_filters(dialect, resolution),
     )
     means = ({"mapping.w_avg": [512]} if dialect == "nvidia" else {}, {})
     parts = ("generator", "discriminator")
@@ -300,14 +302,16 @@ def test_another_learning_rate_of_the_mapping_is_folded_into_its_weights(tmp_pat
         (
             checkpoints.save_basicsr,
             lambda: Generator(8, 4, 1, channels={4: 5, 8: 4}),
-            "generator must have as many channels at all sides up to 32 pixels, half as many at "
-            "each next side from 64, as BasicSR's has, got {4: 5, 8: 4}",
+            "generator must have as many channels at all sides up to 32 pixels, and from 64 on "
+            "half as many, rounded down, at each next side, as BasicSR's has, got 4 at 8 instead "
+            "of 5",
         ),
         (
             checkpoints.save_rosinality,
             lambda: Generator(8, 4, 1, channels={4: 5, 8: 5}),
-            "generator must have 512 channels up to 32 pixels, half as many at each next side "
-            "from 64, as rosinality's has, got {4: 5, 8: 5}",
+            "generator must have 512 channels up to 32 pixels, 256 * channel_multiplier at 64, and "
+            "half as many at each next side, as rosinality's has, got 5 at 4 instead of 512, 5 at "
+            "8 instead of 512",
         ),
         (
             checkpoints.save_basicsr,
@@ -322,13 +326,77 @@ def test_saving_refuses_what_the_original_code_cannot_build(save, network, sente
     assert not (tmp_path / "file").exists()
 
 
+SIDES = [2**level for level in range(2, 11)]
+
+
+def basicsr_widths(multiplier, narrow):
+    """As BasicSR's two networks compute them."""
+    low = {side: int(512 * narrow) for side in SIDES[:4]}
+    return low | {side: int(16384 // side * multiplier * narrow) for side in SIDES[4:]}
+
+
+def test_widths_that_arguments_of_the_originals_give_are_accepted():
+    rng = np.random.RandomState(0)
+    for multiplier in range(1, 9):
+        widths = dict.fromkeys(SIDES[:4], 512)
+        widths |= {side: 16384 // side * multiplier for side in SIDES[4:]}
+        assert saving.widths("rosinality", widths) == widths
+    for _ in range(1000):
+        widths = basicsr_widths(rng.choice([1, 2, 3.7, rng.uniform(0.1, 4)]), rng.uniform(0.1, 2))
+        assert saving.widths("basicsr", widths) == widths
+        # and these arguments, which the docstring names, give them
+        low, middle = widths[4], widths[64]
+        assert basicsr_widths((2 * middle + 1) / low, low / 512) == widths
+
+
+def test_a_discriminator_of_uneven_widths_goes_to_basicsr(tmp_path):
+    generator = Generator(8, 4, 1, channels={4: 6, 8: 6})
+    channels = {side: width for side, width in basicsr_widths(1.9, 0.013).items() if side <= 256}
+    assert channels == {4: 6, 8: 6, 16: 6, 32: 6, 64: 6, 128: 3, 256: 1}
+    discriminator = Discriminator(256, channels=channels)
+    paths = tmp_path / "g", tmp_path / "d"
+    checkpoints.save_basicsr(paths[0], generator, discriminator, discriminator_path=paths[1])
+    assert torch.load(paths[1])["params"]["conv_body.0.0.weight"].shape == (1, 3, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "channels", "wrong"),
+    [
+        ("basicsr", {4: 8, 8: 8, 16: 7, 32: 8, 64: 5, 128: 3}, {16: 8, 128: 2}),
+        ("basicsr", {4: 8, 8: 8, 16: 8, 32: 8, 64: 4, 128: 1, 256: 1}, {128: 2}),
+        ("rosinality", {4: 512, 8: 512, 16: 512, 32: 512, 64: 100}, {64: 256}),
+        ("rosinality", {4: 512, 8: 512, 16: 512, 32: 512, 64: 700, 128: 350}, {64: 512, 128: 256}),
+    ],
+)
+def test_widths_that_no_argument_gives_are_listed(dialect, channels, wrong):
+    found = saving.widths(dialect, channels)
+    assert {side: width for side, width in found.items() if width != channels[side]} == wrong
+
+
+def test_saving_refuses_more_pixels_than_the_originals_have(tmp_path):
+    channels = dict.fromkeys([*SIDES, 2048], 1)
+    channels |= dict(zip(SIDES[4:], (32, 16, 8, 4, 2), strict=True))
+    generator = Generator(2048, 1, 1, channels=channels)
+    sentence = "generator must have 1024 pixels or fewer, as BasicSR's has, got 2048"
+    with pytest.raises(ValueError, match=sentence):
+        checkpoints.save_basicsr(tmp_path / "g", generator)
+
+
+def test_saving_warns_of_groups_that_basicsr_must_be_told(tmp_path):
+    networks = (
+        Generator(8, 4, 1, channels={4: 5, 8: 5}),
+        Discriminator(8, channels={4: 5, 8: 5}, group_size=2),
+    )
+    with pytest.warns(UserWarning, match="groups of 4 samples, not of 2, unless made with stddev_"):
+        checkpoints.save_basicsr(tmp_path / "g", *networks, discriminator_path=tmp_path / "d")
+    assert (tmp_path / "d").exists()
+
+
 def test_saving_a_discriminator_refuses_other_groups_and_half_a_pair(tmp_path):
     generator = Generator(8, 4, 1, channels={4: 4, 8: 4})
     discriminator = Discriminator(8, channels={4: 4, 8: 4}, group_size=2, stddev_channels=2)
     save = checkpoints.save_basicsr
-    sentence = (
-        "discriminator must have group_size 4 and stddev_channels 1, as BasicSR's has, got (2, 2)"
-    )
+    sentence = "discriminator must have stddev_channels 1, as BasicSR's has, got 2"
     with pytest.raises(ValueError, match=re.escape(sentence)):
         save(tmp_path / "g", generator, discriminator, discriminator_path=tmp_path / "d")
     sentence = "discriminator and discriminator_path must be given together, got a discriminator"
@@ -351,6 +419,7 @@ def test_our_own_training_checkpoint_loads(tmp_path, monkeypatch):
     options = [
         *("--resolution", "8", "--channel-max", "4", "--style-dim", "4", "--mapping-layers", "1"),
         *("--batch", "4", "--path-batch", "2", "--steps", "1", "--device", "cpu"),
+        *("--clamp", "7.5"),
     ]
     assert train.main([*options, "--out", str(tmp_path)]) == 0
     checkpoint = load(tmp_path / "checkpoint.pt")
@@ -359,6 +428,7 @@ def test_our_own_training_checkpoint_loads(tmp_path, monkeypatch):
     assert checkpoint.latent_avg is None
     assert checkpoint.generator.style[1].lr_multiplier == state["settings"]["mapping_lr"] != 0.01
     for network, part in ((checkpoint.generator, "g_ema"), (checkpoint.discriminator, "d")):
+        assert network.clamp == 7.5
         torch.testing.assert_close(dict(network.state_dict()), dict(state[part]), rtol=0, atol=0)
 
 
@@ -382,6 +452,30 @@ def test_half_precision_becomes_float32(tmp_path):
     checkpoint = load(tmp_path / "net_g.pth")
     assert {value.dtype for value in checkpoint.generator.state_dict().values()} == {torch.float32}
     assert checkpoint.discriminator is None
+
+
+@pytest.mark.parametrize("name", ["rosinality_8", "basicsr_32", "ada_32"])
+def test_noise_that_a_file_lacks_is_drawn_the_same_each_time(name, tmp_path):
+    original = Original(name)
+    whole = load(*original.write(tmp_path))
+    state = original.states["generator"]
+    for key in [key for key in state if "noise" in key and state[key].numel() > 1]:
+        del state[key]
+    first, again = (load(*original.write(tmp_path)) for _ in range(2))
+    lacked = [f"noises.noise_{i}" for i in range(len(whole.generator.fixed_noise()))]
+    for key, value in whole.generator.state_dict().items():
+        drawn = first.generator.state_dict()[key]
+        assert drawn.equal(again.generator.state_dict()[key])
+        assert drawn.equal(value) == (key not in lacked)
+    assert 0.8 < torch.cat([n.flatten() for n in first.generator.fixed_noise()]).std() < 1.2
+
+
+def test_files_that_lack_some_of_their_noise_are_refused(tmp_path):
+    original = Original("basicsr_32")
+    del original.states["generator"]["noises.noise1"], original.states["generator"]["noises.noise4"]
+    said = "got generator: missing: noises.noise1, noises.noise4$"
+    with pytest.raises(CheckpointError, match=said):
+        load(*original.write(tmp_path))
 
 
 # Errors
@@ -422,31 +516,31 @@ def test_other_filters_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("part", "path", "change", "sentence"),
     [
-        ("generator", "", {"c_dim": 10}, "must have c_dim 0 in its generator, got 10: class-con"),
+        ("generator", "", {"c_dim": 10}, "must have c_dim 0 in its generator, got 10"),
         ("discriminator", "", {"c_dim": 10}, "must have c_dim 0 in its discriminator, got 10"),
         (
             "generator",
             "synthesis.b8",
             {"architecture": "resnet"},
-            "must have architecture 'skip' in its generator, got 'resnet'",
+            "must have architecture 'skip' in synthesis.b8 of its generator, got 'resnet'",
         ),
         (
             "generator",
             "synthesis.b8",
             {"architecture": "orig"},
-            "must have architecture 'skip' in its generator, got 'orig'",
+            "must have architecture 'skip' in synthesis.b8 of its generator, got 'orig'",
         ),
         (
             "discriminator",
             "b8",
             {"architecture": "skip"},
-            "must have architecture 'resnet' in its discriminator, got 'skip'",
+            "must have architecture 'resnet' in b8 of its discriminator, got 'skip'",
         ),
         (
             "discriminator",
             "b4",
             {"architecture": "orig"},
-            "must have architecture 'resnet' in its discriminator, got 'orig'",
+            "must have architecture 'resnet' in b4 of its discriminator, got 'orig'",
         ),
         (
             "generator",
@@ -470,7 +564,7 @@ def test_other_filters_are_refused(tmp_path):
             "generator",
             "synthesis.b8.conv0",
             {"use_noise": False},
-            "must have use_noise True in its generator, got False",
+            "must have use_noise True in synthesis.b8.conv0 of its generator, got False",
         ),
         (
             "generator",
@@ -482,7 +576,8 @@ def test_other_filters_are_refused(tmp_path):
             "discriminator",
             "b4.mbstd",
             {"group_size": None},
-            "must have mbstd_group_size and mbstd_num_channels > 0, got None and 1",
+            "must have mbstd_group_size a whole number >= 1 in b4.mbstd of its discriminator, got "
+            "None",
         ),
     ],
 )
@@ -491,6 +586,59 @@ def test_networks_of_nvidias_that_ours_cannot_be(part, path, change, sentence, t
     original.attributes[part][path] |= change
     with pytest.raises(CheckpointError, match=re.escape(sentence)):
         load(*original.write(tmp_path))
+
+
+ODD_ATTRIBUTES = {
+    ("generator", "", "c_dim"): [math.nan, "0", None, False, -1, [0], {}],
+    ("generator", "synthesis.b8", "architecture"): [["skip"], None, 3],
+    ("generator", "synthesis.b8.conv0", "activation"): [["lrelu"], None, math.nan],
+    ("generator", "synthesis.b8.conv0", "use_noise"): [1, "True", [True]],
+    ("generator", "synthesis.b8.conv0", "conv_clamp"): [
+        *(math.nan, math.inf, -1, "256", True, [256], 10**400, {"a": 1})
+    ],
+    ("generator", "mapping.fc1", "bias_gain"): [math.nan, 0, -0.01, "0.01", None, [0.01], 10**5000],
+    ("discriminator", "", "c_dim"): [1.0, b"0"],
+    ("discriminator", "b8.conv1", "conv_clamp"): [math.nan, -0.5, {1, 2}],
+    ("discriminator", "b4.mbstd", "group_size"): [4.0, 0, -1, True, "4", math.nan, [4]],
+    ("discriminator", "b4.mbstd", "num_channels"): [0, -1, 1.5, None, "1", {}],
+}
+
+
+@pytest.mark.parametrize("place", ODD_ATTRIBUTES)
+def test_attributes_of_nvidias_may_be_anything(place, tmp_path):
+    part, path, name = place
+    where = f"{path} of its {part}" if path else f"its {part}"
+    for value in ODD_ATTRIBUTES[place]:
+        original = Original("stylegan3_32")
+        original.attributes[part][path] |= {name: value}
+        file = original.write(tmp_path)[0]
+        with pytest.raises(CheckpointError) as caught:
+            load(file)
+        shown = "a number of" if type(value) is int and value > 10**9 else repr(value)
+        said = rf"{re.escape(str(file))} must have (mbstd_)?{name} .* in {re.escape(where)}, got "
+        assert re.match(said + re.escape(shown), str(caught.value))
+
+
+@pytest.mark.parametrize("part", ["_parameters", "_buffers", "_modules"])
+@pytest.mark.parametrize("content", [None, [], {1: None}, {"x": 3}, {"x" * 101: None}], ids=str)
+def test_parts_of_nvidias_modules_may_be_anything(part, content, tmp_path):
+    networks = {name: persistent({"": {}}, {}) for name in ("G_ema", "D")}
+    networks["G_ema"].state[part] = content
+    (tmp_path / "file").write_bytes(nvidia_pickle(networks))
+    with pytest.raises(CheckpointError) as caught:
+        load(tmp_path / "file")
+    text = str(caught.value)
+    assert re.search("must have .* in (_\\w+ of )?(the top of )?its generator, got ", text)
+    assert part in text or "x" in text
+
+
+@pytest.mark.parametrize("value", [math.nan, -1.0, "0.01", None])
+def test_the_learning_rate_in_our_own_settings_is_checked(value, tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"g_ema": {}, "settings": {"mapping_lr": value}}, path)
+    sentence = f"{path} must have mapping_lr a finite number > 0 in its settings, got {value!r}"
+    with pytest.raises(CheckpointError, match=re.escape(sentence)):
+        load(path)
 
 
 def test_a_configuration_that_networks_refuse_names_the_file_too(tmp_path):
@@ -514,9 +662,9 @@ def test_stylegan3s_own_generator_is_refused(tmp_path):
 
 def test_basicsrs_two_files_in_the_wrong_places(tmp_path):
     g, d = Original("basicsr_32").write(tmp_path)
-    with pytest.raises(CheckpointError, match="got a discriminator only: give this as disc"):
+    with pytest.raises(CheckpointError, match="got only a discriminator, which load"):
         load(d)
-    with pytest.raises(CheckpointError, match="must hold a discriminator, got none"):
+    with pytest.raises(CheckpointError, match="must hold a discriminator of BasicSR's, got none"):
         load(g, g)
 
 
@@ -538,7 +686,7 @@ def test_truncated_files(name, share, tmp_path):
         (b"cos\nsystem\n(S'exit'\ntR.", "got a file that starts with b'cos.nsystem"),
         (
             torch_file({}, zipped=False).replace(b"}q", b"\x00q"),
-            r"got UnpicklingError Unsupported operand 0$",
+            r"got ValueError at position \d+, opcode .* unknown$",
         ),
         (pickle.dumps({"weights": 1}), "must be a checkpoint of rosinality's .* got keys"),
         (pickle.dumps([1, 2]), "must be a checkpoint of rosinality's .* got list"),
@@ -617,7 +765,7 @@ def test_source_text_in_nvidias_files_is_not_run(tmp_path, monkeypatch):
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("name", sorted(checkpoints.RestrictedUnpickler.ALLOWED))
+@pytest.mark.parametrize("name", sorted(pickles.RestrictedUnpickler.ALLOWED))
 def test_a_pickle_cannot_change_what_it_may_call(name, tmp_path):
     """BUILD sets attributes of whatever is on the stack; __call__ of a class would be fatal."""
     module, attribute = name
@@ -625,21 +773,167 @@ def test_a_pickle_cannot_change_what_it_may_call(name, tmp_path):
         b"}X\x08\x00\x00\x00__call__X\x01\x00\x00\x00xs",
         b"N}X\x05\x00\x00\x00otherK\x01s\x86",
     )
-    before = checkpoints.RestrictedUnpickler.ALLOWED[name]
+    before = pickles.RestrictedUnpickler.ALLOWED[name]
     for state in states:
         called = b"\x80\x02" + f"c{module}\n{attribute}\n".encode()
         (tmp_path / "file").write_bytes(called + state + b"b.")
-        with pytest.raises(CheckpointError, match="must be a whole checkpoint"):
+        said = "must (leave <function .*> as it is|be a whole checkpoint)"
+        with pytest.raises(CheckpointError, match=said):
             load(tmp_path / "file")
     assert not hasattr(before, "other")
 
 
 def test_a_tensor_beyond_its_storage_is_refused():
-    unpickler = checkpoints.RestrictedUnpickler
+    unpickler = pickles.RestrictedUnpickler
     tensor = unpickler.ALLOWED["torch._utils", "_rebuild_tensor_v2"]
-    assert tensor(torch.arange(6.0), 1, (2, 2), (2, 1)).tolist() == [[1, 2], [3, 4]]
+    storage = pickles.Held(torch.arange(6.0))
+    assert tensor(storage, 1, (2, 2), (2, 1)).tensor.tolist() == [[1, 2], [3, 4]]
     with pytest.raises(RuntimeError, match="out of bounds"):
-        tensor(torch.arange(6.0), 3, (2, 2), (2, 1))
+        tensor(storage, 3, (2, 2), (2, 1))
+
+
+def text(value):
+    return b"X" + len(value).to_bytes(4, "little") + value.encode()
+
+
+def objects():
+    """Pickles that lack their end: what they made is on the stack."""
+    storage = torch.arange(6.0).untyped_storage()
+    typed = torch.TypedStorage(wrap_storage=storage, dtype=torch.float32, _internal=True)
+    module = Persistent({"_parameters": {}, "_buffers": {}, "_modules": {}})
+    return {
+        "a tensor": pickle.dumps(torch.arange(6.0), 3)[:-1],
+        "a parameter": pickle.dumps(torch.nn.Parameter(torch.arange(6.0)), 3)[:-1],
+        "a storage": pickle.dumps(typed, 3)[:-1],
+        "a module": nvidia_pickle(module, 3)[:-1],
+        "a dtype": b"\x80\x03cnumpy\ndtype\n" + text("f8") + b"\x85R",
+        "a dict": b"\x80\x03}",
+        "a set": b"\x80\x03cbuiltins\nset\n)R",
+    }
+
+
+OPCODES = {
+    "BUILD of attributes": b"}" + text("__class__") + b"K\x01sb",
+    "BUILD of slots": b"N}" + text("tensor") + b"K\x01s\x86b",
+    "BUILD of a tensor's state": b"(K\x00K\x00(K\x01t(K\x01ttb",
+    "REDUCE": b")R",
+    "NEWOBJ": b")\x81",
+    "SETITEM": b"K\x00K\x01s",
+    "APPEND": b"K\x01a",
+    "ADDITEMS": b"(K\x01\x90",
+}
+
+
+HOW_THEY_ARE_MADE = [("a dict", "SETITEM"), ("a set", "ADDITEMS")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "opcode"),
+    [(k, o) for k in objects() for o in OPCODES if (k, o) not in HOW_THEY_ARE_MADE],
+)
+def test_a_pickle_cannot_change_what_it_has_made(kind, opcode, tmp_path, monkeypatch):
+    """Tensors have methods for all of these, of which __setstate__ takes any storage."""
+    monkeypatch.setattr(torch.Tensor, "__setstate__", lambda *args: pytest.exit("was called"))
+    (tmp_path / "file").write_bytes(objects()[kind] + OPCODES[opcode] + b".")
+    said = "must (leave <.*> as it is|be a whole checkpoint, got|have a byte order)"
+    with pytest.raises(CheckpointError, match=said):
+        load(tmp_path / "file")
+
+
+def loop(within):
+    """A pickle of a module that is in its own ``within``, and so without end."""
+    rebuild = b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n"
+    parts = dict.fromkeys(("_parameters", "_buffers", "_modules"), b"}")
+    parts[within] = b"}q\x00"
+    state = b"}(" + b"".join(text(name) + value for name, value in parts.items()) + b"u"
+    module = rebuild + b"}" + text("state") + state + b"s\x85Rq\x01"
+    closed = module + b"h\x00" + text("x") + b"h\x01s0"
+    return b"\x80\x02}" + text("G_ema") + closed + b"s."
+
+
+def nested(depth, names):
+    """Modules in modules, each under all of ``names`` of its parent."""
+    state = {"_parameters": {}, "_buffers": {}}
+    module = Persistent({**state, "_modules": {}})
+    for _ in range(depth):
+        module = Persistent({**state, "_modules": dict.fromkeys(names, module)})
+    return nvidia_pickle({"G_ema": module})
+
+
+DEEP_KEY = b"\x80\x02})" + b"\x85" * 10**6 + b"K\x01s."
+
+
+def archive(change, compression):
+    """A file of torch's whose pickle went through ``change``, written anew."""
+    file = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(torch_file({"params": {"a": torch.zeros(10**6)}}))) as old,
+        zipfile.ZipFile(file, "w", compression) as new,
+    ):
+        for name in old.namelist():
+            data = old.read(name)
+            new.writestr(name, change(data) if name.endswith("data.pkl") else data)
+    return file.getvalue()
+
+
+ENDLESS = {
+    "a module in itself": (loop("_modules"), "each module once, got one both at the top and x of"),
+    "a module as its buffer": (loop("_buffers"), "must have a tensor or None at x in its gen"),
+    "a dict in itself": (
+        b"\x80\x02}q\x00" + text("G_ema") + b"h\x00s.",
+        "a network at G_ema, got {",
+    ),
+    "a dict in g_ema": (b"\x80\x02}q\x00" + text("g_ema") + b"h\x00s.", "got others at"),
+    "a list of itself": (b"\x80\x02]q\x00h\x00a.", "must be a checkpoint of .* got list"),
+    "shared modules": (nested(40, "ab"), "must have each module once, got one both at a and b of"),
+    "deep modules": (nested(20, "a"), "must nest modules up to 8 deep, got a.a.a"),
+    "a deep key": (DEEP_KEY, "must be a pickle of at most 100,000 opcodes, got more"),
+    "a deep key in a .pt": (
+        archive(lambda data: DEEP_KEY, zipfile.ZIP_STORED),
+        "must be a pickle of at most 100,000 opcodes, got more",
+    ),
+    "a deep key in an old .pt": (
+        torch_file({}, zipped=False).replace(b"}q\x00.", DEEP_KEY),
+        "must be a pickle of at most 100,000 opcodes, got more",
+    ),
+    "a compressed .pt": (
+        archive(lambda data: data, zipfile.ZIP_DEFLATED),
+        "must be an archive without compression, as torch's are, got 4,000,",
+    ),
+    "a deep value": (
+        b"\x80\x02}" + text("G_ema") + b")" + b"\x85" * 50_000 + b"s.",
+        r"must hold a network at G_ema, got \(\(",
+    ),
+    "a memo of 16 GB": (b"\x80\x02}r\xff\xff\xff\x7f.", "its memo up to 100,000, got 2147483647"),
+}
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_files_without_end_are_refused(kind, tmp_path):
+    """Not by Python's limit of recursion, nor by memory: the message says what was wrong."""
+    data, sentence = ENDLESS[kind]
+    (tmp_path / "file").write_bytes(data)
+    with pytest.raises(CheckpointError, match=sentence) as caught:
+        load(tmp_path / "file")
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("name", ["basicsr_32", "ada_32.pkl", "stylegan3_32.pkl"])
+def test_mutated_files_load_or_are_refused_by_name(name, tmp_path):
+    whole = files(name, tmp_path)[0].read_bytes()
+    rng = np.random.RandomState(0)
+    path, refused = tmp_path / "mutated", []
+    for _ in range(60):
+        data = bytearray(whole)
+        for at in rng.randint(len(data), size=rng.choice([1, 30])):
+            data[at] = rng.randint(256)
+        path.write_bytes(data)
+        try:
+            load(path)
+        except CheckpointError as error:
+            refused.append(str(error))
+    assert len(refused) > 20
+    assert all(said.startswith(f"{path} must ") for said in refused)
 
 
 def test_stddev_channels_must_divide_the_channels():
@@ -648,18 +942,70 @@ def test_stddev_channels_must_divide_the_channels():
         Discriminator(8, channels={4: 4, 8: 4}, stddev_channels=3)
 
 
-@pytest.mark.parametrize(
-    "contents",
-    [
+ODD = {
+    "keys that are no strings": (
         {"g_ema": {1: torch.zeros(1)}},
+        "must name tensors by strings, got [1]",
+    ),
+    "no dense tensors": (
         {"g_ema": {"input.input": torch.zeros(1, 4, 4, 4).to_sparse(), "to_rgbs.0.bias": None}},
+        "must hold floating-point tensors, got others at ['input.input', 'to_rgbs.0.bias']",
+    ),
+    "numbers that are not in the file": (
+        {"params": {"noises.noise0": torch.zeros(1).expand(10**9)}},
+        "must be a whole checkpoint, got 4,000,000,000 bytes of tensors in ",
+    ),
+    "a block far away": (
         {"g_ema": {f"to_rgbs.{10**11}.conv.weight": torch.zeros(1)}},
-        {"g_ema": [1]},
-    ],
-    ids=["keys that are no strings", "no dense tensors", "a layer far away", "no dict"],
-)
-def test_odd_files_are_checkpoint_errors(contents, tmp_path):
+        "must hold a generator of at most 4096 pixels, got keys numbered 100000000000",
+    ),
+    "a mapping layer far away": (
+        {"params": {"to_rgbs.1.bias": torch.zeros(1), f"style_mlp.{10**11}.bias": torch.zeros(1)}},
+        "must number the mapping layers of its generator from 1 without a gap, got 100000000000",
+    ),
+    "a number without end": (
+        {"g_ema": {f"to_rgbs.{'9' * 5000}.bias": torch.zeros(1)}},
+        "must hold a generator of rosinality's StyleGAN2, of 8 pixels or more, got 1 keys such",
+    ),
+    "no dict": ({"g_ema": [1]}, "must hold a dict at g_ema, got [1]"),
+    "none": ({"g_ema": None}, "must hold a dict at g_ema, got None"),
+    "no dict of BasicSR's": ({"params": None}, "must hold a dict at params, got None"),
+    "a discriminator only": (
+        {"d": {"final_linear.0.weight": torch.zeros(1)}},
+        "must hold a generator, got only a discriminator, which load() takes as",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_files_are_checkpoint_errors(kind, tmp_path):
     path = tmp_path / "odd.pt"
+    contents, sentence = ODD[kind]
     torch.save(contents, path)
-    with pytest.raises(CheckpointError, match=re.escape(str(path))):
+    with pytest.raises(CheckpointError, match=re.escape(f"{path} {sentence}")):
         load(path)
+
+
+def test_nvidias_files_without_a_generator(tmp_path):
+    original = Original("ada_32")
+    discriminator = persistent(original.attributes["discriminator"], {})
+    for file, sentence in (
+        ({"D": discriminator}, "must hold a generator, got only a discriminator"),
+        ({"G_ema": None, "D": discriminator}, "must hold a network at G_ema, got None"),
+        ({"G_ema": {}, "D": discriminator}, "must hold a network at G_ema, got {}"),
+    ):
+        (tmp_path / "file.pkl").write_bytes(nvidia_pickle(file))
+        with pytest.raises(CheckpointError, match=f"file.pkl {sentence}"):
+            load(tmp_path / "file.pkl")
+
+
+def test_files_of_two_dialects_do_not_go_together(tmp_path):
+    generator, discriminator = Original("basicsr_32").write(tmp_path)
+    other = Original("rosinality_8").write(tmp_path)[0]
+    said = f"{other} must hold a discriminator of BasicSR's, got one of rosinality's"
+    with pytest.raises(CheckpointError, match=re.escape(said)):
+        load(generator, other)
+    said = f"{other} must be BasicSR's where discriminator_path is given, got rosinality's"
+    with pytest.raises(CheckpointError, match=re.escape(said)):
+        load(other, discriminator)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Images from a checkpoint, as a user asks for them on the command line."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -119,6 +121,113 @@ def test_interpolation_walks_from_seed_to_seed_and_back(suffix, checkpoint, tmp_
     assert abs(np.asarray(frames[1]).astype(int) - np.asarray(frames[0]).astype(int)).max() > 0
 
 
+@pytest.mark.parametrize(
+    ("suffix", "rate", "milliseconds", "note"),
+    [
+        (".webp", 30, 33, ""),
+        (".png", 1000, 1, ""),
+        (".gif", 50, 20, ""),
+        (".gif", 30, 30, "note: --rate is 33.3, not 30, for .gif has durations in units of 10 ms"),
+        (".gif", 70, 10, "note: --rate is 100, not 70"),
+        (".webp", 0.02, 50_000, ""),
+        (".gif", 0.002, 500_000, ""),
+    ],
+)
+def test_rates_are_what_the_format_holds(
+    suffix, rate, milliseconds, note, checkpoint, tmp_path, capsys
+):
+    options = ("--interpolate", 2, "--rate", rate, "--format", suffix)
+    assert run(checkpoint, tmp_path, "--seeds", "2,4", *options) == 0
+    with Image.open(tmp_path / f"interpolation{suffix}") as picture:
+        picture.load()
+        assert picture.info["duration"] == milliseconds
+    said = capsys.readouterr().err
+    assert note in said
+    assert ("note:" in said) == bool(note)
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".gif"])
+def test_pictures_of_an_interpolation_are_let_go(suffix, checkpoint, tmp_path, monkeypatch):
+    """Of 40, a WebP holds the first and the current; a GIF holds them in 256 colours."""
+    made, most = [], []
+    original = generate.to_picture
+
+    def to_picture(image):
+        picture = original(image)
+        made.append(weakref.ref(picture))
+        most.append(sum(one() is not None for one in made))
+        return picture
+
+    monkeypatch.setattr(generate, "to_picture", to_picture)
+    run(checkpoint, tmp_path, "--seeds", "2,4", "--interpolate", 20, "--format", suffix)
+    assert len(most) == 40
+    assert max(most) <= 3
+
+
+@pytest.fixture(scope="module")
+def grey(tmp_path_factory):
+    """A file, of our own training's kind, of a generator of grey images."""
+    torch.manual_seed(0)
+    generator = Generator(SIDE, 8, 1, image_channels=1, channels={4: 4, 8: 4, 16: 4})
+    path = tmp_path_factory.mktemp("grey") / "checkpoint.pt"
+    settings = {"mapping_lr": 0.01}
+    torch.save({"g_ema": generator.state_dict(), "settings": settings}, path)
+    return path
+
+
+def test_grey_pictures_are_written_as_grey(grey, tmp_path):
+    run(grey, tmp_path, "--seeds", "0-2")
+    run(grey, tmp_path, "--seeds", "0-2", "--files")
+    run(grey, tmp_path, "--seeds", "0-2", "--mix", "4")
+    for name in ("grid.png", "seed0001.png", "mix.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.mode == "L"
+    assert_same(pixels(tmp_path / "grid.png")[:SIDE, SIDE:], pixels(tmp_path / "seed0001.png"))
+
+
+@pytest.mark.parametrize("suffix", generate.ANIMATED)
+def test_grey_interpolations(suffix, grey, tmp_path):
+    run(grey, tmp_path, "--seeds", "2,4", "--interpolate", 3, "--format", suffix)
+    run(grey, tmp_path, "--seeds", "2,4", "--files")
+    with Image.open(tmp_path / f"interpolation{suffix}") as picture:
+        assert picture.n_frames == 6
+        picture.seek(3)
+        frame = np.asarray(picture.convert("RGB")).astype(int)
+    assert abs(frame - pixels(tmp_path / "seed0004.png")).max() <= 3
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_images_that_are_no_pictures(channels, tmp_path, capsys):
+    generator = Generator(8, 4, 1, image_channels=channels, channels={4: 4, 8: 4})
+    file = {"g_ema": generator.state_dict(), "settings": {"mapping_lr": 0.01}}
+    torch.save(file, tmp_path / "g.pt")
+    with pytest.raises(SystemExit):
+        run(tmp_path / "g.pt", tmp_path / "out")
+    said = f"image_channels must be 1, for grey pictures, or 3, for RGB, got {channels}"
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_animation_that_fails_leaves_the_earlier_one(checkpoint, tmp_path, monkeypatch):
+    options = ("--seeds", "0-1", "--interpolate", "3")
+    run(checkpoint, tmp_path, *options)
+    before = (tmp_path / "interpolation.webp").read_bytes()
+    made = []
+
+    def failing(image):
+        made.append(image)
+        if len(made) > 3:
+            raise KeyboardInterrupt
+        return to_picture(image)
+
+    to_picture = generate.to_picture
+    monkeypatch.setattr(generate, "to_picture", failing)
+    with pytest.raises(KeyboardInterrupt):
+        run(checkpoint, tmp_path, *options)
+    assert (tmp_path / "interpolation.webp").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["interpolation.webp"]
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_types_give_nearly_the_same_images(dtype, checkpoint, tmp_path):
     run(checkpoint, tmp_path / "wide", "--seeds", "0-3")
@@ -140,15 +249,29 @@ def test_pixels_that_are_not_finite_are_no_picture(tmp_path, capsys):
     assert run(tmp_path / "ros.pt", tmp_path / "out", "--seeds", "5") == 1
     said = "error: every pixel must be finite, got others for seed 5 in torch.float32: try"
     assert said in capsys.readouterr().err
+    for suffix in generate.ANIMATED:
+        options = ("--seeds", "5,6", "--interpolate", 2, "--format", suffix)
+        assert run(tmp_path / "ros.pt", tmp_path / "out", *options) == 1
     assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_checkpoint_without_a_mean_gets_one():
     generator = Generator(8, 16, 1, channels={4: 4, 8: 4})
     found = generate.Checkpoint("basicsr", generator, None, None, {})
-    samplers = [generate.make_sampler(found, torch.device("cpu")) for _ in range(2)]
+    samplers = [generate.make_sampler(found, torch.device("cpu"), psi=0.5) for _ in range(2)]
     assert torch.equal(samplers[0].mean, samplers[1].mean)
     assert samplers[0].mean.shape == (16,)
+
+
+def test_without_truncation_no_mean_is_measured(monkeypatch):
+    generator = Generator(8, 16, 1, channels={4: 4, 8: 4})
+    monkeypatch.setattr(generator, "mean_style", lambda *args: pytest.fail("was measured"))
+    found = generate.Checkpoint("basicsr", generator, None, None, {})
+    sampler = generate.make_sampler(found, torch.device("cpu"))
+    z = torch.randn(1, 16, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(sampler.w([3]), generator.mapping(z))
+    with pytest.raises(ValueError, match=r"mean must be given where psi is not 1, got .* psi=0.5"):
+        generate.Sampler(generator, psi=0.5)
 
 
 def test_seeds_are_numbers_and_ranges():
@@ -167,7 +290,13 @@ def test_seeds_are_numbers_and_ranges():
         (("--seeds", ""), "got ''"),
         (("--batch", 0), "--batch must be >= 1, got 0"),
         (("--interpolate", 0), "--interpolate must be >= 1, got 0"),
-        (("--rate", 0), "--rate must be >= 0.001, got 0.0"),
+        (("--interpolate", 3, "--seeds", "4,4"), "--interpolate must have two --seeds or more"),
+        (("--interpolate", 3, "--seeds", "4"), "to go between, got [4]"),
+        (("--rate", 0), "--rate must be between 0.02 and 1000 for .webp, got 0"),
+        (("--rate", "nan"), "--rate must be between 0.02 and 1000 for .webp, got nan"),
+        (("--rate", 1001), "--rate must be between 0.02 and 1000 for .webp, got 1001"),
+        (("--rate", 101, "--format", ".gif"), "between 0.002 and 100 for .gif, got 101"),
+        (("--rate", 0.01, "--format", ".png"), "between 0.02 and 1000 for .png, got 0.01"),
         (("--psi", "nan"), "--psi must be finite, got nan"),
         (("--mix", "1", "--crossover", 7), "--crossover must be between 0 and 6, got 7"),
         (("--mix", "1", "--files"), "not allowed with"),
@@ -180,6 +309,28 @@ def test_refusals(options, sentence, checkpoint, tmp_path, capsys):
     assert stopped.value.code == 2
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("contents", "sentence"),
+    [
+        ({"g_ema": None}, "must hold a dict at g_ema, got None"),
+        (
+            {"d": {"final_linear.0.weight": torch.zeros(1)}},
+            "must hold a generator, got only a discriminator",
+        ),
+        (
+            {"params": {"final_linear.0.weight": torch.zeros(1)}},
+            "must hold a generator, got only a discriminator",
+        ),
+    ],
+)
+def test_checkpoints_without_a_generator(contents, sentence, tmp_path, capsys):
+    path = tmp_path / "file.pt"
+    torch.save(contents, path)
+    with pytest.raises(SystemExit):
+        run(path, tmp_path / "out")
+    assert f"{path} {sentence}" in capsys.readouterr().err
 
 
 def test_a_file_that_is_no_checkpoint(tmp_path, capsys):

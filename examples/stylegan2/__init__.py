@@ -13,8 +13,8 @@
 ``run``            the files of a run: checkpoints, metrics, samples
 ``evaluate``       how good the samples are: Fréchet distances, a classifier's verdict, neighbours
 ``train``          ``python -m examples.stylegan2.train --out runs/demo``
-``checkpoints``    files of other codes, and of ours
 ``generate``       ``python -m examples.stylegan2.generate --checkpoint FILE --out pictures``
+``checkpoints``    files of this training and of three other codes, in; of two of them, out
 
 Attributes carry the names of rosinality's checkpoints (``convs.0.conv.modulation.weight``), so
 that its state dicts fit the modules key by key.

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Checkpoints of other StyleGAN2 codes: :func:`load` them, save as two of them.
+
+``rosinality``        stylegan2-pytorch's ``.pt``
+``basicsr``           BasicSR's ``.pth``, generator and discriminator in files of their own
+``nvidia``            ``.pkl`` of stylegan2-ada-pytorch, and of the StyleGAN2 in stylegan3
+``resample_layers``   ``checkpoint.pt`` of :mod:`examples.stylegan2.train`
+
+Nothing in a file is executed. A file goes through these modules in turn:
+
+``pickles``   bytes to plain data, by readers that know the few names such files need
+``nvidia``    NVIDIA's objects to a state dict, and their attributes to options, each checked
+``contents``  which dialect it is, and its state dicts of tensors, of the file's own keys
+``loading``   our networks, with these weights
+``saving``    and back
+
+Both ways use ``keys``, the table of what each code calls a layer, and ``checks``, the errors.
+docs/checkpoints.md says what differs otherwise.
+"""
+
+from .checks import CheckpointError
+from .loading import Checkpoint, load
+from .saving import save_basicsr, save_rosinality
+
+__all__ = ["Checkpoint", "CheckpointError", "load", "save_basicsr", "save_rosinality"]

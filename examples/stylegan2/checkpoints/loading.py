@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Our networks, from what a file holds."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..blocks import BINOMIAL
+from ..discriminator import Discriminator
+from ..generator import Generator
+from .checks import CheckpointError, naming
+from .contents import Contents, read
+from .keys import (
+    COLUMNS,
+    OWNERS,
+    Entry,
+    State,
+    discriminator_filters,
+    discriminator_keys,
+    generator_filters,
+    generator_keys,
+    is_binomial,
+    sides_of,
+)
+
+MOST_PIXELS = 4096  # of a side: beyond, a key's number is no layer's
+NUMBER = r"(\d{1,15})"
+NOISE_SEED = 0
+
+
+@dataclass
+class Checkpoint:
+    """What a file holds.
+
+    ``generator`` is the averaged one (EMA) where the file has it. ``latent_avg`` [style_dim] is
+    the mean of ``w``, for :meth:`Generator.truncate`. ``configuration`` has the arguments that
+    make the same networks: ``Generator(**configuration["generator"])``.
+    """
+
+    dialect: str
+    generator: Generator
+    discriminator: Discriminator | None
+    latent_avg: Tensor | None
+    configuration: dict[str, dict[str, Any]]
+
+
+def load(path: str | Path, discriminator_path: str | Path | None = None) -> Checkpoint:
+    """Read a checkpoint of any dialect; the file's content says which it is.
+
+    A file may lack all of the generator's noise, as rosinality's first ones do: then it is drawn,
+    the same at every load, from a seed.
+
+    Args:
+        path: the file. Of BasicSR's two, the generator's.
+        discriminator_path: BasicSR's file of the discriminator.
+
+    Returns:
+        The networks in float32 on the CPU, in evaluation mode.
+
+    Raises:
+        CheckpointError: if the file is no checkpoint, not a whole one, asks for anything to be
+            executed, or holds a network that ours cannot be; missing, unexpected and misshapen
+            keys are listed in one error.
+        OSError: if a file cannot be read.
+    """
+    contents, names = read(path), str(path)
+    if discriminator_path is not None:
+        other, names = read(discriminator_path), f"{path} with {discriminator_path}"
+        if other.discriminator is None or other.dialect != "basicsr":
+            raise CheckpointError(
+                f"{discriminator_path} must hold a discriminator of BasicSR's, got "
+                f"{'none' if other.discriminator is None else f'one of {OWNERS[other.dialect]}'}"
+            )
+        if contents.dialect != "basicsr":
+            raise CheckpointError(
+                f"{path} must be BasicSR's where discriminator_path is given, got "
+                f"{OWNERS[contents.dialect]}"
+            )
+        if contents.generator is not None:
+            contents.discriminator = other.discriminator
+    with naming(names, ValueError):  # of our networks too
+        return _build(contents)
+
+
+def _build(contents: Contents) -> Checkpoint:
+    """Networks like the file's, with its weights; errors lack the file's name."""
+    if contents.generator is None:
+        raise CheckpointError(
+            "must hold a generator, got only a discriminator, which load() takes as "
+            "discriminator_path beside a generator's file"
+        )
+    dialect, problems = contents.dialect, list[str]()
+    options = _generator_options(contents, contents.generator)
+    configuration, discriminator = {"generator": options}, None
+    resolution, depth = options["resolution"], options["mapping_layers"]
+    keys = generator_keys(dialect, resolution, depth)
+    filters = generator_filters(dialect, resolution)
+    generator = _fill(Generator, options, contents.generator, keys, filters, problems)
+    if contents.discriminator is not None:
+        state = contents.discriminator
+        options = _discriminator_options(contents, state)
+        configuration["discriminator"] = options
+        keys = discriminator_keys(dialect, options["resolution"])
+        filters = discriminator_filters(dialect, options["resolution"])
+        discriminator = _fill(Discriminator, options, state, keys, filters, problems)
+    mean = contents.latent_avg
+    if mean is not None and mean.numel() != generator.style_dim:
+        problems.append(f"misshapen: latent_avg {list(mean.shape)} for {generator.style_dim}")
+    if problems:
+        raise CheckpointError(
+            f"must hold the keys and shapes of {OWNERS[dialect]} StyleGAN2 of {resolution} "
+            f"pixels, got {'; '.join(problems)}"
+        )
+    if mean is not None:
+        mean = mean.detach().float().reshape(-1).clone()
+    return Checkpoint(dialect, generator, discriminator, mean, configuration)
+
+
+# Configuration
+
+
+def _generator_options(contents: Contents, theirs: State) -> dict[str, Any]:
+    """Arguments of :class:`Generator`, from the keys and shapes of its state."""
+    dialect = contents.dialect
+    to_rgb = rf"to_rgbs\.{NUMBER}\."
+    patterns = (to_rgb, to_rgb, rf"synthesis\.b{NUMBER}\.")
+    resolution = _resolution(dialect, theirs, patterns, 3, "generator")
+    mapping = (rf"style\.{NUMBER}\.", rf"style_mlp\.{NUMBER}\.", rf"mapping\.fc{NUMBER}\.")
+    numbers = _numbers(mapping[COLUMNS[dialect]], theirs)
+    depth = max(numbers, default=0) + (dialect == "nvidia" and bool(numbers))
+    if depth > len(theirs):
+        raise CheckpointError(
+            f"must number the mapping layers of its generator from 1 without a gap, got {depth} "
+            f"among {len(theirs)} keys"
+        )
+
+    layers = {4: ["conv1.activate.bias", "to_rgb1.conv.modulation.bias"]}
+    to_rgbs = ["to_rgb1"]
+    for i, side in enumerate(sides_of(resolution)[1:]):
+        to_rgbs.append(f"to_rgbs.{i}")
+        convs = [f"convs.{2 * i}.activate.bias", f"convs.{2 * i + 1}.activate.bias"]
+        layers[side] = [*convs, f"to_rgbs.{i}.conv.modulation.bias"]
+    measure = _Measure(theirs, generator_keys(dialect, resolution, depth))
+    return {
+        "resolution": resolution,
+        "style_dim": measure(-1, [f"{name}.conv.modulation.weight" for name in to_rgbs]),
+        "mapping_layers": depth,
+        "image_channels": measure(-4, [f"{name}.conv.weight" for name in to_rgbs]),
+        "channels": {side: measure(0, keys) for side, keys in layers.items()},
+        "clamp": None,
+        **contents.generator_options,
+    }
+
+
+def _discriminator_options(contents: Contents, theirs: State) -> dict[str, Any]:
+    """Arguments of :class:`Discriminator`, from the keys and shapes of its state."""
+    dialect = contents.dialect
+    patterns = (rf"convs\.{NUMBER}\.", rf"conv_body\.{NUMBER}\.", rf"b{NUMBER}\.")
+    resolution = _resolution(dialect, theirs, patterns, 2, "discriminator")
+    layers = {resolution: ["convs.0.1.bias"]}
+    for m, side in enumerate(sides_of(resolution)[:0:-1], 1):
+        layers[side] += [f"convs.{m}.conv1.1.bias"]
+        layers[side // 2] = [f"convs.{m}.conv2.2.bias"]
+    layers[4] += ["final_conv.1.bias", "final_linear.0.bias"]
+    measure = _Measure(theirs, discriminator_keys(dialect, resolution))
+    return {
+        "resolution": resolution,
+        "image_channels": measure(1, ["convs.0.0.weight"]),
+        "channels": {side: measure(0, keys) for side, keys in layers.items()},
+        "clamp": None,
+        **contents.discriminator_options,
+    }
+
+
+class _Measure:
+    """Lengths that several tensors of a state should agree on: the most frequent one."""
+
+    def __init__(self, theirs: State, table: Mapping[str, Entry]) -> None:
+        self.theirs, self.table = theirs, table
+
+    def __call__(self, dim: int, ours: list[str]) -> int:
+        names = [self.table[key].key for key in ours]
+        shapes = [self.theirs[name].shape for name in names if name in self.theirs]
+        lengths = [shape[dim] for shape in shapes if -len(shape) <= dim < len(shape)]
+        if not lengths:
+            raise CheckpointError(f"must hold at least one of {', '.join(names)}, got none")
+        length = Counter(lengths).most_common(1)[0][0]
+        if length < 1:
+            raise CheckpointError(f"must hold numbers in {', '.join(names)}, got an empty tensor")
+        return length
+
+
+def _resolution(
+    dialect: str, theirs: State, patterns: tuple[str, str, str], first: int, network: str
+) -> int:
+    """The side of images, by the highest number that a pattern finds in the keys.
+
+    NVIDIA's is the side itself, the others' counts its doublings from ``2 ** first``.
+    """
+    numbers = _numbers(patterns[COLUMNS[dialect]], theirs)
+    largest = max(numbers, default=0)
+    resolution = largest if dialect == "nvidia" else 2 ** min(largest + first, 99)
+    if not numbers or resolution < 8 or resolution & (resolution - 1):
+        some = ", ".join(list(theirs)[:3])
+        raise CheckpointError(
+            f"must hold a {network} of {OWNERS[dialect]} StyleGAN2, of 8 pixels or more, got "
+            f"{len(theirs)} keys such as {some or 'none'}"
+        )
+    if resolution > MOST_PIXELS:
+        raise CheckpointError(
+            f"must hold a {network} of at most {MOST_PIXELS} pixels, got keys numbered {largest}"
+        )
+    return resolution
+
+
+def _numbers(pattern: str, keys: Iterable[str]) -> list[int]:
+    return [int(found[1]) for key in keys if (found := re.match(pattern, key))]
+
+
+# Weights
+
+
+def _fill(
+    kind: type[nn.Module],
+    options: dict[str, Any],
+    theirs: State,
+    table: Mapping[str, Entry],
+    filters: Mapping[str, float],
+    problems: list[str],
+) -> Any:
+    """A network with the state of ``theirs``; what does not fit is added to ``problems``."""
+    with torch.device("meta"):
+        network = kind(**options)
+    shapes = {key: value.shape for key, value in network.state_dict().items()}
+    noises = [key for key in table if key.startswith("noises.")]
+    if not any(table[key].key in theirs for key in noises):
+        table = {key: entry for key, entry in table.items() if key not in noises}
+    wanted = {entry.key: shapes[key][entry.dims] for key, entry in table.items()}
+    wanted |= {key: torch.Size((len(BINOMIAL),) * 2) for key in filters}
+    missing = [key for key in wanted if key not in theirs]
+    unexpected = [key for key in theirs if key not in wanted]
+    misshapen = [
+        f"{key} {list(theirs[key].shape)} instead of {list(shape)}"
+        for key, shape in wanted.items()
+        if key in theirs and theirs[key].shape != shape
+    ]
+    others = [
+        key
+        for key, total in filters.items()
+        if key in theirs
+        and theirs[key].shape == wanted[key]
+        and not is_binomial(theirs[key], total)
+    ]
+    found = {
+        "missing": missing,
+        "unexpected": unexpected,
+        "misshapen": misshapen,
+        f"filters other than {list(BINOMIAL)}": others,
+    }
+    name = kind.__name__.lower()
+    problems += [f"{name}: {what}: {', '.join(keys)}" for what, keys in found.items() if keys]
+    if problems:
+        return network
+    rng = torch.Generator().manual_seed(NOISE_SEED)
+    drawn = {key: torch.randn(shapes[key], generator=rng) for key in noises if key not in table}
+    taken = {key: theirs[entry.key].reshape(shapes[key]) for key, entry in table.items()}
+    network.to_empty(device="cpu")
+    network.load_state_dict({**drawn, **{key: value.float() for key, value in taken.items()}})
+    return network.eval()
