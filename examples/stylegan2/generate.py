@@ -114,8 +114,8 @@ class Sampler:
                     if not finite:
                         raise FloatingPointError(
                             f"every pixel must be finite, got others for seed {seed} in "
-                            f"{self.dtype or images.dtype}: try --dtype bfloat16 or float32, or the checkpoint "
-                            "itself is broken"
+                            f"{self.dtype or images.dtype}: try --dtype bfloat16 or float32, or "
+                            "the checkpoint itself is broken"
                         )
                 yield from to_bytes(images).cpu()
                 bar.update(len(images))
