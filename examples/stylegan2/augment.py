@@ -14,7 +14,7 @@ the images are resampled through this package's layers, in place of its wavelets
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -54,8 +54,9 @@ class Augment(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.up = UpFirDnUpsample(NAMED_TAPS["lanczos3"], factor=2)
-        self.down = UpFirDnDownsample(NAMED_TAPS["lanczos3"], factor=2)
+        taps = NAMED_TAPS["lanczos3"]
+        self.up = UpFirDnUpsample(taps, factor=2, padding_mode="reflect")
+        self.down = UpFirDnDownsample(taps, factor=2, padding_mode="reflect")
 
     def forward(self, images: Tensor, changes: Changes) -> Tensor:
         n, channels, height, width = images.shape
@@ -80,60 +81,80 @@ class Augment(nn.Module):
         return torch.where(stays, images, coloured)
 
 
-def draw(n: int, p: float, rng: torch.Generator) -> Changes:
-    """Changes for ``n`` images, each kind with probability ``p``, on the device of ``rng``.
+def draw(n: int, side: int, p: float, rng: torch.Generator) -> Changes:
+    """Changes for ``n`` images of a side in pixels, each kind with probability ``p``.
 
-    In order, and with the deviations of the paper: mirror, quarter turns, moves by up to an eighth
-    of the side; scale, turn, stretch, turn, moves with a deviation of an eighth. Then brightness,
-    contrast, luma flip, hue, saturation.
+    Drawn on the device of ``rng``.
     """
-    device = rng.device
-
-    def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(n, generator=rng, device=device)
-
-    def normal(deviation: float) -> Tensor:
-        return deviation * torch.randn(n, generator=rng, device=device)
-
-    def sometimes(value: Tensor, otherwise: float, share: float = p) -> Tensor:
-        happens = torch.rand(n, generator=rng, device=device) < share
-        return torch.where(happens, value, torch.full_like(value, otherwise))
-
-    # Geometry: lengths are halves of the side
-    geometry = torch.eye(3, device=device).expand(n, 3, 3)
-    mirrored = 1 - 2 * sometimes(uniform(0, 2).floor(), 0.0)
-    geometry = _scale(mirrored, torch.ones_like(mirrored)) @ geometry
-    geometry = _turn(sometimes(uniform(0, 4).floor(), 0.0) * (math.pi / 2)) @ geometry
-    happens = sometimes(torch.ones(n, device=device), 0.0)
-    geometry = _move(happens * uniform(-0.25, 0.25), happens * uniform(-0.25, 0.25)) @ geometry
-    factor = sometimes(normal(0.2).exp2(), 1.0)
-    geometry = _scale(factor, factor) @ geometry
-    share = 1 - math.sqrt(1 - p)  # so that one turn or more happens with probability p
-    geometry = _turn(sometimes(uniform(-math.pi, math.pi), 0.0, share)) @ geometry
-    factor = sometimes(normal(0.2).exp2(), 1.0)
-    geometry = _scale(factor, 1 / factor) @ geometry
-    geometry = _turn(sometimes(uniform(-math.pi, math.pi), 0.0, share)) @ geometry
-    happens = sometimes(torch.ones(n, device=device), 0.0)
-    geometry = _move(happens * normal(0.25), happens * normal(0.25)) @ geometry
-
-    # Colour
-    axis = torch.tensor(LUMA, device=device)
-    grey = torch.outer(axis, axis)
-    unit = torch.eye(3, device=device)
-    cross = torch.linalg.cross(unit, axis.expand(3, 3))  # turns about the grey axis
-    brightness = sometimes(normal(0.2), 0.0)[:, None].expand(n, 3)
-    colour = _affine(unit.expand(n, 3, 3), brightness)
-    contrast = sometimes(normal(0.5).exp2(), 1.0)[:, None, None]
-    colour = _affine(contrast * unit) @ colour
-    flips = sometimes(uniform(0, 2).floor(), 0.0)[:, None, None]
-    colour = _affine(unit - 2 * grey * flips) @ colour
-    hue = sometimes(uniform(-math.pi, math.pi), 0.0)[:, None, None]
-    turn = grey + hue.cos() * (unit - grey) + hue.sin() * cross
-    colour = _affine(torch.where(hue == 0, unit, turn)) @ colour
-    saturation = sometimes(normal(1.0).exp2(), 1.0)[:, None, None]
-    mixed = grey + saturation * (unit - grey)
-    colour = _affine(torch.where(saturation == 1, unit, mixed)) @ colour
+    unit = torch.eye(4, device=rng.device).expand(n, 4, 4)
+    geometry, colour = unit[:, :3, :3], unit
+    for step in geometry_steps(n, side, p, rng):
+        geometry = step @ geometry
+    for step in colour_steps(n, p, rng):
+        colour = step @ colour
     return Changes(geometry, colour)
+
+
+class _Draws:
+    """Numbers [n] for the images of a batch."""
+
+    def __init__(self, n: int, p: float, rng: torch.Generator) -> None:
+        self.n, self.p, self.rng = n, p, rng
+
+    def uniform(self, low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(self.n, generator=self.rng, device=self.rng.device)
+
+    def normal(self, deviation: float) -> Tensor:
+        return deviation * torch.randn(self.n, generator=self.rng, device=self.rng.device)
+
+    def happens(self, p: float | None = None) -> Tensor:
+        """1 with probability ``p``, else 0."""
+        return (self.uniform(0, 1) < (self.p if p is None else p)).float()
+
+    def sometimes(self, value: Tensor, otherwise: float, p: float | None = None) -> Tensor:
+        return torch.where(self.happens(p) == 1, value, torch.full_like(value, otherwise))
+
+
+def geometry_steps(n: int, side: int, p: float, rng: torch.Generator) -> Iterator[Tensor]:
+    """Matrices [n, 3, 3], in the order in which they apply.
+
+    Mirror, quarter turns, moves by whole pixels, up to an eighth of the side; scale, turn,
+    stretch, turn, moves with a deviation of an eighth. Lengths are halves of the side.
+    """
+    draws = _Draws(n, p, rng)
+    ones = torch.ones(n, device=rng.device)
+    yield _scale(1 - 2 * draws.sometimes(draws.uniform(0, 2).floor(), 0.0), ones)
+    yield _turn(draws.sometimes(draws.uniform(0, 4).floor(), 0.0) * (math.pi / 2))
+    x, y, happens = draws.uniform(-0.125, 0.125), draws.uniform(-0.125, 0.125), draws.happens()
+    yield _move(*(happens * (part * side).round() * (2 / side) for part in (x, y)))
+    factor = draws.sometimes(draws.normal(0.2).exp2(), 1.0)
+    yield _scale(factor, factor)
+    share = 1 - math.sqrt(1 - p)  # so that one turn or more happens with probability p
+    yield _turn(draws.sometimes(draws.uniform(-math.pi, math.pi), 0.0, share))
+    factor = draws.sometimes(draws.normal(0.2).exp2(), 1.0)
+    yield _scale(factor, 1 / factor)
+    yield _turn(draws.sometimes(draws.uniform(-math.pi, math.pi), 0.0, share))
+    happens = draws.happens()
+    yield _move(happens * draws.normal(0.25), happens * draws.normal(0.25))
+
+
+def colour_steps(n: int, p: float, rng: torch.Generator) -> Iterator[Tensor]:
+    """Matrices [n, 4, 4]: brightness, contrast, luma flip, hue, saturation."""
+    draws = _Draws(n, p, rng)
+    axis = torch.tensor(LUMA, device=rng.device)
+    grey, unit = torch.outer(axis, axis), torch.eye(3, device=rng.device)
+    cross = torch.linalg.cross(unit, axis.expand(3, 3))  # turns about the grey axis
+    brightness = draws.sometimes(draws.normal(0.2), 0.0)
+    yield _affine(unit.expand(n, 3, 3), brightness[:, None].expand(n, 3))
+    contrast = draws.sometimes(draws.normal(0.5).exp2(), 1.0)[:, None, None]
+    yield _affine(contrast * unit)
+    flips = draws.sometimes(draws.uniform(0, 2).floor(), 0.0)[:, None, None]
+    yield _affine(unit - 2 * grey * flips)
+    hue = draws.sometimes(draws.uniform(-math.pi, math.pi), 0.0)[:, None, None]
+    turned = grey + hue.cos() * (unit - grey) + hue.sin() * cross
+    yield _affine(torch.where(hue == 0, unit, turned))
+    saturation = draws.sometimes(draws.normal(1.0).exp2(), 1.0)[:, None, None]
+    yield _affine(torch.where(saturation == 1, unit, grey + saturation * (unit - grey)))
 
 
 def _matrix(n: int, device: torch.device, entries: dict[tuple[int, int], Tensor]) -> Tensor:
@@ -197,8 +218,8 @@ class Controller:
         if self.steps % self.every == 0:
             self.sign, self._signs = self._signs / self.every, 0.0
             step = self.every * batch / self.images
-            self.p += math.copysign(step, self.sign - self.target)
-            self.p = min(max(self.p, 0.0), 1.0)
+            towards = (self.sign > self.target) - (self.sign < self.target)
+            self.p = min(max(self.p + towards * step, 0.0), 1.0)
 
     def state_dict(self) -> dict[str, float]:
         return {"p": self.p, "sign": self.sign, "steps": self.steps, "signs": self._signs}

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 from collections.abc import Iterator
@@ -46,15 +47,18 @@ class Images:
     held_out: Tensor  # [M, C, resolution, resolution], uint8
     train_labels: Tensor | None = None  # [N], int64
     held_out_labels: Tensor | None = None  # [M], int64
+    names: tuple[str, ...] | None = None  # of files, as they lie in their folder
 
     @property
     def channels(self) -> int:
         return self.held_out.shape[1]
 
-    def sample(self, count: int) -> Tensor:
-        """The first images to learn from, [count or fewer, C, resolution, resolution]."""
-        count = min(count, len(self.train))
-        return torch.stack([self.train[i] for i in range(count)])
+    def fingerprint(self) -> str:
+        """Which images these are, in which order: their names, or the numbers of those bundled."""
+        if self.names is None:
+            return f"{self.name}: {len(self.train)}"
+        digest = hashlib.sha256("\n".join(self.names).encode()).hexdigest()
+        return f"{len(self.names)} files, {digest[:16]}"
 
 
 def load(data: str, resolution: int, workers: int = 0) -> Images:
@@ -162,7 +166,9 @@ def load_folder(folder: str | Path, resolution: int, in_memory: bool = True) -> 
     count = min(max(2, len(paths) // 10), MOST_HELD_OUT)
     held_out = Files([paths[i] for i in order[:count]], resolution)
     train = Files([paths[i] for i in order[count:]], resolution)
-    return Images(str(folder), train.read() if in_memory else train, held_out.read())
+    names = tuple(path.relative_to(folder).as_posix() for path in paths)
+    images = train.read() if in_memory else train
+    return Images(str(folder), images, held_out.read(), names=names)
 
 
 def find_images(folder: str | Path) -> list[Path]:

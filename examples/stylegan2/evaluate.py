@@ -14,6 +14,7 @@ images reduced to 64 pixels a side, where they are larger.
 from __future__ import annotations
 
 import pickle
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .data import Images, to_bytes, to_pixels
+from .data import Files, Images, to_bytes, to_pixels
 from .generator import Generator
 
 CONFIDENT = 0.9
@@ -88,27 +89,42 @@ def find_inception() -> Path | None:
     return path if path.is_file() else None
 
 
-class _Pictures(Dataset[Tensor]):
-    """Bytes [n, C, H, W] as torch-fidelity takes them: one at a time, RGB."""
+def check_inception(weights: Path) -> None:
+    """Raise a ValueError if these are no weights; nothing in the file is executed."""
+    try:
+        state = torch.load(weights, weights_only=True)
+        if not isinstance(state, dict) or not state:
+            raise TypeError(f"a {type(state).__name__}")
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"inception must be weights that torch-fidelity reads, got {str(weights)!r}: {reason}"
+        ) from error
 
-    def __init__(self, images: Tensor) -> None:
-        self.images = images
+
+class _Pictures(Dataset[Tensor]):
+    """The first pictures, bytes [C, H, W], as torch-fidelity takes them: one at a time, RGB."""
+
+    def __init__(self, images: Tensor | Files, count: int) -> None:
+        self.images, self.count = images, min(count, len(images))
 
     def __len__(self) -> int:
-        return len(self.images)
+        return self.count
 
     def __getitem__(self, index: int) -> Tensor:
         return self.images[index].expand(3, -1, -1)
 
 
-def inception_distance(
-    a: Tensor,  # [n, C, H, W], uint8, C 1 or 3
-    b: Tensor,  # [m, C, H, W], uint8
+def inception_distances(
+    pictures: dict[str, Tensor],  # by name, [n, C, H, W], uint8, C 1 or 3
+    train: Tensor | Files,  # [m, C, H, W], uint8
     weights: Path,  # of Inception, as torch-fidelity has them
     device: torch.device,
     batch: int = 32,
-) -> float:
-    """The Fréchet inception distance (FID). Source: Heusel et al., 2017; by torch-fidelity.
+) -> dict[str, float]:
+    """The Fréchet inception distance (FID) of each to the training images, 10,000 at most.
+
+    Source: Heusel et al., 2017; by torch-fidelity.
 
     Raises:
         ModuleNotFoundError: without torch-fidelity.
@@ -116,34 +132,35 @@ def inception_distance(
     """
     import torch_fidelity
 
-    try:
-        torch.load(weights, weights_only=True)  # torch-fidelity would execute what is in the file
-        metrics = torch_fidelity.calculate_metrics(
-            input1=_Pictures(a),
-            input2=_Pictures(b),
-            fid=True,
-            feature_extractor_weights_path=str(weights),
-            batch_size=batch,
-            cuda=device.type == "cuda",
-            cache=False,
-            save_cpu_ram=True,  # no processes for images that are in memory
-            verbose=False,
-        )
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise ValueError(
-            f"inception must be weights that torch-fidelity reads, got {str(weights)!r}: "
-            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
-        ) from error
-    return float(metrics["frechet_inception_distance"])
+    check_inception(weights)  # torch-fidelity would execute what is in the file
+    distances = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, images in pictures.items():
+            metrics = torch_fidelity.calculate_metrics(
+                input1=_Pictures(images, len(images)),
+                input2=_Pictures(train, MOST_TRAIN),
+                fid=True,
+                feature_extractor_weights_path=str(weights),
+                batch_size=batch,
+                cuda=device.type == "cuda",
+                cache_root=folder,
+                input2_cache_name="train",  # whose features are computed once
+                save_cpu_ram=True,  # no processes for images that are in memory
+                verbose=False,
+            )
+            distances[name] = float(metrics["frechet_inception_distance"])
+    return distances
 
 
-def _vectors(images: Tensor) -> Tensor:
-    """Bytes [n, C, H, W] as numbers in [-1, 1], [n, C * h * w], of 64 pixels a side at most."""
-    pixels = to_pixels(images)
-    factor = pixels.shape[-1] // LARGEST_SIDE
-    if factor > 1:
-        pixels = F.avg_pool2d(pixels, factor)
-    return pixels.flatten(1)
+def _vectors(images: Tensor | Files, count: int | None = None) -> Tensor:
+    """The first bytes [C, H, W] as numbers in [-1, 1], [n, C * h * w], of 64 pixels at most."""
+    count = len(images) if count is None else min(count, len(images))
+    vectors = []
+    for index in range(count):
+        pixels = to_pixels(images[index])
+        factor = pixels.shape[-1] // LARGEST_SIDE
+        vectors.append((F.avg_pool2d(pixels, factor) if factor > 1 else pixels).flatten())
+    return torch.stack(vectors)
 
 
 def evaluate(
@@ -157,16 +174,16 @@ def evaluate(
     """All figures, by row and column of the table; see the module's docstring.
 
     Real against real is as many training images against the held-out ones. FID is taken to the
-    training images, 10,000 at most, as papers do, and only with ``inception``, its weights.
+    training images, 10,000 at most, where papers take all, and only with ``inception``, its
+    weights.
     """
     # What is compared: [n, C, H, W] as bytes, and as vectors
-    train_images = images.sample(MOST_TRAIN)
     pictures = {
         "samples": generate(generator, samples, seed),
         "untrained": generate(untrained, samples, seed),
         "real": images.held_out,
     }
-    train = _vectors(train_images)
+    train = _vectors(images.train, MOST_TRAIN)
     columns = {name: _vectors(x) for name, x in pictures.items()}
     held_out = columns["real"]
     report: dict[str, Any] = {
@@ -182,10 +199,8 @@ def evaluate(
     }
     if inception is not None:
         device = generator.input.input.device
-        report["inception_distance"] = {
-            name: inception_distance(x, train_images, inception, device)
-            for name, x in pictures.items()
-        }
+        distances = inception_distances(pictures, images.train, inception, device)
+        report["inception_distance"] = distances
     if images.train_labels is None or images.held_out_labels is None:
         report["classifier"] = None
         return report

@@ -58,14 +58,18 @@ def path_lengths(
     return gradient.square().sum(2).mean(1).sqrt()
 
 
+def path_length_mean(
+    mean: Tensor,  # [], so far
+    batch_mean: Tensor,  # [], of the lengths of a whole batch
+    decay: float = 0.01,
+) -> Tensor:
+    """The running mean of the lengths, moved on by a batch."""
+    return mean + decay * (batch_mean - mean)
+
+
 def path_length_penalty(
     lengths: Tensor,  # [N]
-    mean: Tensor,  # [], the running mean so far
-    batch_mean: Tensor
-    | None = None,  # [], of all lengths where N is a part; None for the mean of N
-    decay: float = 0.01,
-) -> tuple[Tensor, Tensor]:
-    """How much the lengths differ from their running mean, in squares; and the mean, moved on."""
-    batch_mean = lengths.detach().mean() if batch_mean is None else batch_mean
-    mean = mean + decay * (batch_mean - mean)
-    return (lengths - mean).square().mean(), mean
+    mean: Tensor,  # [], the running mean, this batch in it
+) -> Tensor:
+    """How much the lengths differ from their running mean, in squares."""
+    return (lengths - mean).square().mean()

@@ -47,6 +47,11 @@ class World:
         for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
             tensor.copy_(part.view(tensor.shape))
 
+    def wait(self) -> None:
+        """Go on when all processes are here."""
+        if self.size > 1:
+            dist.barrier()
+
     def any(self, flag: bool, device: torch.device) -> bool:
         """Whether the flag is true in any process."""
         if self.size == 1:
@@ -63,19 +68,22 @@ def join(device: str) -> Iterator[tuple[World, torch.device]]:
     GPUs are dealt by ``LOCAL_RANK`` and meet through NCCL, CPUs through gloo.
 
     Raises:
-        ValueError: if torch does not find the device here, or one GPU is named for all processes.
+        ValueError: if torch does not find the device here, one GPU is named for all processes, or
+            the environment is not as ``torchrun`` makes it.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
-    chosen = pick_device(device)
     if size == 1:
-        yield World(), chosen
+        yield World(), pick_device(device)
         return
+    local = os.environ.get("LOCAL_RANK")
+    if local is None:
+        raise ValueError("LOCAL_RANK must be set where WORLD_SIZE is, as torchrun does, got none")
+    if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
+        device = f"cuda:{local}"  # before the first GPU is touched
+    elif device.startswith("cuda:"):
+        raise ValueError(f"device must leave each process its own GPU, got {device!r}: say cuda")
+    chosen = pick_device(device)
     if chosen.type == "cuda":
-        if chosen.index is not None:
-            raise ValueError(
-                f"device must leave each process its own GPU, got {device!r}: say cuda"
-            )
-        chosen = pick_device(f"cuda:{os.environ['LOCAL_RANK']}")
         torch.cuda.set_device(chosen)
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:

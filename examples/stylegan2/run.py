@@ -6,9 +6,10 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from dataclasses import asdict
+import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
 from torchvision.utils import make_grid, save_image
@@ -18,7 +19,12 @@ from .training import Training
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-GRID = 8  # samples.png shows GRID * GRID images
+GRID = 8  # samples.png shows GRID * GRID images,
+GRID_PIXELS = 2048  # and fewer where it would be wider than this
+STATE = {  # of a training
+    *("settings", "images", "steps", "counts", "latest", "g", "d", "g_ema", "g_optim", "d_optim"),
+    *("g_scaler", "d_scaler", "augmentation", "path_mean", "rng", "device"),
+}
 
 
 class Run:
@@ -37,12 +43,20 @@ class Run:
         self._writer: SummaryWriter | None = None
 
     def begin(self, training: Training) -> None:
-        """Make the folder, cut the metrics to what the training has behind it."""
+        """Make the folder, or make room in it; cut the metrics to what the training has done."""
         if not self.main:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
+        if training.steps == 0:  # the checkpoint first, or a kill would leave two runs mixed
+            files = ("checkpoint.pt", "diverged.pt", "metrics.jsonl", "evaluation.json")
+            for name in (*files, "losses.png", "samples.png"):
+                (self.folder / name).unlink(missing_ok=True)
+                self._sync()
+            for name in ("samples", "tensorboard"):
+                shutil.rmtree(self.folder / name, ignore_errors=True)
         kept = [line for line in self.read_metrics() if line["step"] <= training.steps]
-        self.metrics.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        content = "".join(json.dumps(line) + "\n" for line in kept)
+        self._replace(self.metrics, lambda file: file.write(content.encode()))
         if self.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -55,54 +69,57 @@ class Run:
             self._writer.close()
 
     def save(self, training: Training, name: str = "checkpoint.pt") -> Path:
-        """Write a checkpoint beside the old one, then put it in its place: never half a file."""
+        """Write a checkpoint, whole or not at all; all processes call it, and wait for it."""
         path = self.folder / name
-        if not self.main:
-            return path
+        if self.main:
+            self._replace(path, lambda file: torch.save(training.state_dict(), file))
+        training.world.wait()
+        return path
+
+    def _replace(self, path: Path, write: Callable[[BinaryIO], Any]) -> None:
+        """Write a file beside the old one, then put it in its place: never half a file."""
         temporary = path.with_suffix(".tmp")
         with open(temporary, "wb") as file:
-            torch.save(training.state_dict(), file)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        if os.name == "posix":  # the new name too is on the disk
+        self._sync()
+
+    def _sync(self) -> None:
+        """Have the folder's names on the disk."""
+        if os.name == "posix":
             descriptor = os.open(self.folder, os.O_RDONLY)
             os.fsync(descriptor)
             os.close(descriptor)
-        return path
 
-    def load(self, training: Training) -> None:
-        """Read the checkpoint, which must be of the same settings.
+    def read(self, device: torch.device) -> dict[str, Any]:
+        """The checkpoint's content, tensors on a device.
 
         Raises:
             FileNotFoundError: if there is none.
-            ValueError: if it is damaged, or of other settings.
+            ValueError: if it is damaged.
         """
         if not self.checkpoint.exists():
             raise FileNotFoundError(
                 f"--resume needs the checkpoint of an earlier run, got none at {self.checkpoint}"
             )
         try:
-            state = torch.load(self.checkpoint, map_location=training.device, weights_only=True)
-            theirs = state["settings"]
+            state: dict[str, Any] = torch.load(
+                self.checkpoint, map_location=device, weights_only=True
+            )
+            missing = STATE - state.keys()
+            if missing:
+                raise KeyError(f"without {', '.join(sorted(missing))}")
         except (
-            OSError,
-            RuntimeError,
-            pickle.UnpicklingError,
-            EOFError,
-            KeyError,
-            TypeError,
+            *(OSError, RuntimeError, pickle.UnpicklingError, EOFError),
+            *(KeyError, TypeError, AttributeError),
         ) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(
                 f"--resume needs a whole checkpoint of a training, got {self.checkpoint}: {reason}"
             ) from error
-        ours = asdict(training.settings)
-        differing = [name for name in ours if ours[name] != theirs.get(name)]
-        if differing:
-            pairs = ", ".join(f"{n}={ours[n]!r} for {theirs.get(n)!r}" for n in differing)
-            raise ValueError(f"--resume needs the settings of the earlier run, got {pairs}")
-        training.load_state_dict(state)
+        return state
 
     def log(self, training: Training, seconds: float) -> dict[str, float]:
         """Write a line of metrics; all processes call it. Returns the losses and penalties."""
@@ -123,25 +140,39 @@ class Run:
         if not self.metrics.exists():
             return []
         whole = self.metrics.read_text().rpartition("\n")[0]
-        return [json.loads(line) for line in whole.splitlines()]
+        lines = []
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                lines.append(json.loads(line))
+            except ValueError as error:
+                raise ValueError(
+                    f"metrics must be one JSON object a line, got {line[:40]!r} in line {number} "
+                    f"of {self.metrics}: remove it"
+                ) from error
+        return lines
 
     @torch.no_grad()
     def save_samples(self, training: Training) -> None:
         """A grid of the averaged generator's images, of the same latents and noise each time."""
-        if not self.main:
-            return
+        if self.main:
+            self._save_samples(training)
+        training.world.wait()
+
+    def _save_samples(self, training: Training) -> None:
         ema = training.ema
-        z = torch.randn(GRID * GRID, ema.style_dim, generator=torch.Generator().manual_seed(1))
-        batch = max(GRID * GRID * 64**2 // ema.resolution**2, 1)  # by memory
+        side = min(GRID, max(GRID_PIXELS // ema.resolution, 1))
+        z = torch.randn(side * side, ema.style_dim, generator=torch.Generator().manual_seed(1))
+        batch = max(side * side * 64**2 // ema.resolution**2, 1)  # by memory
         images = torch.cat(
             [ema(part, ema.fixed_noise()).cpu() for part in z.to(training.device).split(batch)]
         )
+        grid = make_grid(images, nrow=side, normalize=True, value_range=(-1, 1))
         folder = self.folder / "samples"
         folder.mkdir(exist_ok=True)
-        for path in (folder / f"{training.steps:06d}.png", self.folder / "samples.png"):
-            save_image(images, path, nrow=GRID, normalize=True, value_range=(-1, 1))
+        path = folder / f"{training.steps:06d}.png"
+        save_image(grid, path)
+        shutil.copyfile(path, self.folder / "samples.png")
         if self._writer is not None:
-            grid = make_grid(images, nrow=GRID, normalize=True, value_range=(-1, 1))
             self._writer.add_image("samples", grid, training.steps)
 
     def save_json(self, name: str, content: Any) -> None:

@@ -22,6 +22,13 @@ CONFIGS = Path(__file__).parent / "configs"
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+# What the networks and the optimisers' state are made for
+FIXED = (
+    *("resolution", "style_dim", "mapping_layers", "mapping_lr"),
+    *("channel_multiplier", "channel_max"),
+)
+
+
 def option(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
     return field(default=default, metadata={"help": help, "choices": choices})
 
@@ -65,7 +72,8 @@ class Settings:
         """Raise a ValueError that names the first option out of its range."""
         rules = [
             (("batch", "style_dim", "r1_every", "path_every", "path_batch"), 1, math.inf),
-            (("mapping_layers", "seed", "r1_gamma", "path_weight", "ema_images"), 0, math.inf),
+            (("mapping_layers", "r1_gamma", "path_weight", "ema_images"), 0, math.inf),
+            (("seed",), 0, 2**32 - 1),
             (("clamp",), 0, math.inf),
             (("mixing", "augment_target"), 0, 1),
         ]

@@ -16,7 +16,7 @@ It leaves in ``--out``:
 ``samples.png``       the last of them
 ``evaluation.json``   the table that the run ends with
 ``tensorboard/``      with ``--tensorboard``
-``diverged.pt``       networks and optimisers before the step whose loss was not finite
+``diverged.pt``       networks and optimisers before the update that was not finite
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,10 @@ import torch
 from tqdm import tqdm
 
 from .data import ImageError, load
-from .evaluate import evaluate, find_inception, format_report
+from .evaluate import check_inception, evaluate, find_inception, format_report
 from .processes import World, join
 from .run import Run
-from .settings import CONFIGS, Settings, load_config
+from .settings import CONFIGS, FIXED, Settings, load_config
 from .training import DivergedError, Training
 
 STOPPED = 130  # the exit status of a run that was asked to stop
@@ -69,19 +69,20 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse
     add("--log-every", type=int, default=10, metavar="STEPS", help="line of metrics")
     add("--save-every", type=int, default=500, metavar="STEPS", help="checkpoint and samples")
     for f in fields(Settings):
-        name, help = "--" + f.name.replace("_", "-"), f.metadata["help"]
+        name, default = "--" + f.name.replace("_", "-"), argparse.SUPPRESS  # only what is said
+        help = f"{f.metadata['help']} (default: {f.default!r})"
         if isinstance(f.default, bool):
-            add(name, action=argparse.BooleanOptionalAction, default=f.default, help=help)
+            add(name, action=argparse.BooleanOptionalAction, default=default, help=help)
         else:
             choices = f.metadata["choices"]
-            add(name, type=type(f.default), default=f.default, choices=choices, help=help)
+            add(name, type=type(f.default), default=default, choices=choices, help=help)
     args = parser.parse_args(argv)
-    if args.config is not None:
-        try:
-            parser.set_defaults(**load_config(args.config))
-        except (OSError, ValueError) as error:
-            parser.error(str(error))
-        args = parser.parse_args(argv)  # what the command line says stands
+    try:
+        said = {} if args.config is None else load_config(args.config)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    names_of_settings = {f.name for f in fields(Settings)}
+    args.said = said | {k: v for k, v in vars(args).items() if k in names_of_settings}
     for name, low in (
         ("steps", 1),
         ("samples", 2),
@@ -101,35 +102,78 @@ def prepare(
     args: argparse.Namespace, world: World, device: torch.device
 ) -> tuple[Training, Run, Path | None]:
     """Everything that can be at fault before the first step; and Inception's weights, if any."""
-    settings = Settings(**{f.name: getattr(args, f.name) for f in fields(Settings)})
-    settings.check()
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise ValueError("--tensorboard needs the package tensorboard, got none installed")
-    inception = find_inception() if args.inception is None else Path(args.inception)
-    if inception is not None and not inception.is_file():
-        raise FileNotFoundError(f"--inception must be a file of weights, got {args.inception!r}")
-    if args.inception is not None and importlib.util.find_spec("torch_fidelity") is None:
-        raise ValueError("--inception needs the package torch-fidelity, got none installed")
+    inception = pick_inception(args.inception)
     run = Run(args.out, world.rank == 0, args.tensorboard)
     if run.checkpoint.exists() and not (args.resume or args.overwrite):
         raise FileExistsError(
             f"--out must not hold a run, got {run.checkpoint}: add --resume to go on with it, "
             "--overwrite to start anew, or choose another folder"
         )
+    state = run.read(device) if args.resume else None
+    settings = Settings(**args.said) if state is None else resumed_settings(state, args.said, run)
+    settings.check()
     images = load(settings.data, settings.resolution, args.workers)
+    if state is not None and images.fingerprint() != state["images"] and "data" not in args.said:
+        raise ValueError(
+            f"--resume needs the images of the earlier run, got {images.fingerprint()} for "
+            f"{state['images']}: say --data to go on with other images"
+        )
     training = Training(
         settings, images, device, world, args.accumulate, args.workers, args.compile
     )
-    if args.resume:
-        run.load(training)
+    if state is not None:
+        training.load_state_dict(state)
     run.begin(training)
     return training, run, inception
 
 
+def resumed_settings(state: dict[str, Any], said: dict[str, Any], run: Run) -> Settings:
+    """The settings of the earlier run, but for what the command line or the config says."""
+    before = Settings(**state["settings"])
+    settings = replace(before, **said)
+    changed = {
+        f.name: (getattr(before, f.name), getattr(settings, f.name))
+        for f in fields(Settings)
+        if getattr(before, f.name) != getattr(settings, f.name)
+    }
+    fixed = ", ".join(f"{n}={new!r} for {old!r}" for n, (old, new) in changed.items() if n in FIXED)
+    if fixed:
+        raise ValueError(f"--resume needs networks like those of the earlier run, got {fixed}")
+    if changed and run.main:
+        listed = ", ".join(f"{name}={new!r} for {old!r}" for name, (old, new) in changed.items())
+        print(f"going on with {listed}", flush=True)
+    return settings
+
+
+def pick_inception(given: str | None) -> Path | None:
+    """Inception's weights for FID, or None; those that are found need the package too.
+
+    Raises:
+        FileNotFoundError, ValueError: if what is given cannot serve.
+    """
+    installed = importlib.util.find_spec("torch_fidelity") is not None
+    if given is None:
+        found = find_inception() if installed else None
+        if found is not None:
+            check_inception(found)
+        return found
+    if not installed:
+        raise ValueError("--inception needs the package torch-fidelity, got none installed")
+    if not Path(given).is_file():
+        raise FileNotFoundError(f"--inception must be a file of weights, got {given!r}")
+    check_inception(Path(given))
+    return Path(given)
+
+
 class Stop:
-    """Whether Ctrl-C or SIGTERM asked to stop; the step under way is finished first."""
+    """Whether Ctrl-C or SIGTERM asked to stop; the step under way is finished first.
+
+    A second Ctrl-C does not wait for it.
+    """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -138,8 +182,11 @@ class Stop:
         self._before = {number: signal.signal(number, self._ask) for number in self.SIGNALS}
         return self
 
-    def _ask(self, *_: Any) -> None:
+    def _ask(self, number: int, _: Any) -> None:
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
         self.asked = True
+        print("\nstopping after this step", file=sys.stderr, flush=True)
 
     def __exit__(self, *_: Any) -> None:
         for number, handler in self._before.items():
@@ -170,6 +217,7 @@ def train(training: Training, run: Run, args: argparse.Namespace) -> bool:
                 values = {name: f"{latest.get(name, 0):.2f}" for name in shown}
                 bar.set_postfix(values, refresh=False)
             if training.steps % args.save_every == 0 or last:
+                training.check_finite()
                 run.save(training)
                 run.save_samples(training)
     return training.steps >= args.steps
@@ -205,28 +253,45 @@ def announce(training: Training) -> None:
     )
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it is torch's, CUDA's or Python's way to say so."""
+    words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or any(word in str(error) for word in words)
+
+
 def explain(error: Exception, training: Training, run: Run) -> str | None:
-    """What a failed step means and what to do, or None where it is no failure that is known."""
-    words = str(error)
+    """What a failure of the training means and what to do, or None where it is none that is known.
+
+    Where all processes fail alike they all come here, and one speaks.
+    """
     s = training.settings
-    kept = f"{run.checkpoint} is as it was" if run.checkpoint.exists() else "nothing was saved yet"
     if isinstance(error, DivergedError):
         path = run.save(training, "diverged.pt")
         return (
-            f"{words}; its state is in {path}, {kept}: try a lower --lr, a higher --r1-gamma or "
-            "--precision float32"
-        )
-    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in words:
-        share = s.batch // (training.world.size * training.accumulate)
-        return (
-            f"out of memory in step {training.steps}, with {share} of {s.batch} images a round at "
-            f"{s.resolution} pixels; {kept}: try --accumulate {2 * training.accumulate}, a lower "
-            f"--batch or --path-batch ({s.path_batch}), or --precision bfloat16 on a GPU"
+            f"{error}; what came before that update is in {path}, {kept(run)}: go on with --resume "
+            "and a lower --lr, a higher --r1-gamma or --precision float32"
         )
     if isinstance(error, ImageError):
-        sentence = words.strip().splitlines()[-1]  # from a worker, below its traceback
-        return f"{sentence.rpartition('ImageError: ')[2]}; in step {training.steps}, {kept}"
+        run.save(training)
+        sentence = str(error).strip().splitlines()[-1]  # from a worker, below its traceback
+        return (
+            f"{sentence.rpartition('ImageError: ')[2]}; {training.steps} steps are saved: mend or "
+            "remove it, and go on with --resume and --data"
+        )
+    if is_out_of_memory(error):
+        share = s.batch // (training.world.size * training.accumulate)
+        return (
+            f"out of memory after {training.steps} steps, with {share} of {s.batch} images a round "
+            f"at {s.resolution} pixels; {kept(run)}: try --accumulate {2 * training.accumulate}, a "
+            f"lower --batch or --path-batch ({s.path_batch}), or --precision bfloat16 on a GPU"
+        )
     return None
+
+
+def kept(run: Run) -> str:
+    """What an earlier save left, in words."""
+    return f"{run.checkpoint} is as it was" if run.checkpoint.exists() else "nothing was saved yet"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -238,6 +303,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             training, run, inception = prepare(args, world, device)
         except (OSError, ValueError) as error:
             parser.error(str(error))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            parser.error(f"out of memory before the first step: {str(error).splitlines()[0]}")
         stack.callback(run.end)
         if run.main:
             announce(training)
@@ -247,10 +316,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             explanation = explain(error, training, run)
             if explanation is None:
                 raise
-            print(f"{parser.prog}: error: {explanation}", file=sys.stderr)
-            return 1
+            alike = isinstance(error, (DivergedError, ImageError))
+            if run.main or not alike:
+                print(f"{parser.prog}: error: {explanation}", file=sys.stderr, flush=True)
+            return 0 if alike and not run.main else 1  # torchrun stops all where one fails
     if not run.main:  # the others have nothing to wait for
-        return 0 if finished else STOPPED
+        return 0
     run.plot_losses()
     if not finished:
         print(f"stopped after {training.steps:,} steps; go on with --resume", file=sys.stderr)
@@ -260,6 +331,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped before the evaluation's end; --resume repeats it", file=sys.stderr)
         return STOPPED
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print(
+            f"{parser.prog}: error: out of memory in the evaluation; {kept(run)}: try a lower "
+            f"--samples with --resume, which repeats it",
+            file=sys.stderr,
+        )
+        return 1
     print(f"{time.perf_counter() - start:.0f} s in all; see {run.folder}/samples.png")
     return 0
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -15,15 +16,18 @@ from torch.optim import Adam
 from torch.utils.data import DataLoader
 
 from . import augment, losses
-from .data import Images, Order, Shares, to_pixels, worker_signals
+from .data import ImageError, Images, Order, Shares, to_pixels, worker_signals
 from .discriminator import Discriminator
 from .generator import Generator
 from .processes import World
 from .settings import DTYPES, Settings
 
+GROUP = 4  # images that the minibatch standard deviation compares
+LATENTS = 0x5EED_1A7E  # what tells the seed of latents and noise from that of the weights
+
 
 class DivergedError(FloatingPointError):
-    """A loss or a gradient is not finite; the networks are as they were before it."""
+    """A loss, a gradient or a weight is not finite; an update that was to come was not made."""
 
 
 @dataclass
@@ -48,10 +52,9 @@ class Training:
     """Networks, optimisers and counters, and what one step does to them.
 
     A step's batch is dealt to the processes of ``world``, and in each to ``accumulate`` rounds
-    whose gradients are added up, so that the memory is that of one round; the path-length step,
-    whose penalty needs all lengths at once, has one round. The result is the same for any number
-    of processes and rounds, up to the order of sums, as long as each round's share is a multiple
-    of the discriminator's group.
+    whose gradients are added up, so that the activations in memory are those of one round; noise
+    is drawn for all. The result is the same for any number of processes and rounds, up to the
+    order of sums, as long as each round's share is a multiple of the discriminator's group.
 
     Args:
         settings: what decides the result.
@@ -64,6 +67,9 @@ class Training:
 
     Raises:
         ValueError: for a setting out of its range, or batches that cannot be dealt so.
+
+    Warns:
+        UserWarning: if a round's share is no multiple of the group.
     """
 
     def __init__(
@@ -91,6 +97,14 @@ class Training:
                     f"got {getattr(settings, name)}"
                 )
         self.dtype = DTYPES[settings.precision]
+        share = settings.batch // (self.world.size * accumulate)
+        if share % GROUP and share < settings.batch:
+            warnings.warn(
+                f"a round of {share} images, no multiple of {GROUP}, has other groups of the "
+                f"minibatch standard deviation than the batch of {settings.batch} in one process",
+                UserWarning,
+                stacklevel=2,
+            )
         torch.manual_seed(settings.seed)
         self.generator = self.new_generator()
         self.discriminator = channels_last(
@@ -98,6 +112,7 @@ class Training:
                 settings.resolution,
                 images.channels,
                 settings.channels(),
+                GROUP,
                 clamp=settings.clamp or None,
             )
         ).to(device)
@@ -115,7 +130,8 @@ class Training:
         self.augmentation = augment.Controller(
             s.augment_target, s.augment_images, self.world.average
         )
-        self.rng = torch.Generator(device).manual_seed(settings.seed)
+        # Of its own seed: latents shall not repeat the numbers that the weights were made of
+        self.rng = torch.Generator(device).manual_seed(settings.seed ^ LATENTS)
         self.order = Order(len(images.train), settings.batch, settings.seed)
         self.path_mean = torch.zeros((), device=device)
         self.steps = 0
@@ -185,7 +201,7 @@ class Training:
         """Scores of both batches, from one pass.
 
         Real and fake images alternate, so that the groups of the minibatch standard deviation,
-        every so-manieth sample, hold images of one kind, as in two passes; so long as the batch
+        which are dealt in turns, hold images of one kind, as in two passes; so long as the batch
         is a multiple of the group.
         """
         if len(real) % self.discriminator.stddev.group_size:
@@ -223,18 +239,31 @@ class Training:
     def path_length_step(self) -> None:
         """Make steps of the same length in ``w`` change images as much; in full precision."""
         s = self.settings
-        (latents,) = self.draw(s.path_batch, rounds=1)
+        rounds = math.gcd(self.accumulate, s.path_batch // self.world.size)
         channels, side = self.images.channels, s.resolution
-        noise = self.normal(s.path_batch, channels, side, side)
-        (noise,) = self.world.share(noise)
-        styles = self.styles(latents)
-        images = self.generator.synthesis(styles, latents.noise)
-        lengths = losses.path_lengths(images, styles, noise)
-        mean = lengths.detach().mean()
+        shares = list(
+            zip(
+                self.draw(s.path_batch, rounds),
+                self.world.share(self.normal(s.path_batch, channels, side, side), rounds),
+                strict=True,
+            )
+        )
+
+        def lengths_of(latents: Latents, noise: Tensor) -> Tensor:
+            styles = self.styles(latents)
+            images = self.generator.synthesis(styles, latents.noise)
+            return losses.path_lengths(images, styles, noise)
+
+        # The penalty needs the mean of all: with several rounds all lengths are computed twice
+        kept = [lengths_of(*shares[0])] if rounds == 1 else None
+        seen = kept or [lengths_of(*share).detach() for share in shares]
+        mean = torch.cat(seen).detach().mean()
         self.world.average([mean])
-        penalty, self.path_mean = losses.path_length_penalty(lengths, self.path_mean, mean)
+        self.path_mean = losses.path_length_mean(self.path_mean, mean)
+        lengths = kept or (lengths_of(*share) for share in shares)
+        penalties = (losses.path_length_penalty(part, self.path_mean) for part in lengths)
         weight = s.path_weight * s.path_every
-        penalty = self.minimise(self.g, [penalty], 1, weight, "path-length penalty")
+        penalty = self.minimise(self.g, penalties, rounds, weight, "path-length penalty")
         self.counts["path_length"] += 1
         self.note(path_length=mean, path_penalty=penalty)
 
@@ -302,11 +331,25 @@ class Training:
                 worker_init_fn=worker_signals,
             )
             self._batches = iter(loader)
-        real = to_pixels(next(self._batches).to(self.device, non_blocking=True))
+        real = to_pixels(self._read().to(self.device, non_blocking=True))
         if self.settings.mirror:
             (mirrored,) = self.world.share(self.uniform(self.settings.batch) < 0.5)
             real = torch.where(mirrored[:, None, None, None], real.flip(3), real)
         return World().share(real, self.accumulate)
+
+    def _read(self) -> Tensor:
+        """The next bytes; an image that cannot be read ends the step in all processes."""
+        assert self._batches is not None
+        batch, failure = None, None
+        try:
+            batch = next(self._batches)
+        except ImageError as error:
+            failure = error
+        if self.workers and self.world.any(failure is not None, self.device):
+            self._batches = None  # nothing was drawn: the step can be begun again
+            raise failure or ImageError("every image must be readable, got one in another process")
+        assert batch is not None
+        return batch
 
     def draw(self, n: int, rounds: int | None = None) -> list[Latents]:
         """A batch of ``n``, this process's share, for each round."""
@@ -332,7 +375,7 @@ class Training:
         p = self.augmentation.p
         if p == 0:
             return [None] * self.accumulate
-        changes = augment.draw(self.settings.batch, p, self.rng)
+        changes = augment.draw(self.settings.batch, self.settings.resolution, p, self.rng)
         shares = (self.world.share(part, self.accumulate) for part in changes)
         return [augment.Changes(*parts) for parts in zip(*shares, strict=True)]
 
@@ -360,10 +403,17 @@ class Training:
 
     # All of it
 
+    def check_finite(self) -> None:
+        """Raise a :class:`DivergedError` if a weight is not finite."""
+        for player in (self.g, self.d):
+            if not math.isfinite(get_total_norm(player.network.parameters()).item()):
+                raise self._diverged(player, "weights", math.nan)
+
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on, and nothing that weights_only would refuse."""
         return {
             "settings": asdict(self.settings),
+            "images": self.images.fingerprint(),
             "steps": self.steps,
             "counts": dict(self.counts),
             "latest": {name: value.item() for name, value in self._latest.items()},
@@ -387,8 +437,11 @@ class Training:
         self.generator.load_state_dict(state["g"])
         self.discriminator.load_state_dict(state["d"])
         self.ema.load_state_dict(state["g_ema"])
-        self.g.optimizer.load_state_dict(state["g_optim"])
-        self.d.optimizer.load_state_dict(state["d_optim"])
+        for player, name in ((self.g, "g_optim"), (self.d, "d_optim")):
+            (group,) = player.optimizer.param_groups
+            ours = {key: group[key] for key in ("lr", "betas")}  # of these settings
+            player.optimizer.load_state_dict(state[name])
+            player.optimizer.param_groups[0].update(ours)
         self.g.scaler.load_state_dict(state["g_scaler"])
         self.d.scaler.load_state_dict(state["d_scaler"])
         self.augmentation.load_state_dict(state["augmentation"])
@@ -396,7 +449,7 @@ class Training:
         if state["device"] == self.device.type:
             self.rng.set_state(state["rng"].cpu())
         else:  # another kind of device has other generators
-            self.rng.manual_seed(self.settings.seed + self.steps)
+            self.rng.manual_seed(self.settings.seed ^ LATENTS ^ self.steps)
         self._batches = None
 
 
