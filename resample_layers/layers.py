@@ -18,6 +18,7 @@ from .ops.border import MODES, extend
 from .ops.dimensions import upfirdn1d, upfirdn3d
 from .ops.upfirdn2d import upfirdn2d, upfirdn2d_bias_act
 
+OPS: dict[int, Any] = {1: upfirdn1d, 2: upfirdn2d, 3: upfirdn3d}
 PADDING_MODES = ("zeros", *MODES)
 BUFFERS = ("kernel_x", "kernel_y", "kernel_z")  # of separable kernels
 CHECKPOINT_KERNELS = {"kernel": True, "resample_filter": False}  # name: holds the gain
@@ -72,8 +73,7 @@ class _Resample(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Resample ``input``."""
-        op: Any = (upfirdn1d, upfirdn2d, upfirdn3d)[self.dims - 1]
-        out: Tensor = op(*self._call(input))
+        out: Tensor = OPS[self.dims](*self._call(input))
         return out
 
     def _call(self, input: Tensor) -> tuple[Any, ...]:

@@ -225,12 +225,13 @@ def as_factors(name: str, value: Any, dims: int = 2) -> tuple[int, ...]:
     if isinstance(value, (tuple, list)):
         if len(value) != dims:
             raise ValueError(f"{name} must be an int or {AXES[dims]}, got {name}={value!r}")
-        factors = tuple(_as_int(name, factor, value) for factor in value)
+        factors = tuple([_as_int(name, factor, value) for factor in value])
     else:
         factors = (_as_int(name, value, value),) * dims
-    if any(factor < 1 for factor in factors):
-        axes = {1: "", 2: " in both axes", 3: " in all axes"}[dims]
-        raise ValueError(f"{name} must be >= 1{axes}, got {name}={value!r}")
+    for factor in factors:
+        if factor < 1:
+            axes = {1: "", 2: " in both axes", 3: " in all axes"}[dims]
+            raise ValueError(f"{name} must be >= 1{axes}, got {name}={value!r}")
     return factors
 
 
