@@ -28,6 +28,7 @@ from resample_layers import (
     geometry,
 )
 from resample_layers.ops import upfirdn1d, upfirdn3d
+from resample_layers.ops.native import is_channels_last
 
 from . import oracle
 from .test_layers import field_pads
@@ -134,10 +135,24 @@ def test_a_volume_is_three_signals(order, device):
     torch.testing.assert_close(upfirdn3d(x, taps, up, down, pad), expected)
 
 
-def test_kernels_are_not_rounded_to_half(device):
+def test_taps_are_not_rounded_to_half(device):
+    one, taps = torch.ones(1, device=device), torch.tensor([1 + 2**-10, -1.0], device=device)
     x = torch.ones(1, 1, 8, device=device, dtype=torch.bfloat16)
-    taps = torch.tensor([1.0, 1 / 256, -1.0], device=device)  # rounded sums would lose the middle
-    assert torch.equal(upfirdn1d(x, taps), torch.full_like(x[:, :, :6], 1 / 256))
+    assert torch.equal(upfirdn1d(x, taps), torch.full_like(x[:, :, :7], 2**-10))
+    x = torch.ones(1, 1, 4, 5, 6, device=device, dtype=torch.bfloat16)
+    for triple in ((taps, one, one), (one, taps, one), (one, one, taps)):
+        out = upfirdn3d(x, triple)
+        assert torch.equal(out, torch.full_like(out, 2**-10))
+
+
+def test_the_order_in_memory_is_told_by_strides():
+    for dims in (1, 2, 3):
+        x = torch.empty(2, 3, *(4, 5, 6)[:dims])
+        assert not is_channels_last(x)
+        assert is_channels_last(channels_innermost(x))
+        assert is_channels_last(channels_innermost(x)[..., 1:])
+        if dims > 1:  # columns outermost: neither format
+            assert not is_channels_last(channels_innermost(x.movedim(-1, 2)).movedim(2, -1))
 
 
 @pytest.mark.parametrize("dims", [1, 3])
@@ -438,6 +453,15 @@ def test_padding_modes_equal_padding_by_hand(dims, layer, mode):
     edge = 4 * out.shape[-1] // x.shape[-1]
     middle = wide[(..., *[slice(edge, edge + side) for side in out.shape[2:]])]
     torch.testing.assert_close(out, middle)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_each_axis_is_continued_by_its_own_pads(mode):
+    x, factor = samples(3, size=(8, 6, 7)), (1, 2, 4)
+    layer = UpFirDnDownsample3d([1, 2, 3, 4, 4, 3, 2, 1], factor, mode)
+    pads = sum((field_pads("down", 8, f) for f in factor), ())
+    expected = upfirdn3d(F.pad(x, pads, mode), layer.kernel_x, 1, factor)
+    torch.testing.assert_close(layer(x), expected)
 
 
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
