@@ -5,13 +5,14 @@ import argparse
 
 import torch
 
-from . import cpu, demo, overhead
+from . import cpu, demo, dimensions, overhead
 
 SECTIONS = {
     "overhead": lambda a: overhead.run(a.seconds),
     "cpu": lambda a: cpu.formulations_side_by_side(a.quick, a.seconds),
     "floor": lambda a: cpu.floors(a.quick, a.seconds),
     "epilogue": lambda a: cpu.epilogue(a.seconds),
+    "dimensions": lambda a: dimensions.run(a.seconds),
     "memory": lambda a: cpu.memory(),
     "memory-gradient": lambda a: cpu.gradient_memory(),
     "demo": lambda a: demo.run(a.steps),

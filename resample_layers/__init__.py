@@ -4,8 +4,9 @@
 ``UpFirDnUpsample``     a layer: [H, W] -> [H * f, W * f]
 ``UpFirDnDownsample``   a layer: [H, W] -> [H // f, W // f]
 ``UpFirDnSmooth``       a layer: an FIR filter beside a strided convolution
+``UpFirDnUpsample1d``, ``UpFirDnUpsample3d``, ...  the three for [N, C, L] and [N, C, D, H, W]
 ``make_resample_kernel``  taps -> a normalised 2-D kernel
-``ops``                 the functions that the layers call: ``ops.upfirdn2d``
+``ops``                 the functions that the layers call: ``ops.upfirdn2d``, also 1d and 3d
 ``filters``             named taps, low-pass design for any factor
 ``geometry``            sizes and pads, derived
 ``compat``              the functions and layers of four other codes, over these; import it by name
@@ -13,13 +14,29 @@
 
 from . import filters, geometry, ops
 from .filters import make_resample_kernel
-from .layers import UpFirDnDownsample, UpFirDnSmooth, UpFirDnUpsample
+from .layers import (
+    UpFirDnDownsample,
+    UpFirDnDownsample1d,
+    UpFirDnDownsample3d,
+    UpFirDnSmooth,
+    UpFirDnSmooth1d,
+    UpFirDnSmooth3d,
+    UpFirDnUpsample,
+    UpFirDnUpsample1d,
+    UpFirDnUpsample3d,
+)
 from .version import __version__
 
 __all__ = [
     "UpFirDnDownsample",
+    "UpFirDnDownsample1d",
+    "UpFirDnDownsample3d",
     "UpFirDnSmooth",
+    "UpFirDnSmooth1d",
+    "UpFirDnSmooth3d",
     "UpFirDnUpsample",
+    "UpFirDnUpsample1d",
+    "UpFirDnUpsample3d",
     "__version__",
     "filters",
     "geometry",

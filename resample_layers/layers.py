@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The three layers: taps, padding, one call each."""
+"""The three layers, of images, signals and volumes: taps, padding, one call each."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,33 +15,38 @@ from . import geometry
 from .filters import normalise_taps, phases_sum_alike
 from .ops.arguments import as_factors
 from .ops.border import MODES, extend
+from .ops.dimensions import upfirdn1d, upfirdn3d
 from .ops.upfirdn2d import upfirdn2d, upfirdn2d_bias_act
 
+OPS: dict[int, Any] = {1: upfirdn1d, 2: upfirdn2d, 3: upfirdn3d}
 PADDING_MODES = ("zeros", *MODES)
+BUFFERS = ("kernel_x", "kernel_y", "kernel_z")  # of separable kernels
 CHECKPOINT_KERNELS = {"kernel": True, "resample_filter": False}  # name: holds the gain
-_warned: set[tuple[tuple[Any, ...], tuple[int, int]]] = set()
+_warned: set[tuple[tuple[Any, ...], tuple[int, ...]]] = set()
 
 
 class _Resample(nn.Module):
     """What the layers share: taps as Python floats, the buffers made of them, one call.
 
-    ``taps`` serve both axes if 1-D, or are rows ``[kh][kw]``, with sum 1. The gain (the upsampling
+    ``taps`` serve all axes if 1-D, or are rows ``[kh][kw]``, with sum 1. The gain (the upsampling
     factor of each axis) is folded into the buffers, which are float32, or float64 after
     ``.double()``, never saved, and rebuilt from the floats whenever the module moves.
     """
 
+    dims: int  # of space: 1 for signals, 2 for images, 3 for volumes
     kernel_x: Tensor
     kernel_y: Tensor
+    kernel_z: Tensor
     kernel_2d: Tensor
     _shown: tuple[str, ...]  # the attributes in the repr
 
     def __init__(
         self,
         taps: tuple[Any, ...],  # [taps] or [kh][kw], from normalise_taps
-        gain: tuple[int, int],
-        up: tuple[int, int],
-        down: tuple[int, int],
-        pad: tuple[int, int, int, int],
+        gain: tuple[int, ...],  # of each axis, x first; so are the others
+        up: tuple[int, ...],
+        down: tuple[int, ...],
+        pad: tuple[int, ...],  # (x0, x1, y0, y1)
         padding_mode: str,
     ) -> None:
         super().__init__()
@@ -52,7 +57,7 @@ class _Resample(nn.Module):
         self.taps = taps
         self.separable = not isinstance(taps[0], tuple)
         self.gain, self.up, self.down, self.pad = gain, up, down, pad
-        self.border = (*geometry.border(*pad[:2], up[0]), *geometry.border(*pad[2:], up[1]))
+        self.border = _pairs(map(geometry.border, pad[::2], pad[1::2], up))
         self.padding_mode = padding_mode
         for name, values in self._values().items():
             kernel = torch.tensor(values, dtype=torch.float32)
@@ -60,50 +65,25 @@ class _Resample(nn.Module):
 
     @property
     def kernel(self) -> Tensor:
-        """The 2-D kernel ``[kh, kw]`` with its gain, as the layer applies it."""
-        if self.separable:
-            return torch.outer(self.kernel_y, self.kernel_x)
-        return self.kernel_2d
+        """The kernel with its gain, as the layer applies it: ``[kh, kw]`` of images."""
+        return _outer(self._taps_by_axis()) if self.separable else self.kernel_2d
+
+    def _taps_by_axis(self) -> tuple[Tensor, ...]:
+        return tuple([getattr(self, name) for name in BUFFERS[: self.dims]])
 
     def forward(self, input: Tensor) -> Tensor:
-        """Resample ``input`` [N, C, H, W]."""
-        return upfirdn2d(*self._call(input))
-
-    def bias_act(
-        self,
-        input: Tensor,  # [N, C, H, W]
-        bias: Tensor | None = None,  # [C]
-        noise: Tensor | None = None,  # [N or 1, 1, out_h, out_w]
-        noise_strength: Tensor | None = None,  # one element
-        negative_slope: float = 0.2,
-        gain: float = math.sqrt(2.0),
-        clamp: float | None = None,
-    ) -> Tensor:
-        """Resample; then noise, bias, leaky ReLU, gain and clamp in the same pass over memory.
-
-        See :func:`resample_layers.ops.upfirdn2d_bias_act` for the formula, shapes and errors. A
-        method of its own: what hooks or compilers do to calls of the layer, they do not do here.
-        """
-        input, kernel, up, down, pad = self._call(input)
-        epilogue = (bias, noise, noise_strength)
-        return upfirdn2d_bias_act(
-            input, kernel, *epilogue, up, down, pad, negative_slope, gain, clamp
-        )
+        """Resample ``input``."""
+        out: Tensor = OPS[self.dims](*self._call(input))
+        return out
 
     def _call(self, input: Tensor) -> tuple[Any, ...]:
         """The op's arguments: input, kernel, up, down, pad."""
-        x0, x1, y0, y1 = self.pad
+        pad = self.pad
         if self.padding_mode != "zeros":
-            (up_x, up_y), border = self.up, self.border
-            input = extend(input, border, self.padding_mode)
-            x0, x1, y0, y1 = (
-                x0 - border[0] * up_x,
-                x1 - border[1] * up_x,
-                y0 - border[2] * up_y,
-                y1 - border[3] * up_y,
-            )
-        kernel = (self.kernel_x, self.kernel_y) if self.separable else self.kernel_2d
-        return input, kernel, self.up, self.down, (x0, x1, y0, y1)
+            input = extend(input, self.border, self.padding_mode)
+            pad = tuple(p - self.border[i] * self.up[i // 2] for i, p in enumerate(pad))
+        kernel: Any = self._taps_by_axis() if self.separable else self.kernel_2d
+        return input, kernel[0] if self.dims == 1 else kernel, self.up, self.down, pad
 
     def extra_repr(self) -> str:
         rows = [self.taps] if self.separable else self.taps
@@ -111,21 +91,19 @@ class _Resample(nn.Module):
         shown = [[round(tap / unit, 4) for tap in row] for row in rows]
         parts = [f"resample_kernel={_short(shown[0] if self.separable else shown)}"]
         for name in self._shown:
-            x, y = getattr(self, name)
-            parts.append(f"{name}={x if x == y else (x, y)}")
+            values = getattr(self, name)
+            parts.append(f"{name}={values if len(set(values)) > 1 else values[0]}")
         if self.padding_mode != "zeros":
             parts.append(f"padding_mode={self.padding_mode!r}")
         return ", ".join(parts)
 
     def _values(self) -> dict[str, Any]:
         """The buffers' values by name, gain folded in."""
-        gain_x, gain_y = self.gain
         if self.separable:
-            return {
-                "kernel_x": [tap * gain_x for tap in self.taps],
-                "kernel_y": [tap * gain_y for tap in self.taps],
-            }
-        return {"kernel_2d": [[tap * gain_x * gain_y for tap in row] for row in self.taps]}
+            axes = zip(BUFFERS, self.gain, strict=False)
+            return {name: [tap * gain for tap in self.taps] for name, gain in axes}
+        gain = math.prod(self.gain)
+        return {"kernel_2d": [[tap * gain for tap in row] for row in self.taps]}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Resample:
         """Move the module, then write the kernels anew: no move leaves them rounded or unset."""
@@ -154,7 +132,7 @@ class _Resample(nn.Module):
             del state_dict[prefix + name]  # type: ignore[attr-defined]  # a copy of the user's
             ours = self._as_stored(with_gain)
             try:
-                theirs, eps = _stored_kernel(stored)
+                theirs, eps = _stored_kernel(stored, self.dims)
             except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
                 error_msgs.append(f"{prefix}{name} must hold taps, got {stored!r}: {error}")
                 continue
@@ -169,13 +147,113 @@ class _Resample(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)  # type: ignore[arg-type]
 
     def _as_stored(self, with_gain: bool) -> Tensor:
-        """[kh, kw] in float64 on the CPU, with or without the gain."""
+        """The kernel in float64 on the CPU, with or without the gain."""
         taps = torch.tensor(self.taps, dtype=torch.float64, device="cpu")
-        kernel = torch.outer(taps, taps) if self.separable else taps
-        return kernel * (self.gain[0] * self.gain[1]) if with_gain else kernel
+        kernel = _outer([taps] * self.dims) if self.separable else taps
+        return kernel * math.prod(self.gain) if with_gain else kernel
+
+    def _normalise(self, resample_kernel: Any) -> tuple[tuple[Any, ...], tuple[int, ...]]:
+        """Taps with sum 1, and how many along each axis, x first."""
+        taps = normalise_taps("resample_kernel", resample_kernel)
+        if not isinstance(taps[0], tuple):
+            return taps, (len(taps),) * self.dims
+        if self.dims != 2:
+            raise ValueError(
+                f"resample_kernel of a {type(self).__name__} must be [taps], for its kernel is "
+                f"separable, got [kh, kw]: {resample_kernel!r}"
+            )
+        return taps, (len(taps[0]), len(taps))
 
 
-class UpFirDnUpsample(_Resample):
+class _Images(_Resample):
+    """What the layers of images have alone."""
+
+    dims = 2
+
+    def bias_act(
+        self,
+        input: Tensor,  # [N, C, H, W]
+        bias: Tensor | None = None,  # [C]
+        noise: Tensor | None = None,  # [N or 1, 1, out_h, out_w]
+        noise_strength: Tensor | None = None,  # one element
+        negative_slope: float = 0.2,
+        gain: float = math.sqrt(2.0),
+        clamp: float | None = None,
+    ) -> Tensor:
+        """Resample; then noise, bias, leaky ReLU, gain and clamp in the same pass over memory.
+
+        See :func:`resample_layers.ops.upfirdn2d_bias_act` for the formula, shapes and errors. A
+        method of its own: what hooks or compilers do to calls of the layer, they do not do here.
+        """
+        input, kernel, up, down, pad = self._call(input)
+        epilogue = (bias, noise, noise_strength)
+        return upfirdn2d_bias_act(
+            input, kernel, *epilogue, up, down, pad, negative_slope, gain, clamp
+        )
+
+
+class _Upsample(_Resample):
+    _shown = ("factor",)
+
+    def __init__(
+        self,
+        resample_kernel: Any = (1, 3, 3, 1),
+        factor: int | Sequence[int] = 2,
+        padding_mode: str = "zeros",
+    ) -> None:
+        taps, sizes = self._normalise(resample_kernel)
+        factors, ones = as_factors("factor", factor, self.dims), (1,) * self.dims
+        pad = _pairs(map(geometry.upsample_pad, sizes, factors))
+        super().__init__(taps, factors, factors, ones, pad, padding_mode)
+        self.factor = factors
+        _warn_uneven_phases(self.taps, factors)
+
+
+class _Downsample(_Resample):
+    _shown = ("factor",)
+
+    def __init__(
+        self,
+        resample_kernel: Any = (1, 3, 3, 1),
+        factor: int | Sequence[int] = 2,
+        padding_mode: str = "zeros",
+    ) -> None:
+        taps, sizes = self._normalise(resample_kernel)
+        factors, ones = as_factors("factor", factor, self.dims), (1,) * self.dims
+        pad = _pairs(map(geometry.downsample_pad, sizes, factors))
+        super().__init__(taps, ones, ones, factors, pad, padding_mode)
+        self.factor = factors
+
+
+class _Smooth(_Resample):
+    _shown = ("upsample_factor", "downsample_factor", "kernel_size")
+
+    def __init__(
+        self,
+        resample_kernel: Any = (1, 3, 3, 1),
+        upsample_factor: int | Sequence[int] = 1,
+        downsample_factor: int | Sequence[int] = 1,
+        kernel_size: int | Sequence[int] = 1,
+        padding_mode: str = "zeros",
+    ) -> None:
+        taps, sizes = self._normalise(resample_kernel)
+        up = as_factors("upsample_factor", upsample_factor, self.dims)
+        down = as_factors("downsample_factor", downsample_factor, self.dims)
+        size = as_factors("kernel_size", kernel_size, self.dims)
+        if max(up) > 1 and max(down) > 1:
+            raise ValueError(
+                "only one of upsample_factor and downsample_factor may be above 1, got "
+                f"upsample_factor={upsample_factor!r}, downsample_factor={downsample_factor!r}"
+            )
+        after, ones = max(up) > 1, (1,) * self.dims
+        axes = zip(sizes, up, down, size, strict=True)
+        pad = _pairs(geometry.smooth_pad(*axis, after) for axis in axes)
+        super().__init__(taps, up, ones, ones, pad, padding_mode)
+        self.upsample_factor, self.downsample_factor, self.kernel_size = up, down, size
+        _warn_uneven_phases(self.taps, up)
+
+
+class UpFirDnUpsample(_Images, _Upsample):
     """Upsample images by an integer factor with an FIR filter: ``[H, W] -> [H * f, W * f]``.
 
     1. Insert ``factor - 1`` zeros after each sample.
@@ -212,27 +290,8 @@ class UpFirDnUpsample(_Resample):
     :func:`resample_layers.geometry.upsample_pad`.
     """
 
-    _shown = ("factor",)
 
-    def __init__(
-        self,
-        resample_kernel: Any = (1, 3, 3, 1),
-        factor: int | Sequence[int] = 2,
-        padding_mode: str = "zeros",
-    ) -> None:
-        taps = normalise_taps("resample_kernel", resample_kernel)
-        factors = as_factors("factor", factor)
-        kh, kw = _size(taps)
-        pad = (
-            *geometry.upsample_pad(kw, factors[0]),
-            *geometry.upsample_pad(kh, factors[1]),
-        )
-        super().__init__(taps, factors, factors, (1, 1), pad, padding_mode)
-        self.factor = factors
-        _warn_uneven_phases(self.taps, factors)
-
-
-class UpFirDnDownsample(_Resample):
+class UpFirDnDownsample(_Images, _Downsample):
     """Downsample images by an integer factor with an FIR filter: ``[H, W] -> [H // f, W // f]``.
 
     1. Filter with the normalised kernel, padded so that the image stays centred.
@@ -262,26 +321,8 @@ class UpFirDnDownsample(_Resample):
     :func:`resample_layers.geometry.downsample_pad`.
     """
 
-    _shown = ("factor",)
 
-    def __init__(
-        self,
-        resample_kernel: Any = (1, 3, 3, 1),
-        factor: int | Sequence[int] = 2,
-        padding_mode: str = "zeros",
-    ) -> None:
-        taps = normalise_taps("resample_kernel", resample_kernel)
-        factors = as_factors("factor", factor)
-        kh, kw = _size(taps)
-        pad = (
-            *geometry.downsample_pad(kw, factors[0]),
-            *geometry.downsample_pad(kh, factors[1]),
-        )
-        super().__init__(taps, (1, 1), (1, 1), factors, pad, padding_mode)
-        self.factor = factors
-
-
-class UpFirDnSmooth(_Resample):
+class UpFirDnSmooth(_Images, _Smooth):
     """Smooth images beside a strided convolution; the layer itself never changes the rate.
 
     With ``upsample_factor > 1`` it stands *after* a transposed convolution of that stride and of
@@ -320,57 +361,199 @@ class UpFirDnSmooth(_Resample):
     Source of the formula: Karras et al., StyleGAN2, 2020, convolutions with resampling.
     """
 
-    _shown = ("upsample_factor", "downsample_factor", "kernel_size")
 
-    def __init__(
-        self,
-        resample_kernel: Any = (1, 3, 3, 1),
-        upsample_factor: int | Sequence[int] = 1,
-        downsample_factor: int | Sequence[int] = 1,
-        kernel_size: int | Sequence[int] = 1,
-        padding_mode: str = "zeros",
-    ) -> None:
-        taps = normalise_taps("resample_kernel", resample_kernel)
-        up = as_factors("upsample_factor", upsample_factor)
-        down = as_factors("downsample_factor", downsample_factor)
-        size = as_factors("kernel_size", kernel_size)
-        if max(up) > 1 and max(down) > 1:
-            raise ValueError(
-                "only one of upsample_factor and downsample_factor may be above 1, got "
-                f"upsample_factor={upsample_factor!r}, downsample_factor={downsample_factor!r}"
-            )
-        kh, kw = _size(taps)
-        after = max(up) > 1
-        pad = (
-            *geometry.smooth_pad(kw, up[0], down[0], size[0], after),
-            *geometry.smooth_pad(kh, up[1], down[1], size[1], after),
-        )
-        super().__init__(taps, up, (1, 1), (1, 1), pad, padding_mode)
-        self.upsample_factor, self.downsample_factor, self.kernel_size = up, down, size
-        _warn_uneven_phases(self.taps, up)
+class UpFirDnUpsample1d(_Upsample):
+    """Upsample signals by an integer factor with an FIR filter: ``L -> L * f``.
 
+    :class:`UpFirDnUpsample` along one axis, with the normalised taps times ``factor``.
 
-def _size(taps: tuple[Any, ...]) -> tuple[int, int]:
-    """(kh, kw): 1-D taps serve both axes."""
-    return len(taps), len(taps[0]) if isinstance(taps[0], tuple) else len(taps)
+    Args:
+        resample_kernel: taps, 1-D, of any sum but zero.
+        factor: an int.
+        padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
+
+    Shape:
+        - input: ``[N, C, L]``, float16, bfloat16, float32 or float64
+        - output: ``[N, C, L * factor]``
+
+    Raises, Warns: as :class:`UpFirDnUpsample`.
+
+    Example:
+        The resampling around an alias-free activation of audio, ``down(act(up(x)))``:
+
+        >>> import torch
+        >>> from resample_layers import filters
+        >>> taps = filters.kaiser_lowpass(12, 0.5, filters.kaiser_beta(50.0))
+        >>> up = UpFirDnUpsample1d(taps, padding_mode="replicate")
+        >>> down = UpFirDnDownsample1d(taps, padding_mode="replicate")
+        >>> down(torch.sin(up(torch.ones(1, 8, 100)))).shape
+        torch.Size([1, 8, 100])
+    """
+
+    dims = 1
 
 
-def _stored_kernel(stored: Any) -> tuple[Tensor, float]:
-    """A checkpoint's filter as [kh, kw] in float64, and the resolution of the dtype it had."""
+class UpFirDnDownsample1d(_Downsample):
+    """Downsample signals by an integer factor with an FIR filter: ``L -> L // f``.
+
+    :class:`UpFirDnDownsample` along one axis.
+
+    Args:
+        resample_kernel: taps, 1-D, of any sum but zero.
+        factor: an int.
+        padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
+
+    Shape:
+        - input: ``[N, C, L]``, float16, bfloat16, float32 or float64
+        - output: ``[N, C, L // factor]``
+
+    Raises: as :class:`UpFirDnDownsample`.
+
+    Example:
+        >>> import torch
+        >>> UpFirDnDownsample1d((1, 3, 3, 1))(torch.ones(1, 3, 8)).shape
+        torch.Size([1, 3, 4])
+    """
+
+    dims = 1
+
+
+class UpFirDnSmooth1d(_Smooth):
+    """Smooth signals beside a strided convolution; the layer itself never changes the rate.
+
+    :class:`UpFirDnSmooth` along one axis.
+
+    Args:
+        resample_kernel: taps, 1-D, of any sum but zero.
+        upsample_factor: stride of the transposed convolution before, an int.
+        downsample_factor: stride of the convolution after, an int.
+        kernel_size: size of that convolution's kernel, an int.
+        padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
+
+    Shape:
+        - input: ``[N, C, L]``, float16, bfloat16, float32 or float64
+        - output: as :class:`UpFirDnSmooth`, of one axis
+
+    Raises, Warns: as :class:`UpFirDnSmooth`.
+
+    Example:
+        >>> import torch
+        >>> UpFirDnSmooth1d((1, 3, 3, 1))(torch.ones(1, 3, 8)).shape
+        torch.Size([1, 3, 8])
+    """
+
+    dims = 1
+
+
+class UpFirDnUpsample3d(_Upsample):
+    """Upsample volumes by an integer factor with an FIR filter: ``[D, H, W] -> [f D, f H, f W]``.
+
+    :class:`UpFirDnUpsample` on three axes, with the normalised taps times ``factor`` on each.
+
+    Args:
+        resample_kernel: taps, 1-D, of any sum but zero, which serve all axes.
+        factor: an int or ``(x, y, z)``.
+        padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
+
+    Shape:
+        - input: ``[N, C, D, H, W]``, float16, bfloat16, float32 or float64
+        - output: ``[N, C, D * factor_z, H * factor_y, W * factor_x]``
+
+    Raises, Warns: as :class:`UpFirDnUpsample`.
+
+    Example:
+        >>> import torch
+        >>> UpFirDnUpsample3d((1, 3, 3, 1), (2, 2, 1))(torch.ones(1, 3, 5, 8, 8)).shape
+        torch.Size([1, 3, 5, 16, 16])
+    """
+
+    dims = 3
+
+
+class UpFirDnDownsample3d(_Downsample):
+    """Downsample volumes by an integer factor with an FIR filter: each side becomes ``n // f``.
+
+    :class:`UpFirDnDownsample` on three axes.
+
+    Args:
+        resample_kernel: taps, 1-D, of any sum but zero, which serve all axes.
+        factor: an int or ``(x, y, z)``.
+        padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
+
+    Shape:
+        - input: ``[N, C, D, H, W]``, float16, bfloat16, float32 or float64
+        - output: ``[N, C, D // factor_z, H // factor_y, W // factor_x]``
+
+    Raises: as :class:`UpFirDnDownsample`.
+
+    Example:
+        >>> import torch
+        >>> UpFirDnDownsample3d((1, 3, 3, 1))(torch.ones(1, 3, 5, 8, 8)).shape
+        torch.Size([1, 3, 2, 4, 4])
+    """
+
+    dims = 3
+
+
+class UpFirDnSmooth3d(_Smooth):
+    """Smooth volumes beside a strided convolution; the layer itself never changes the rate.
+
+    :class:`UpFirDnSmooth` on three axes.
+
+    Args:
+        resample_kernel: taps, 1-D, of any sum but zero, which serve all axes.
+        upsample_factor: stride of the transposed convolution before; an int or ``(x, y, z)``.
+        downsample_factor: stride of the convolution after; an int or ``(x, y, z)``.
+        kernel_size: size of that convolution's kernel, an int or ``(x, y, z)``.
+        padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
+
+    Shape:
+        - input: ``[N, C, D, H, W]``, float16, bfloat16, float32 or float64
+        - output: as :class:`UpFirDnSmooth`, of three axes
+
+    Raises, Warns: as :class:`UpFirDnSmooth`.
+
+    Example:
+        >>> import torch
+        >>> UpFirDnSmooth3d((1, 3, 3, 1))(torch.ones(1, 3, 5, 8, 8)).shape
+        torch.Size([1, 3, 5, 8, 8])
+    """
+
+    dims = 3
+
+
+def _pairs(pairs: Iterable[tuple[int, int]]) -> tuple[int, ...]:
+    """((x0, x1), (y0, y1)) as (x0, x1, y0, y1)."""
+    return tuple(side for pair in pairs for side in pair)
+
+
+def _outer(taps: Sequence[Tensor]) -> Tensor:
+    """The kernel of taps by axis, x first: [kw], [kh, kw] or [kd, kh, kw]."""
+    kernel = taps[0]
+    for more in taps[1:]:
+        kernel = more.reshape(-1, *[1] * kernel.dim()) * kernel
+    return kernel
+
+
+def _stored_kernel(stored: Any, dims: int) -> tuple[Tensor, float]:
+    """A checkpoint's filter on all axes in float64, and the resolution of the dtype it had."""
     kernel = torch.as_tensor(stored).detach()
     eps = torch.finfo(kernel.dtype).eps if kernel.is_floating_point() else 0.0
     kernel = kernel.to("cpu", torch.float64)
-    while kernel.dim() > 2 and kernel.shape[0] == 1:
+    while kernel.dim() > dims and kernel.shape[0] == 1:
         kernel = kernel[0]
-    return (torch.outer(kernel, kernel) if kernel.dim() == 1 else kernel), eps
+    return (_outer([kernel] * dims) if kernel.dim() == 1 else kernel), eps
 
 
-def _warn_uneven_phases(taps: tuple[Any, ...], factor: tuple[int, int]) -> None:
-    """Warn, once for the same taps and factor, when upsampling would leave a pattern."""
-    if phases_sum_alike(taps, factor) or (taps, factor) in _warned:
+def _warn_uneven_phases(taps: tuple[Any, ...], factors: tuple[int, ...]) -> None:
+    """Warn, once for the same taps and factors, when upsampling would leave a pattern."""
+    if isinstance(taps[0], tuple):
+        uneven = [] if phases_sum_alike(taps, (factors[0], factors[1])) else [factors[0]]
+    else:
+        uneven = [factor for factor in factors if not phases_sum_alike(taps, factor)]
+    if not uneven or (taps, factors) in _warned:
         return
-    _warned.add((taps, factor))
-    uneven = [f for f in factor if isinstance(taps[0], tuple) or not phases_sum_alike(taps, f)]
+    _warned.add((taps, factors))
     warnings.warn(
         f"the phases of resample_kernel do not sum alike at factor {uneven[0]}, which leaves a "
         f"pattern on flat images; resample_layers.filters.design_resample_taps({uneven[0]}) gives "

@@ -48,6 +48,29 @@ def upfirdn2d(x: np.ndarray, kernel: np.ndarray, up, down, pad) -> np.ndarray:
     return np.stack(rows, -2)
 
 
+def along(x: np.ndarray, axis: int, taps: np.ndarray, up: int, down: int, pad) -> np.ndarray:
+    """The op along one axis of an array of any rank."""
+    x = np.moveaxis(np.asarray(x, np.float64), axis, -1)
+    u = np.zeros((*x.shape[:-1], x.shape[-1] * up))
+    u[..., ::up] = x
+    padded = np.zeros((*x.shape[:-1], max(0, u.shape[-1] + sum(pad))))
+    for i in range(padded.shape[-1]):
+        if 0 <= i - pad[0] < u.shape[-1]:
+            padded[..., i] = u[..., i - pad[0]]
+    out = []
+    for start in range(0, padded.shape[-1] - len(taps) + 1, down):
+        reads = [padded[..., start + len(taps) - 1 - i] for i in range(len(taps))]
+        out.append(sum(tap * read for tap, read in zip(taps, reads, strict=True)))
+    return np.moveaxis(np.stack(out, -1), -1, axis)
+
+
+def separable(x: np.ndarray, taps, up, down, pad) -> np.ndarray:
+    """The op along the last axis (x), the last but one (y), ...: arguments by axis, x first."""
+    for i, axis_taps in enumerate(taps):
+        x = along(x, -1 - i, axis_taps, up[i], down[i], pad[2 * i : 2 * i + 2])
+    return x
+
+
 def kernel_grad(x: np.ndarray, grad: np.ndarray, size, up, down, pad) -> np.ndarray:
     """[kh, kw]: what each tap would read, summed against the gradient."""
     u = padded_samples(np.asarray(x, np.float64), up, pad)
@@ -64,10 +87,25 @@ def kernel_grad(x: np.ndarray, grad: np.ndarray, size, up, down, pad) -> np.ndar
 
 def assert_matches(actual: torch.Tensor, x: torch.Tensor, kernel: torch.Tensor, up, down, pad):
     """``actual`` is the op of ``x`` and the 2-D ``kernel``, to the rounding of its dtype."""
-    ours = actual.detach().double().cpu().numpy()
-    samples, taps = x.detach().double().cpu().numpy(), kernel.detach().double().cpu().numpy()
-    expected = upfirdn2d(samples, taps, up, down, pad)
+    samples, taps = _numpy(x), _numpy(kernel)
+    scale = upfirdn2d(abs(samples), abs(taps), up, down, pad)
+    _assert_close(actual, upfirdn2d(samples, taps, up, down, pad), scale)
+
+
+def assert_matches_separable(actual: torch.Tensor, x: torch.Tensor, taps, up, down, pad):
+    """``actual`` is the op of ``x`` and the taps of each axis, to the rounding of its dtype."""
+    samples, taps = _numpy(x), [_numpy(t) for t in taps]
+    scale = separable(abs(samples), [abs(t) for t in taps], up, down, pad)
+    _assert_close(actual, separable(samples, taps, up, down, pad), scale)
+
+
+def _numpy(x: torch.Tensor) -> np.ndarray:
+    return x.detach().double().cpu().numpy()
+
+
+def _assert_close(actual: torch.Tensor, expected: np.ndarray, scale: np.ndarray) -> None:
+    ours = _numpy(actual)
     assert ours.shape == expected.shape
-    scale = upfirdn2d(abs(samples), abs(taps), up, down, pad).max(initial=0.0) or 1.0
+    scale = scale.max(initial=0.0) or 1.0
     error = abs(ours - expected).max(initial=0.0) / scale
     assert error <= TOLERANCE[actual.dtype], f"relative error {error:.2e} in {actual.dtype}"

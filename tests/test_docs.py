@@ -24,6 +24,7 @@ WITH_EXAMPLES = {
     "resample_layers.compat.rosinality",
     "resample_layers.filters",
     "resample_layers.layers",
+    "resample_layers.ops.dimensions",
     "resample_layers.ops.fused_act",
     "resample_layers.ops.native",
     "resample_layers.ops.upfirdn2d",

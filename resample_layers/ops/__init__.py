@@ -3,6 +3,8 @@
 
 ``upfirdn2d``            the op; start here
 ``upfirdn2d_bias_act``   the op, then noise, bias, leaky ReLU and gain in the same pass
+``upfirdn1d``            the op on signals [N, C, L]
+``upfirdn3d``            the op on volumes [N, C, D, H, W], for separable kernels
 ``upfirdn2d_native``     the op in plain torch
 ``UpFirDn2d``            the op as an autograd Function
 ``UpFirDn2dBackward``    its gradient in the input, as an autograd Function
@@ -12,6 +14,7 @@
 
 from . import extension as extension  # loads the compiled kernels
 from .autograd import UpFirDn2d, UpFirDn2dBackward
+from .dimensions import upfirdn1d, upfirdn3d
 from .fused_act import FusedLeakyReLU, bias_act, fused_leaky_relu
 from .native import upfirdn2d_native
 from .upfirdn2d import upfirdn2d, upfirdn2d_bias_act
@@ -22,7 +25,9 @@ __all__ = [
     "UpFirDn2dBackward",
     "bias_act",
     "fused_leaky_relu",
+    "upfirdn1d",
     "upfirdn2d",
     "upfirdn2d_bias_act",
     "upfirdn2d_native",
+    "upfirdn3d",
 ]

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 is_tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]
 Pair = tuple[int, int]
 Pads = tuple[int, int, int, int]
+SHAPES = {1: "[N, C, L]", 2: "[N, C, H, W]", 3: "[N, C, D, H, W]"}  # by dimensions of space
+SIDES = {1: "length", 2: "height x width", 3: "depth x height x width"}
+AXES = {1: "1 int (x,)", 2: "2 ints (x, y)", 3: "3 ints (x, y, z)"}
 
 
 def check_call(
@@ -54,19 +57,86 @@ def check_call(
     return kernel, taps_y, up, down, pad
 
 
-def check_input(input: Any) -> None:
-    """A floating-point tensor [N, C, H, W].
+def check_separable_call(
+    dims: int, input: Any, taps: Any, up: Any, down: Any, pad: Any
+) -> tuple[Any, ...]:
+    """Check one call of the op on signals (``dims`` 1) or volumes (3) completely.
+
+    Returns:
+        ``(taps, up, down, pad)``: taps and factors of each axis, x first, pads ``(x0, x1, ...)``.
+
+    Raises:
+        TypeError: for a wrong kind of value. ValueError: for a wrong value.
+    """
+    check_input(input, dims)
+    taps = _taps_by_axis(dims, taps, input)
+    up, down = as_factors("up", up, dims), as_factors("down", down, dims)
+    pad = _pads_by_axis(dims, pad)
+    if not is_tracing():  # traced sizes are tensors: comparing them would fix them
+        size, lengths = input.shape[2:], [len(t) for t in taps[::-1]]  # x last
+        axes = zip(size, up[::-1], down[::-1], pad[-2::-2], pad[::-2], lengths, strict=True)
+        out = [geometry.output_size(*axis) for axis in axes]
+        if any(side < 1 for side in out):
+            raise ValueError(
+                f"output must be at least {by([1] * dims)} ({SIDES[dims]}), got {by(out)} from "
+                f"input {by(size)}, kernel {by(lengths)}, up={up}, down={down}, pad={pad}"
+            )
+    return taps, up, down, pad
+
+
+def _taps_by_axis(dims: int, taps: Any, input: Tensor) -> tuple[Tensor, ...]:
+    """A tensor [taps] for all axes; of volumes, or three of them."""
+    rule = "a tensor [taps]" + (" or three of them (taps_x, taps_y, taps_z)" if dims == 3 else "")
+    if isinstance(taps, Tensor):
+        named = [("taps", taps)]
+    elif dims == 3 and isinstance(taps, (tuple, list)) and all(isinstance(t, Tensor) for t in taps):
+        if len(taps) != 3:
+            raise ValueError(f"taps must be {rule}, got {len(taps)} tensors")
+        named = [(f"taps[{i}]", t) for i, t in enumerate(taps)]
+    else:
+        raise TypeError(f"taps must be {rule}, got {_describe(taps)}")
+    for name, t in named:
+        if t.dim() != 1:
+            why = ": kernels that are not separable are for images" if t.dim() == dims else ""
+            raise ValueError(
+                f"{name} must have 1 dimension [taps]{why}, got {t.dim()}: shape {tuple(t.shape)}"
+            )
+        _kernel_size(name, t, input)
+    return tuple(t for _, t in named) * (dims // len(named))
+
+
+def _pads_by_axis(dims: int, pad: Any) -> tuple[int, ...]:
+    """An int for all sides, (before, after) for all axes, or pairs (x0, x1, ...) by axis."""
+    if not isinstance(pad, (tuple, list)):
+        return (_as_int("pad", pad, pad),) * (2 * dims)
+    if len(pad) not in (2, 2 * dims):
+        rule = " for all axes, or 6 values (x0, x1, y0, y1, z0, z1)" if dims == 3 else ""
+        raise ValueError(
+            f"pad must be an int or have 2 values (before, after){rule}, "
+            f"got {len(pad)}: pad={pad!r}"
+        )
+    pads = tuple(_as_int("pad", side, pad) for side in pad)
+    return pads * dims if len(pads) == 2 else pads
+
+
+def by(sizes: Sequence[int]) -> str:
+    """Sizes in a sentence: 4x5."""
+    return "x".join(map(str, sizes))
+
+
+def check_input(input: Any, dims: int = 2) -> None:
+    """A floating-point tensor [N, C, H, W], or of other ``dims`` of space.
 
     Raises:
         TypeError: for another kind or dtype. ValueError: for another rank.
     """
     if not isinstance(input, Tensor):
-        raise TypeError(f"input must be a tensor [N, C, H, W], got {_describe(input)}")
+        raise TypeError(f"input must be a tensor {SHAPES[dims]}, got {_describe(input)}")
     if input.dtype not in DTYPES:
         raise TypeError(f"input must be float16, bfloat16, float32 or float64, got {input.dtype}")
-    if input.dim() != 4:
+    if input.dim() != 2 + dims:
         raise ValueError(
-            f"input must have 4 dimensions [N, C, H, W], got {input.dim()}: "
+            f"input must have {2 + dims} dimensions {SHAPES[dims]}, got {input.dim()}: "
             f"shape {tuple(input.shape)}"
         )
 
@@ -144,19 +214,25 @@ def _as_float(name: str, value: Any, zero: bool = False) -> float:
     return number
 
 
-def as_factors(name: str, value: Any) -> Pair:
-    """An int >= 1, or two of them (x, y)."""
+@overload
+def as_factors(name: str, value: Any) -> Pair: ...
+@overload
+def as_factors(name: str, value: Any, dims: int) -> tuple[int, ...]: ...
+def as_factors(name: str, value: Any, dims: int = 2) -> tuple[int, ...]:
+    """An int >= 1, or one of them for each axis (x, y)."""
     if type(value) is int and 0 < value < 2**31:  # the usual
-        return value, value
+        return (value,) * dims
     if isinstance(value, (tuple, list)):
-        if len(value) != 2:
-            raise ValueError(f"{name} must be an int or 2 ints (x, y), got {name}={value!r}")
-        x, y = _as_int(name, value[0], value), _as_int(name, value[1], value)
+        if len(value) != dims:
+            raise ValueError(f"{name} must be an int or {AXES[dims]}, got {name}={value!r}")
+        factors = tuple([_as_int(name, factor, value) for factor in value])
     else:
-        x = y = _as_int(name, value, value)
-    if x < 1 or y < 1:
-        raise ValueError(f"{name} must be >= 1 in both axes, got {name}={value!r}")
-    return x, y
+        factors = (_as_int(name, value, value),) * dims
+    for factor in factors:
+        if factor < 1:
+            axes = {1: "", 2: " in both axes", 3: " in all axes"}[dims]
+            raise ValueError(f"{name} must be >= 1{axes}, got {name}={value!r}")
+    return factors
 
 
 def as_pads(pad: Any) -> Pads:

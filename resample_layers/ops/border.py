@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
-from .arguments import check_input, is_tracing
+from .arguments import SIDES, by, check_input, is_tracing
 from .native import is_channels_last
 
 MODES = ("reflect", "replicate", "circular")
 
 
 def extend(
-    input: Tensor,  # [N, C, H, W]
-    border: tuple[int, int, int, int],  # (left, right, top, bottom) [samples], >= 0
+    input: Tensor,  # [N, C, H, W], or with one or three dimensions of space
+    border: tuple[int, ...],  # (left, right, top, bottom) [samples], >= 0
     mode: str,  # one of MODES
 ) -> Tensor:
     """Continue ``input`` to ``[N, C, top + H + bottom, left + W + right]``, as ``F.pad`` does.
@@ -31,31 +31,33 @@ def extend(
     """
     if has_torch_function((input,)):
         return handle_torch_function(extend, (input,), input, border, mode)  # type: ignore[no-any-return]
-    check_input(input)
-    left, right, top, bottom = border
+    dims = len(border) // 2
+    check_input(input, dims)
     if mode != "replicate" and not is_tracing():
-        height, width = input.shape[2:]
         spare = 1 if mode == "reflect" else 0
-        if max(left, right) + spare > width or max(top, bottom) + spare > height:
+        size = input.shape[2:]
+        least = [max(border[i : i + 2]) + spare for i in range(0, 2 * dims, 2)][::-1]  # x last
+        if any(need > side for need, side in zip(least, size, strict=True)):
             raise ValueError(
-                f"padding_mode={mode!r} needs an input of at least "
-                f"{max(top, bottom) + spare}x{max(left, right) + spare} (height x width), "
-                f"got {height}x{width}"
+                f"padding_mode={mode!r} needs an input of at least {by(least)} ({SIDES[dims]}), "
+                f"got {by(size)}"
             )
-    out = _extend_axis(_extend_axis(input, 3, left, right, mode), 2, top, bottom, mode)
+    out = input
+    for i in range(dims):
+        out = _extend_axis(out, 1 + dims - i, border[2 * i], border[2 * i + 1], mode)
     if not torch._C._are_functorch_transforms_active() and is_channels_last(input):
-        out = out.contiguous(memory_format=torch.channels_last)
+        out = out.movedim(1, -1).contiguous().movedim(-1, 1)
     return out
 
 
 def _extend_axis(x: Tensor, dim: int, before: int, after: int, mode: str) -> Tensor:
     def part(start: int | None, stop: int | None) -> Tensor:
-        index: list[Any] = [slice(None)] * 4
+        index: list[Any] = [slice(None)] * x.dim()
         index[dim] = slice(start, stop)
         return x[tuple(index)]
 
     def repeat(sample: Tensor, count: int) -> Tensor:
-        sizes = [-1] * 4
+        sizes = [-1] * x.dim()
         sizes[dim] = count
         return sample.expand(sizes)
 

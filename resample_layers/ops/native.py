@@ -181,13 +181,14 @@ def accumulate_dtype(*tensors: Tensor) -> torch.dtype:
 def is_channels_last(x: Tensor) -> bool:
     """Whether results of ``x`` are laid out as channels_last: it is, and is not contiguous too.
 
+    Of any number of dimensions: a transposed ``[N, L, C]`` and channels_last_3d count as well.
     By strides alone, so that slices of channels_last tensors count and vmap does not object. The
     stride of a dimension of one sample says nothing.
     """
     if is_tracing() or x.is_contiguous() or x.shape[1] == 1 or x.stride(1) != 1:
         return False
     least = x.shape[1]
-    for dim in (3, 2, 0):
+    for dim in (*range(x.dim() - 1, 1, -1), 0):
         if x.shape[dim] > 1:
             if x.stride(dim) < least:
                 return False

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Signals and volumes beside the depthwise convolutions that one would write for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from resample_layers import geometry
+from resample_layers.ops import upfirdn1d, upfirdn3d
+
+from .measure import command, interleaved, median, provenance, spread, table, write_section
+
+SHAPES = ((8, 64, 16384), (2, 16, 32, 32, 32))
+RATES = {
+    "up 2": (2, 1, geometry.upsample_pad),
+    "down 2": (1, 2, geometry.downsample_pad),
+    "smooth": (1, 1, lambda taps, _: geometry.smooth_pad(taps, 1, 1, 1, False)),
+}
+CONV = {1: (F.conv1d, F.conv_transpose1d), 3: (F.conv3d, F.conv_transpose3d)}
+
+
+def depthwise(
+    x: Tensor, taps: Tensor, axes: list[int], up: int, down: int, pad: tuple[int, int]
+) -> Tensor:
+    """One strided or transposed depthwise convolution, at this rate along ``axes`` alone."""
+    dims, c = x.dim() - 2, x.shape[1]
+    conv, transposed = CONV[dims]
+    weight = torch.ones((), dtype=x.dtype)
+    for axis in axes:
+        weight = weight * taps.to(x.dtype).reshape([-1 if i == axis else 1 for i in range(dims)])
+    weight = weight.reshape(1, 1, *weight.shape or [1] * dims).expand(c, 1, *weight.shape)
+    stride = [max(up, down) if i in axes else 1 for i in range(dims)]
+    if up > 1:
+        crop = len(taps) - 1 - pad[0]
+        out = transposed(x, weight, stride=stride, groups=c)
+        for axis in axes:
+            out = out.narrow(2 + axis, crop, x.shape[2 + axis] * up)
+        return out
+    sides = [pad if i in axes else (0, 0) for i in reversed(range(dims))]
+    wide = F.pad(x, [side for pair in sides for side in pair])
+    return conv(wide, weight.flip(*range(2, 2 + dims)), stride=stride, groups=c)
+
+
+def axis_by_axis(x: Tensor, taps: Tensor, up: int, down: int, pad: tuple[int, int]) -> Tensor:
+    for axis in range(x.dim() - 2):
+        x = depthwise(x, taps, [axis], up, down, pad)
+    return x
+
+
+def run(seconds: float) -> None:
+    """Time every cell and write the section ``dimensions``."""
+    rows = []
+    for shape in SHAPES:
+        dims = len(shape) - 2
+        op: Callable[..., Tensor] = upfirdn1d if dims == 1 else upfirdn3d
+        for dtype in (torch.float32, torch.bfloat16):
+            for length in (12, 4):
+                for rate, (up, down, pads) in RATES.items():
+                    x, taps = torch.randn(shape).to(dtype), torch.rand(length)
+                    call = up, down, pads(length, max(up, down))
+                    calls: dict[str, Callable[[], object]] = {
+                        "ours": lambda x=x, call=(taps, *call), op=op: op(x, *call),
+                        "depthwise": lambda x=x, t=taps, call=call, d=dims: depthwise(
+                            x, t, list(range(d)), *call
+                        ),
+                        "axis by axis": lambda x=x, call=(taps, *call): axis_by_axis(x, *call),
+                    }
+                    if dims == 1:
+                        del calls["axis by axis"]
+                    expected = calls["ours"]()
+                    for name, other in calls.items():
+                        torch.testing.assert_close(
+                            other(), expected, rtol=0.05, atol=0.05 * expected.abs().max().item(),
+                            msg=lambda text, name=name: f"{name}: {text}",
+                        )  # fmt: skip
+                    times = interleaved(calls, seconds)
+                    row = ["x".join(map(str, shape)), str(dtype)[6:], f"{length} taps", rate]
+                    row.append(f"{1e3 * median(times['ours']):.2f} ({spread(times['ours'])})")
+                    for name in ("depthwise", "axis by axis"):
+                        ratio = median(times.get(name, [0.0])) / median(times["ours"])
+                        row.append(f"{ratio:.1f}" if ratio else "")
+                    rows.append(row)
+                    print(*row, sep=" | ", flush=True)
+    head = [
+        "shape",
+        "dtype",
+        "taps",
+        "rate",
+        "ours [ms]",
+        "depthwise / ours",
+        "axis by axis / ours",
+    ]
+    write_section(
+        "dimensions",
+        f"""## Signals and volumes
+
+{provenance()}. Command: `{command()}`. `upfirdn1d` and `upfirdn3d` beside `F.pad` with a strided or
+a transposed depthwise convolution of all axes, or of one axis after the other; medians.
+
+{table(head, rows)}
+""",
+    )
