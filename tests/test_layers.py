@@ -2,6 +2,7 @@
 """The layers: sizes, numbers, padding modes, and a kernel that is right after every move."""
 
 import copy
+import itertools
 import pickle
 
 import pytest
@@ -151,10 +152,11 @@ def test_padding_modes_keep_the_promises_of_the_op(make, mode, device):
     layer = make().to(device)
     layer.padding_mode = mode
     x = torch.randn(2, 3, 8, 10, device=device)
-    with torch.autocast(device.type, torch.bfloat16):
-        out = layer(x.bfloat16())
-    assert out.dtype == torch.bfloat16
-    assert torch.equal(out, layer(x.bfloat16()))
+    for mode_dtype, dtype in itertools.product((torch.bfloat16, torch.float16), repeat=2):
+        with torch.autocast(device.type, mode_dtype):
+            out = layer(x.to(dtype))
+        assert out.dtype == dtype
+        assert torch.equal(out, layer(x.to(dtype)))
     nhwc = x.contiguous(memory_format=torch.channels_last).requires_grad_()
     out = layer(nhwc)
     assert out.is_contiguous(memory_format=torch.channels_last)

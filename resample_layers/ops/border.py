@@ -77,4 +77,9 @@ def _extend_axis(x: Tensor, dim: int, before: int, after: int, mode: str) -> Ten
             pieces.insert(0, repeat(part(None, 1), before))
         if after:
             pieces.append(repeat(part(-1, None), after))
-    return torch.cat(pieces, dim) if len(pieces) > 1 else x
+    if len(pieces) == 1:
+        return x
+    if torch.is_autocast_enabled(x.device.type):  # where cat refuses the other type of 16 bits
+        with torch.autocast(x.device.type, enabled=False):
+            return torch.cat(pieces, dim)
+    return torch.cat(pieces, dim)
