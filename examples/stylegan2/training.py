@@ -211,13 +211,11 @@ class Training:
 
     def r1_step(self, real: Sequence[Tensor]) -> None:
         """Make the scores of what the discriminator sees of real images flat; in full precision."""
-        penalties: list[Tensor] = []
 
         def rounds() -> Iterator[Tensor]:
             for images, changes in zip(real, self.changes(), strict=True):
                 images = self.change(images, changes).detach().requires_grad_()
-                penalties.append(losses.r1_penalty(self.discriminator(images), images))
-                yield penalties[-1]
+                yield losses.r1_penalty(self.discriminator(images), images)
 
         weight = self.settings.r1_gamma / 2 * self.settings.r1_every
         penalty = self.minimise(self.d, rounds(), self.accumulate, weight, "R1 penalty")
