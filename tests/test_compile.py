@@ -67,7 +67,8 @@ class Layers(nn.Module):
         self.bias = nn.Parameter(torch.randn(2))
 
     def forward(self, x):
-        x = self.down(self.smooth.bias_act(self.up(x), self.bias))
+        x = self.down(x)  # at once: what follows an upsampling layer is of one parity
+        x = self.smooth.bias_act(self.up(x), self.bias)
         return upfirdn2d(x, self.taps, 1, 1, (1, 1))
 
 
