@@ -4,6 +4,7 @@
 Each test runs processes of its own, since a process registers operators once.
 """
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 import resample_layers
 
 from . import compat_originals
+from .tools import require
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = Path(resample_layers.__file__).parent
@@ -126,6 +128,7 @@ for namespace in PEERS:
 def test_beside_the_originals(first):
     """rosinality's, BasicSR's, NVIDIA's code: imported, called, and ours still right."""
     peers = compat_originals.require_peers()
+    require("requests", found=importlib.util.find_spec("requests") is not None)  # NVIDIA's
     run("""
 import warnings
 from tests.compat_originals import CALLS, load
@@ -225,6 +228,7 @@ def test_reloads():
 import resample_layers, resample_layers.compat
 model = resample_layers.UpFirDnUpsample()
 expected = model(torch.ones(1, 1, 4, 4))
+choices = resample_layers.ops.extension.choices
 importlib.reload(resample_layers)
 check(resample_layers)
 names = [name for name in sys.modules if name.startswith("resample_layers")]
@@ -236,5 +240,6 @@ for name in names:
         (0, 0, 0, 0), False).sum().backward()
     assert x.grad.sum() == 32, name
 check(resample_layers)
+assert resample_layers.ops.extension.choices is choices  # chosen once
 assert torch.equal(model(torch.ones(1, 1, 4, 4)), expected)  # made before
 """)

@@ -256,13 +256,13 @@ def test_activation_checkpointing(reentrant, device):
 
 
 @pytest.mark.parametrize("mode", PADDING_MODES)
-def test_autocast_on_the_cpu(mode):
+def test_autocast(mode, device):
     """The output follows the input's dtype; the kernel is float32, and is used unrounded."""
-    layer = UpFirDnUpsample((1, 2.1, 3.3, 2.2), padding_mode=mode)
-    learned = torch.randn(3, requires_grad=True)
-    model = nn.Sequential(nn.Conv2d(3, 4, 1), layer)
-    x = torch.randn(2, 3, 8, 10)
-    with torch.autocast("cpu", torch.bfloat16):
+    layer = UpFirDnUpsample((1, 2.1, 3.3, 2.2), padding_mode=mode).to(device)
+    learned = torch.randn(3, device=device, requires_grad=True)
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), layer).to(device)
+    x = torch.randn(2, 3, 8, 10, device=device)
+    with torch.autocast(device.type, torch.bfloat16):
         assert model(x).dtype == torch.bfloat16
         wide, half = layer(x), layer(x.bfloat16())
         out = upfirdn2d(x.bfloat16(), learned)
