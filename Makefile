@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 SETUP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := $(shell find csrc build_backend -name '*.py' -o -type f -path 'csrc/*')
 
-OP_TESTS := $(addprefix tests/test_,upfirdn2d.py gradients.py bias_act.py doors.py errors.py \
-	layers.py)
+OP_TESTS := $(addprefix tests/test_,upfirdn2d.py gradients.py bias_act.py doors.py compile.py \
+	export.py transforms.py coexistence.py errors.py layers.py dimensions.py)
 
 .PHONY: demo test test-native test-oldest lint format bench parity check wheel test-wheel clean
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from .ops import extension
+from .ops import extension, registration
 from .version import __version__
 
 VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
@@ -23,9 +23,11 @@ def report() -> str:
 
 
 def _versions() -> list[str]:
+    here, owner = str(Path(__file__).resolve().parent), registration.OWNER.folder
     return [
         "versions",
-        f"  resample_layers  {__version__}  ({Path(__file__).resolve().parent})",
+        f"  resample_layers  {__version__}  ({here})",
+        *([] if owner == here else [f"                   its operators are those of {owner}"]),
         f"  torch            {torch.__version__}",
         f"  Python           {platform.python_version()}  ({platform.platform()})",
         f"  CUDA             {_cuda()}",
@@ -69,11 +71,11 @@ def _libraries() -> list[str]:
 
 def _backends() -> list[str]:
     lines = ["backends"]
-    if extension.cuda is not None and torch.cuda.is_available():
+    if "cuda" in extension.deferred and torch.cuda.is_available():
         # A warning, or the error of a backend forced in vain: the reason is printed below
         with warnings.catch_warnings(), contextlib.suppress(RuntimeError):
             warnings.simplefilter("ignore")
-            extension.cuda.decide()
+            extension.deferred["cuda"].decide()
     for device in ("cpu", "cuda"):
         if device in extension.choices:
             choice = extension.choices[device]

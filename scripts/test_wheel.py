@@ -29,6 +29,8 @@ TESTS = (
     "test_gradients.py",
     "test_bias_act.py",
     "test_doors.py",
+    "test_compile.py",
+    "test_transforms.py",
     "test_errors.py",
     "test_layers.py",
     "test_compat.py",

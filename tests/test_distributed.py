@@ -1,12 +1,19 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Two processes: DDP with D(real) + D(fake) before one backward (rosinality#236, BasicSR#541)."""
+"""Two processes: DDP and FSDP2, with D(real) + D(fake) before one backward.
+
+That order breaks where a filter's buffer is saved for the backward pass as it is (rosinality#236,
+BasicSR#541).
+"""
 
 import socket
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 from resample_layers import UpFirDnDownsample, UpFirDnSmooth
 
@@ -28,27 +35,51 @@ def images(rank):
     return torch.randn(2, 2, 3, 16, 16, generator=generator)
 
 
-def worker(rank, port, results):
+def distributed(model):
+    return nn.parallel.DistributedDataParallel(model, broadcast_buffers=True)
+
+
+def sharded(model):
+    """Each layer with parameters by itself, then the rest; the filters are no parameters."""
+    mesh = init_device_mesh("cpu", (2,))
+    for layer in model:
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            fully_shard(layer, mesh=mesh)
+    return fully_shard(model, mesh=mesh)
+
+
+def whole(tensor):
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def worker(rank, wrap, port, results):
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    model = make_discriminator()
-    parallel = nn.parallel.DistributedDataParallel(model, broadcast_buffers=True)
+    parallel = wrap(make_discriminator())
     real, fake = images(rank)
     (parallel(real).mean() - parallel(fake).mean()).backward()
+    grads = [whole(p.grad) for p in parallel.parameters()]
+    filters = list(parallel.buffers())
+    assert all(type(f) is torch.Tensor and f.dtype == torch.float32 for f in filters)
     if rank == 0:
-        torch.save([p.grad for p in model.parameters()], results)
+        torch.save((grads, filters), results)
     dist.destroy_process_group()
 
 
-def test_two_forwards_then_one_backward(tmp_path):
+@pytest.mark.parametrize("wrap", [distributed, sharded], ids=["DDP", "FSDP2"])
+def test_two_forwards_then_one_backward(wrap, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     results = tmp_path / "gradients.pt"
-    mp.spawn(worker, (port, results), nprocs=2)  # raises what a worker raises
+    mp.spawn(worker, (wrap, port, results), nprocs=2)  # raises what a worker raises
 
     model = make_discriminator()
     for rank in range(2):
         real, fake = images(rank)
         ((model(real).mean() - model(fake).mean()) / 2).backward()
-    for grad, parameter in zip(torch.load(results), model.parameters(), strict=True):
+    grads, filters = torch.load(results)
+    for grad, parameter in zip(grads, model.parameters(), strict=True):
+        assert parameter.dim() == 1 or parameter.grad.abs().max() > 0
         torch.testing.assert_close(grad, parameter.grad)
+    for ours, expected in zip(filters, model.buffers(), strict=True):
+        assert torch.equal(ours, expected)

@@ -25,23 +25,78 @@ def test_warnings_as_errors():
     run("import resample_layers, resample_layers.ops", "-W", "error")
 
 
+STATE = """
+import json, locale, os, random, signal, sys, threading, warnings, torch
+
+def state():
+    "All that a package could leave changed behind the back of a program."
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    return {
+        "backends": (
+            cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32,
+            matmul.allow_tf32, matmul.allow_fp16_reduced_precision_reduction,
+            matmul.allow_bf16_reduced_precision_reduction, torch.backends.opt_einsum.enabled,
+            torch.backends.mha.get_fastpath_enabled(), torch.backends.cuda.flash_sdp_enabled(),
+            torch.backends.cuda.mem_efficient_sdp_enabled(), torch.backends.mkldnn.enabled),
+        "dtype": torch.get_default_dtype(),
+        "device": torch.get_default_device(),
+        "threads": (torch.get_num_threads(), torch.get_num_interop_threads()),
+        "grad": (torch.is_grad_enabled(), torch.is_inference_mode_enabled(),
+                 torch.is_anomaly_enabled()),
+        "autocast": [(torch.is_autocast_enabled(d), torch.get_autocast_dtype(d))
+                     for d in ("cpu", "cuda")],
+        "deterministic": (torch.are_deterministic_algorithms_enabled(),
+                          torch.is_deterministic_algorithms_warn_only_enabled(),
+                          torch.utils.deterministic.fill_uninitialized_memory),
+        "matmul": torch.get_float32_matmul_precision(),
+        "denormals": float(torch.tensor(1e-40) * 1),
+        "random": (torch.get_rng_state().tolist(), torch.initial_seed(), random.getstate()),
+        "print": repr(torch._tensor_str.PRINT_OPTS),
+        "modes": (torch._C._len_torch_function_stack(), torch._C._len_torch_dispatch_stack()),
+        "jit": torch._C._jit_texpr_fuser_enabled(),
+        "warnings": list(warnings.filters),
+        "environment": dict(os.environ),
+        "process": (os.getcwd(), sys.path[:], sys.getrecursionlimit(), sys.excepthook,
+                    sys.displayhook, threading.active_count(), locale.setlocale(locale.LC_ALL),
+                    [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]),
+        "operators": {str(s) for s in torch._C._jit_get_all_schemas()
+                      if not s.name.startswith("resample_layers::")},
+        "decompositions": len(torch._decomp.decomposition_table),
+    }
+"""
+
+
 def test_no_compiler_machinery_no_cuda_and_no_global_state():
     code = """
-import json, sys, torch
-flags = lambda: [torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled(),
-                 torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32,
-                 torch.are_deterministic_algorithms_enabled(), torch.initial_seed()]
-before, state = set(sys.modules), flags()
+before, old = set(sys.modules), state()
 import resample_layers
-new = sorted(set(sys.modules) - before)
-print(json.dumps([new, torch.cuda.is_initialized(), state == flags()]))
+new, now = sorted(set(sys.modules) - before), state()
+changed = [name for name in old if old[name] != now[name]]
+print(json.dumps([new, torch.cuda.is_initialized(), changed]))
 """
-    new, cuda_initialised, unchanged = json.loads(run(code))
-    assert unchanged
+    new, cuda_initialised, changed = json.loads(run(STATE + code))
+    assert changed == []
     assert not cuda_initialised
     heavy = ("torch.utils.cpp_extension", "setuptools", "distutils", "ninja", "triton", "numpy",
              "scipy", "torchvision", "torch._inductor", "torch._dynamo", "subprocess")  # fmt: skip
     assert not [name for name in new if name.startswith(heavy)]
+
+
+def test_the_test_above_sees_changes():
+    """One of these in a module of ours, and it is red."""
+    code = """
+for change in (
+    "torch.set_default_dtype(torch.float64)", "torch.manual_seed(0)", "random.seed(0)",
+    "torch.backends.cudnn.benchmark = True", "torch.backends.cuda.matmul.allow_tf32 = True",
+    "torch.use_deterministic_algorithms(True)", "torch.set_num_threads(3)",
+    "torch.set_grad_enabled(False)", "warnings.simplefilter('ignore')",
+    "os.environ['TORCH_LOGS'] = ''", "sys.setrecursionlimit(5000)",
+):
+    old = state()
+    exec(change)
+    assert old != state(), change
+"""
+    run(STATE + code)
 
 
 def test_no_file_is_written(tmp_path):

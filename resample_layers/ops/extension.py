@@ -34,11 +34,7 @@ from . import registration
 FOLDER = Path(__file__).resolve().parent.parent / "lib"
 VARIABLE = "RESAMPLE_LAYERS_BACKEND"
 REBUILD = "reinstall resample_layers, or rebuild it here with pip install --no-build-isolation"
-SCHEMAS = {
-    "upfirdn2d": registration.SCHEMA,
-    "upfirdn2d_bias_act": registration.BIAS_ACT_SCHEMA,
-    "upfirdn2d_kernel_grad": registration.KERNEL_GRAD_SCHEMA,
-}
+SCHEMAS = registration.SCHEMAS
 
 
 class Choice(NamedTuple):
@@ -278,17 +274,18 @@ def _choose(
 
 
 def _choose_cpu() -> None:
-    library, choices["cpu"] = _choose(open_cpu)
+    library, choice = _choose(open_cpu)
     if library is not None:
         _register(library)
     elif FORCED == "extension":
-        raise RuntimeError(_forced_in_vain("cpu", choices["cpu"].reason))
+        raise RuntimeError(_forced_in_vain("cpu", choice.reason))
     elif library_path("cpu").exists():  # an installation without kernels is told by the installer
         warnings.warn(
             "resample_layers computes natively on the CPU, which is several times slower: "
-            f"{choices['cpu'].reason}",
+            f"{choice.reason}",
             stacklevel=2,
         )
+    choices["cpu"] = choice
 
 
 def _forced_in_vain(device: str, reason: str) -> str:
@@ -306,13 +303,16 @@ FORCED = os.environ.get(VARIABLE, "")
 if FORCED not in ("", "native", "extension"):
     raise ValueError(f"{VARIABLE} must be native or extension, or not set, got {FORCED!r}")
 
-choices: dict[str, Choice] = {}
+choices: dict[str, Choice] = registration.OWNER.choices
 """What serves "cpu" and "cuda"; no "cuda" yet where no CUDA tensor has come."""
 
-cuda: Deferred | None = None
-if FORCED == "native":
-    choices.update(dict.fromkeys(("cpu", "cuda"), Choice("native", f"{VARIABLE}=native")))
-else:
-    _choose_cpu()
-    if torch.version.cuda is not None or torch.version.hip is not None:
-        cuda = Deferred("cuda", open_cuda)
+deferred: dict[str, Deferred] = registration.OWNER.deferred
+"""What waits for the first tensor of "cuda", where torch can have such."""
+
+if "cpu" not in choices:  # else a reload, or another copy: chosen once
+    if FORCED == "native":
+        choices.update(dict.fromkeys(("cpu", "cuda"), Choice("native", f"{VARIABLE}=native")))
+    else:
+        _choose_cpu()
+        if torch.version.cuda is not None or torch.version.hip is not None:
+            deferred["cuda"] = Deferred("cuda", open_cuda)

@@ -9,46 +9,90 @@ inside the autograd Functions, which are faster and reach every order of gradien
 
 Native kernels serve every device; a compiled library adds its own under the CPU and CUDA keys
 (see extension.py) and changes nothing here.
+
+All this happens once in a process. A reload, and another copy of the same version, use what is
+registered; another version refuses to be imported.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
 
 from .. import geometry
+from ..version import __version__
 from . import native
 from .epilogue import Operands, activation_grad, operand_grads
 
 NAMESPACE = "resample_layers"
-SCHEMA = (
-    "(Tensor input, Tensor kernel, Tensor? taps_y, int[2] up, int[2] down, SymInt[4] pad, "
-    "bool flip) -> Tensor"
-)
-BIAS_ACT_SCHEMA = (
-    "(Tensor input, Tensor kernel, Tensor? taps_y, Tensor? bias, Tensor? noise, "
-    "Tensor? noise_strength, int[2] up, int[2] down, SymInt[4] pad, float negative_slope, "
-    "float gain, float? clamp) -> Tensor"
-)
-KERNEL_GRAD_SCHEMA = (
-    "(Tensor input, Tensor grad, int[2] up, int[2] down, SymInt[4] pad, SymInt[2] kernel_size) "
-    "-> Tensor"
-)
+SCHEMAS = {
+    "upfirdn2d": (
+        "(Tensor input, Tensor kernel, Tensor? taps_y, int[2] up, int[2] down, SymInt[4] pad, "
+        "bool flip) -> Tensor"
+    ),
+    "upfirdn2d_bias_act": (
+        "(Tensor input, Tensor kernel, Tensor? taps_y, Tensor? bias, Tensor? noise, "
+        "Tensor? noise_strength, int[2] up, int[2] down, SymInt[4] pad, float negative_slope, "
+        "float gain, float? clamp) -> Tensor"
+    ),
+    "upfirdn2d_kernel_grad": (
+        "(Tensor input, Tensor grad, int[2] up, int[2] down, SymInt[4] pad, SymInt[2] kernel_size) "
+        "-> Tensor"
+    ),
+}
+KERNELS: dict[str, Callable[..., Tensor]] = {
+    "upfirdn2d": native.resample,
+    "upfirdn2d_bias_act": native.resample_bias_act,
+    "upfirdn2d_kernel_grad": native.kernel_grad,
+}
 
-LIBRARY = torch.library.Library(NAMESPACE, "DEF")
-for _name, _schema, _kernel in (
-    ("upfirdn2d", SCHEMA, native.resample),
-    ("_upfirdn2d", SCHEMA, native.resample),
-    ("upfirdn2d_bias_act", BIAS_ACT_SCHEMA, native.resample_bias_act),
-    ("_upfirdn2d_bias_act", BIAS_ACT_SCHEMA, native.resample_bias_act),
-    ("upfirdn2d_kernel_grad", KERNEL_GRAD_SCHEMA, native.kernel_grad),
-    ("_upfirdn2d_kernel_grad", KERNEL_GRAD_SCHEMA, native.kernel_grad),
-):
-    LIBRARY.define(_name + _schema, tags=(torch.Tag.pt2_compliant_tag,))
-    LIBRARY.impl(_name, _kernel, "CompositeExplicitAutograd")
+
+class Owner(NamedTuple):
+    """Who made the registrations of this process, and what belongs to them.
+
+    Stands at ``torch.ops.resample_layers.owner``, where other copies and versions look for it.
+    """
+
+    version: str
+    folder: str  # of the package
+    schemas: dict[str, str]
+    library: torch.library.Library  # the registrations live as long as this does
+    choices: dict[str, Any]  # of extension.py
+    deferred: dict[str, Any]  # of extension.py
+
+
+def _find_owner() -> Owner | None:
+    """The owner, if there is one.
+
+    Raises:
+        ImportError: if it is of another version, or of other sources.
+    """
+    owner: Owner | None = getattr(torch.ops.resample_layers, "owner", None)
+    if owner is not None and (owner.version != __version__ or owner.schemas != SCHEMAS):
+        raise ImportError(
+            "a process can hold one version of resample_layers, got version "
+            f"{__version__} in {FOLDER} after version {owner.version} in {owner.folder}"
+        )
+    return owner
+
+
+FOLDER = str(Path(__file__).resolve().parent.parent)
+_found = _find_owner()
+OWNER = _found or Owner(
+    __version__, FOLDER, SCHEMAS, torch.library.Library(NAMESPACE, "DEF"), {}, {}
+)
+LIBRARY = OWNER.library
+if _found is None:
+    for _base, _schema in SCHEMAS.items():
+        for _name in (_base, f"_{_base}"):
+            LIBRARY.define(_name + _schema, tags=(torch.Tag.pt2_compliant_tag,))
+            LIBRARY.impl(_name, KERNELS[_base], "CompositeExplicitAutograd")
 
 OP = torch.ops.resample_layers.upfirdn2d.default
 RAW = torch.ops.resample_layers._upfirdn2d.default
@@ -308,33 +352,44 @@ def _call_by_call(
     return torch.stack([op(*select(i)) for i in range(info.batch_size)]), 0
 
 
-for _op in ("upfirdn2d", "_upfirdn2d"):
-    torch.library.register_fake(f"{NAMESPACE}::{_op}", _fake, lib=LIBRARY)
-    _overload = getattr(torch.ops.resample_layers, _op).default
-    torch.library.register_vmap(f"{NAMESPACE}::{_op}", partial(_vmap, _overload), lib=LIBRARY)
-for _op, _fake_op in (
-    ("upfirdn2d_bias_act", _fake_bias_act),
-    ("_upfirdn2d_bias_act", _fake_bias_act),
-    ("upfirdn2d_kernel_grad", _fake_kernel_grad),
-    ("_upfirdn2d_kernel_grad", _fake_kernel_grad),
-):
-    torch.library.register_fake(f"{NAMESPACE}::{_op}", _fake_op, lib=LIBRARY)
-    _overload = getattr(torch.ops.resample_layers, _op).default
-    torch.library.register_vmap(
-        f"{NAMESPACE}::{_op}", partial(_call_by_call, _overload), lib=LIBRARY
-    )
-torch.library.register_autograd(
-    f"{NAMESPACE}::upfirdn2d", _backward, setup_context=_setup, lib=LIBRARY
-)
-torch.library.register_autograd(
-    f"{NAMESPACE}::upfirdn2d_bias_act",
-    _backward_bias_act,
-    setup_context=_setup_bias_act,
-    lib=LIBRARY,
-)
-torch.library.register_autograd(
-    f"{NAMESPACE}::upfirdn2d_kernel_grad",
-    _backward_kernel_grad,
-    setup_context=_setup_kernel_grad,
-    lib=LIBRARY,
-)
+# Exporters of programs that are exported already: too late for door 1
+
+
+def _proxy(
+    kernel: Callable[..., Tensor],
+    mode: ProxyTorchDispatchMode,
+    op: Any,
+    types: Any,
+    args: tuple[Any, ...] = (),
+    kwargs: dict[str, Any] | None = None,
+) -> Any:
+    """What goes into a graph: the operator, but standard operators where ONNX's exporter asks.
+
+    A decomposition in torch's table would do the same, and end every compilation by Inductor where
+    the variable CI is set: it wants none for operators that it does not lower.
+    """
+    if torch.onnx.is_in_onnx_export():
+        with mode:
+            return kernel(*args, **(kwargs or {}))
+    return mode.__torch_dispatch__(op, types, args, kwargs)  # type: ignore[no-untyped-call]
+
+
+_RULES: tuple[tuple[str, Any, Any, Any, Any], ...] = (
+    ("upfirdn2d", _fake, _vmap, _setup, _backward),
+    ("upfirdn2d_bias_act", _fake_bias_act, _call_by_call, _setup_bias_act, _backward_bias_act),
+    ("upfirdn2d_kernel_grad", _fake_kernel_grad, _call_by_call, _setup_kernel_grad,
+     _backward_kernel_grad),
+)  # fmt: skip
+if _found is None:
+    for _base, _fake_op, _batch, _setup_op, _backward_op in _RULES:
+        for _name in (_base, f"_{_base}"):
+            _full, _overload = f"{NAMESPACE}::{_name}", getattr(torch.ops.resample_layers, _name)
+            torch.library.register_fake(_full, _fake_op, lib=LIBRARY)
+            torch.library.register_vmap(_full, partial(_batch, _overload.default), lib=LIBRARY)
+            torch.library.register_torch_dispatch(
+                _full, ProxyTorchDispatchMode, partial(_proxy, KERNELS[_base]), lib=LIBRARY
+            )
+        torch.library.register_autograd(
+            f"{NAMESPACE}::{_base}", _backward_op, setup_context=_setup_op, lib=LIBRARY
+        )
+    vars(torch.ops.resample_layers)["owner"] = OWNER  # complete
