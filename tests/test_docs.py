@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Every example in a docstring, the README and docs/ runs and prints what it says."""
 
+import ast
 import doctest
 import importlib
 import pkgutil
+import re
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,22 @@ def test_public_classes_and_functions_are_documented():
     for function in (resample_layers.ops.upfirdn2d, resample_layers.ops.upfirdn2d_native):
         for part in ("Shape:", "Raises:", "Example:", "Source of the formula:"):
             assert part in function.__doc__, (function, part)
+
+
+def test_capabilities_name_tests_that_exist():
+    rows = [
+        line.split("|")[1:-1]
+        for line in (ROOT / "docs" / "capabilities.md").read_text().splitlines()
+        if line.startswith("|") and not line.startswith(("| Capability", "| ---"))
+    ]
+    assert len(rows) > 30
+    for capability, tests, peer in rows:
+        named = re.findall(r"`([^`]*)`", tests)
+        assert named, capability
+        assert peer.strip(), capability
+        for name in named:
+            path, function = name.split("::")
+            tree = ast.parse((ROOT / path).read_text())
+            functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+            assert function in functions, name
+            assert function.startswith("test_"), name
