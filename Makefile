@@ -5,8 +5,13 @@ BIN := $(VENV)/bin
 SETUP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := $(shell find csrc build_backend -name '*.py' -o -type f -path 'csrc/*')
 
+# Tests at a time; every process has its own memory of torch, 1 GB and more
+JOBS ?= $(shell nproc 2>/dev/null || echo 1)
+PYTEST := -m pytest --numprocesses $(JOBS) --dist worksteal
+
 OP_TESTS := $(addprefix tests/test_,upfirdn2d.py gradients.py bias_act.py doors.py compile.py \
-	export.py transforms.py coexistence.py errors.py layers.py dimensions.py)
+	transforms.py errors.py layers.py dimensions.py)
+OLDEST_TESTS := $(addprefix tests/test_,distributed.py export.py coexistence.py)
 
 .PHONY: demo test test-native test-oldest lint format bench parity check wheel test-wheel clean
 
@@ -14,13 +19,13 @@ demo: $(VENV)/.examples  ## train the StyleGAN2 of the examples on handwritten d
 	$(BIN)/python -m examples.stylegan2.train --out runs/demo --overwrite
 
 test: $(VENV)/.test  ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST)
 
 test-native: $(VENV)/.test  ## the op's and the layers' tests once more, without compiled kernels
-	RESAMPLE_LAYERS_BACKEND=native $(BIN)/python -m pytest $(OP_TESTS)
+	RESAMPLE_LAYERS_BACKEND=native $(BIN)/python $(PYTEST) $(OP_TESTS)
 
 test-oldest: $(VENV)/.test $(VENV)-oldest/.test  ## the same on the oldest torch that is served
-	$(VENV)-oldest/bin/python -m pytest $(OP_TESTS) tests/test_distributed.py
+	$(VENV)-oldest/bin/python $(PYTEST) $(OP_TESTS) $(OLDEST_TESTS)
 
 lint: $(VENV)/.dev  ## formatter and linter, without changing a file, and the type checker
 	$(BIN)/ruff format --check .
@@ -64,7 +69,7 @@ $(VENV)-oldest/.test:
 	$(PYTHON) -m venv $(VENV)-oldest
 	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check \
-		"torch==2.11.*" "pytest>=8" hypothesis numpy scipy
+		"torch==2.11.*" "pytest>=8" pytest-xdist hypothesis numpy scipy
 	touch $@
 
 clean:
