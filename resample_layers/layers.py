@@ -451,8 +451,10 @@ class UpFirDnUpsample3d(_Upsample):
     :class:`UpFirDnUpsample` on three axes, with the normalised taps times ``factor`` on each.
 
     Args:
-        resample_kernel: taps, 1-D, of any sum but zero, which serve all axes.
-        factor: an int or ``(x, y, z)``.
+        resample_kernel: taps, 1-D, of any sum but zero, which filter all axes.
+        factor: an int or ``(x, y, z)``. An axis of factor 1 is filtered too, and moved by half a
+            sample where the taps are even in number; :func:`ops.upfirdn3d` with a tap of 1 for
+            it leaves it alone.
         padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
 
     Shape:
@@ -463,8 +465,8 @@ class UpFirDnUpsample3d(_Upsample):
 
     Example:
         >>> import torch
-        >>> UpFirDnUpsample3d((1, 3, 3, 1), (2, 2, 1))(torch.ones(1, 3, 5, 8, 8)).shape
-        torch.Size([1, 3, 5, 16, 16])
+        >>> UpFirDnUpsample3d((1, 3, 3, 1), 2)(torch.ones(1, 3, 5, 8, 8)).shape
+        torch.Size([1, 3, 10, 16, 16])
     """
 
     dims = 3
@@ -476,8 +478,10 @@ class UpFirDnDownsample3d(_Downsample):
     :class:`UpFirDnDownsample` on three axes.
 
     Args:
-        resample_kernel: taps, 1-D, of any sum but zero, which serve all axes.
-        factor: an int or ``(x, y, z)``.
+        resample_kernel: taps, 1-D, of any sum but zero, which filter all axes.
+        factor: an int or ``(x, y, z)``. An axis of factor 1 is filtered too, and moved by half a
+            sample where the taps are even in number; :func:`ops.upfirdn3d` with a tap of 1 for
+            it leaves it alone.
         padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
 
     Shape:

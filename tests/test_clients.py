@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+import zipfile
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -547,7 +548,12 @@ def tree(root, newline, files):
 
 
 def contents(root):
-    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    """All files but the backup."""
+    return {
+        path: path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and not path.name.startswith("before-migration-")
+    }
 
 
 COMPAT = "resample_layers.compat"
@@ -623,7 +629,7 @@ MIGRATED = {  # heading: files, what becomes of their lines, what is left beside
             "from basicsr.ops.upfirdn2d.upfirdn2d import upfirdn2d\n"
             "from basicsr.ops import fused_act as act\nfrom ..ops.dcn import x\n"
             "from basicsr.ops.dcn import ModulatedDeformConvPack\n",
-            "setup.py": "extensions = [\n    ext(name='dcn', module='basicsr.ops.dcn'),\n"
+            "setup.py": "ext_modules = [\n    ext(name='dcn', module='basicsr.ops.dcn'),\n"
             "    ext(name='a', module='basicsr.ops.fused_act', sources=['fused_act.cpp']),\n"
             "    ext('b', ['basicsr/ops/upfirdn2d/src/upfirdn2d.cpp'])]\n",
         },
@@ -635,7 +641,7 @@ MIGRATED = {  # heading: files, what becomes of their lines, what is left beside
             f"from {COMPAT}.basicsr import upfirdn2d\n"
             f"from {COMPAT} import basicsr as act\nfrom ..ops.dcn import x\n"
             "from basicsr.ops.dcn import ModulatedDeformConvPack\n",
-            "setup.py": "extensions = [\n    ext(name='dcn', module='basicsr.ops.dcn'),\n    ]\n",
+            "setup.py": "ext_modules = [\n    ext(name='dcn', module='basicsr.ops.dcn'),\n    ]\n",
         },
     ),
     "BasicSR, installed": (
@@ -760,10 +766,99 @@ def test_the_command_keeps_encodings(tmp_path):
 def test_the_command_leaves_environments_alone(tmp_path):
     line = "from op import upfirdn2d\n"
     others = [".hidden/a.py", "env/lib/a.py", "conda/lib/site-packages/a.py"]
-    tree(tmp_path, "\n", {"op": OP, "env/pyvenv.cfg": "", **dict.fromkeys(others, line)})
+    files = {"op": OP, "a.py": line, "env/pyvenv.cfg": "", **dict.fromkeys(others, line)}
+    tree(tmp_path, "\n", files)
     migrate_quickly(tmp_path, "rosinality")
     assert {(tmp_path / name).read_text() for name in others} == {line}
     assert not (tmp_path / "op").exists()
+
+
+def test_what_it_changes_and_deletes_is_kept(tmp_path):
+    files = {"op": OP, "a.py": "from op import upfirdn2d\n", "b.py": "import torch\n"}
+    tree(tmp_path, "\n", files)
+    (tmp_path / "op" / "notes.txt").write_text("mine")
+    before = contents(tmp_path)
+    printed = migrate_quickly(tmp_path, "rosinality")
+    assert printed.endswith("what it was before is in before-migration-rosinality.zip\n")
+    with zipfile.ZipFile(tmp_path / "before-migration-rosinality.zip") as kept:
+        content = {tmp_path / name: kept.read(name) for name in kept.namelist()}
+    assert content == {p: b for p, b in before.items() if contents(tmp_path).get(p) != b}
+    assert tmp_path / "b.py" not in content
+
+
+def test_what_fails_is_undone(tmp_path, monkeypatch):
+    files = {"op": OP, "a.py": "from op import upfirdn2d\n", "b.py": "from op import upfirdn2d\n"}
+    tree(tmp_path, "\n", files)
+    before = contents(tmp_path)
+    rmtree = shutil.rmtree
+
+    def half(path):
+        (path / "upfirdn2d.py").unlink()
+        raise PermissionError(f"no permission for {path}")
+
+    monkeypatch.setattr(shutil, "rmtree", half)
+    error = migrate_quickly(tmp_path, "rosinality", refused=True)
+    assert "Everything is as it was, because of:\nno permission for " in error
+    assert contents(tmp_path) == before
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    error = migrate_quickly(tmp_path, "rosinality", refused=True)
+    assert "before-migration-rosinality.zip is of an earlier migration: move it" in error
+    assert contents(tmp_path) == before
+
+
+def test_it_is_run_above_the_copy_and_not_at_home(tmp_path, monkeypatch):
+    tree(tmp_path, "\n", {"op": OP, "a.py": "from op import upfirdn2d\n"})
+    before = contents(tmp_path)
+    error = migrate_quickly(tmp_path / "op", "rosinality", refused=True)
+    assert f"folder must be that of the code above op, got {tmp_path / 'op'}" in error
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    error = migrate_quickly(tmp_path, "rosinality", refused=True)
+    assert f"folder must be that of one code, got {tmp_path}" in error
+    assert contents(tmp_path) == before
+
+
+def test_what_nothing_imports_stays(tmp_path):
+    """It may be somebody's own: names are all that a copy is told by."""
+    tree(tmp_path, "\n", {"kernels/ops/bias_act.py": "mine = 1\n", "kernels/ops/fma.py": ""})
+    before = contents(tmp_path)
+    assert "nothing was changed" in migrate_quickly(tmp_path, NVIDIA)
+    assert contents(tmp_path) == before
+
+
+def test_another_package_of_the_same_last_name_stays_itself(tmp_path):
+    modules = {f"torch_utils/ops/{name}.py": "" for name in ("__init__", "bias_act", "upfirdn2d")}
+    user = "from torch_utils.ops import upfirdn2d\nfrom ops.upfirdn2d import upfirdn2d as theirs\n"
+    tree(tmp_path, "\n", {**modules, "ops/upfirdn2d.py": "upfirdn2d = 1\n", "a.py": user})
+    migrate_quickly(tmp_path, NVIDIA)
+    assert "\nfrom ops.upfirdn2d import upfirdn2d as theirs\n" in (tmp_path / "a.py").read_text()
+
+
+def test_only_extensions_of_the_copy_leave_the_setup(tmp_path):
+    setup = (
+        "setup(ext_modules=[cythonize([Extension('op.fused_act', ['op/fused_act.py'])]), "
+        "Extension('mine', ['mine.c'])], packages=['op', 'models'])\n"
+        "checks = [patch('op.upfirdn2d.upfirdn2d', own())]\n"
+    )
+    tree(tmp_path, "\n", {"op": OP, "a.py": "from op import upfirdn2d\n", "setup.py": setup})
+    before = contents(tmp_path)
+    error = migrate_quickly(tmp_path, "rosinality", refused=True)
+    assert "setup.py:2: 'op.upfirdn2d.upfirdn2d' is deleted" in error
+    assert contents(tmp_path) == before
+    (tmp_path / "setup.py").write_text(setup.splitlines()[0])
+    migrate_quickly(tmp_path, "rosinality")
+    expected = (
+        "setup(ext_modules=[cythonize([]), Extension('mine', ['mine.c'])], "
+        "packages=['op', 'models'])"
+    )
+    assert (tmp_path / "setup.py").read_text() == expected
+
+
+def test_a_package_named_by_its_dotted_name_is_told(tmp_path):
+    files = {f"models/op/{name}.py": "" for name in ("__init__", "fused_act", "upfirdn2d")}
+    files |= {"a.py": "from models.op import upfirdn2d\n", "models/__init__.py": ""}
+    tree(tmp_path, "\n", {**files, "setup.py": "setup(packages=['models', 'models.op'])\n"})
+    error = migrate_quickly(tmp_path, "rosinality", refused=True)
+    assert "setup.py:1: 'models.op' is deleted" in error
 
 
 def test_the_command_finds_nothing_twice(tmp_path):

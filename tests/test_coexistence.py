@@ -192,7 +192,7 @@ except ImportError as error:
     assert str(error) == (
         "a process can hold one version of resample_layers, got version 99.0.0 in "
         f"{sys.argv[1]}/other/resample_layers after version {resample_layers.__version__} in "
-        f"{sys.argv[2]}"
+        f"{sys.argv[2]}: remove one, or, after an upgrade, start anew"
     ), error
 else:
     raise AssertionError("no error")
@@ -200,19 +200,29 @@ check(resample_layers)
 """, tmp_path.resolve(), PACKAGE.resolve())  # fmt: skip
 
 
-def test_other_sources_of_the_same_version_are_refused(tmp_path):
-    """A schema that differs: kernels of one and calls of the other would not fit."""
-    file = copy(tmp_path / "other") / "resample_layers" / "ops" / "registration.py"
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        ("registration.py", "bool flip)", "bool flip, bool more)"),
+        ("native.py", "# SPDX", "# Another SPDX"),
+    ],
+    ids=["schema", "text"],
+)
+def test_other_sources_of_the_same_version_are_refused(module, old, new, tmp_path):
+    """Kernels of one copy and calls of the other would not fit."""
+    file = copy(tmp_path / "other") / "resample_layers" / "ops" / module
     text = file.read_text()
-    assert "bool flip)" in text
-    file.write_text(text.replace("bool flip)", "bool flip, bool more)"))
+    assert old in text
+    file.write_text(text.replace(old, new))
     run("""
 import resample_layers
 sys.path.insert(0, sys.argv[1])
 try:
     importlib.import_module("other.resample_layers")
 except ImportError as error:
-    assert sys.argv[1] in str(error), error
+    assert f"got other sources of version {resample_layers.__version__} in {sys.argv[1]}" in str(
+        error
+    ), error
 else:
     raise AssertionError("no error")
 check(resample_layers)
@@ -242,4 +252,22 @@ for name in names:
 check(resample_layers)
 assert resample_layers.ops.extension.choices is choices  # chosen once
 assert torch.equal(model(torch.ones(1, 1, 4, 4)), expected)  # made before
+""")
+
+
+def test_another_backend_after_the_first_import_is_refused():
+    run("""
+import importlib, os
+
+os.environ["RESAMPLE_LAYERS_BACKEND"] = "native"
+import resample_layers
+from resample_layers.ops import extension
+
+os.environ["RESAMPLE_LAYERS_BACKEND"] = "extension"
+try:
+    importlib.reload(extension)
+except RuntimeError as error:
+    assert "RESAMPLE_LAYERS_BACKEND=extension came too late" in str(error), error
+else:
+    raise AssertionError("no error")
 """)

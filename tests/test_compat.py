@@ -935,3 +935,23 @@ ERRORS = [
 def test_error(call, error, sentence):
     with pytest.raises(error, match=f"^{re.escape(sentence)}$"):
         call()
+
+
+FILTER = nvidia.setup_filter([1, 3, 3, 1])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x, b: rosinality.fused_leaky_relu(x, b),
+        lambda x, b: basicsr.fused_leaky_relu(x, b),
+        lambda x, b: mmcv.fused_bias_leakyrelu(x, b),
+        lambda x, b: nvidia.bias_act(x, b, act="lrelu", gain=0.99, clamp=256.5),
+        lambda x, b: nvidia.upfirdn2d(x, FILTER, gain=2.5),
+    ],
+    ids=["rosinality", "basicsr", "mmcv", "bias_act", "upfirdn2d"],
+)
+def test_numbers_that_compilers_take_for_symbols(call):
+    x, bias = torch.randn(2, 3, 4, 5), torch.randn(3)
+    compiled = torch.compile(call, fullgraph=True, dynamic=True, backend="eager")
+    torch.testing.assert_close(compiled(x, bias), call(x, bias))

@@ -57,10 +57,12 @@ def as_number(name: str, value: Any, infinite: bool = False) -> float:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {name}={value!r}")
-    if math.isnan(value) or (math.isinf(value) and not infinite):
+    number = float(value)
+    # By comparisons, which compilers follow where numbers are symbols
+    if not (-math.inf < number < math.inf or (infinite and abs(number) == math.inf)):
         rule = "a number or infinite" if infinite else "finite"
         raise ValueError(f"{name} must be {rule}, got {name}={value!r}")
-    return float(value)
+    return number
 
 
 def as_paddings(padding: Any) -> Pads:

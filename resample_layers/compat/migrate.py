@@ -2,8 +2,9 @@
 """Replace a vendored copy of the op: ``python -m resample_layers.compat.migrate rosinality``.
 
 Reads every Python file under a folder, by default the current one; points what is imported from
-the copy, absolutely or relatively, to :mod:`resample_layers.compat`; and deletes the copy. All or
-nothing: where something would be left that needs what is deleted, it says where and changes
+the copy, absolutely or relatively, to :mod:`resample_layers.compat`; and deletes the copy. What it
+changes and deletes is first kept in ``before-migration-NAME.zip``, from which it is put back if
+anything fails. Where something would be left that needs what is deleted, it says where and changes
 nothing. ``docs/migrating.md`` says what to run where.
 """
 
@@ -18,6 +19,7 @@ import shutil
 import sys
 import tokenize
 import warnings
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -121,6 +123,10 @@ class Migration:
         self.edited: dict[Path, bytes] = {}
         self.log: list[str] = []
         self.problems: list[str] = []
+        self.backup = root / f"before-migration-{code}.zip"
+        if root in (Path(root.anchor), Path.home()):
+            self.problems.append(f"folder must be that of one code, got {root}")
+            return
         files = list(_python_files(root))
         if self.copied.deleted:
             self._find_copies({path.parent for path in files})
@@ -133,11 +139,30 @@ class Migration:
                 self._read(path)
 
     def run(self) -> None:
-        """Write and delete."""
-        for path, content in self.edited.items():
-            path.write_bytes(content)
-        for path in self.removed:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        """Keep, write and delete; what fails is undone.
+
+        Raises:
+            FileExistsError: if there is a backup of an earlier migration. OSError: of the files.
+        """
+        old = [*self.edited]
+        for gone in self.removed:
+            old += [p for p in gone.rglob("*") if p.is_file()] if gone.is_dir() else [gone]
+        with zipfile.ZipFile(self.backup, "x", zipfile.ZIP_DEFLATED) as kept:
+            for path in old:
+                kept.write(path, path.relative_to(self.root).as_posix())
+        try:
+            for path, content in self.edited.items():
+                path.write_bytes(content)
+            for path in self.removed:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        except BaseException:
+            with zipfile.ZipFile(self.backup) as kept:
+                for path in old:
+                    content = kept.read(path.relative_to(self.root).as_posix())
+                    if not path.exists() or path.read_bytes() != content:
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                        path.write_bytes(content)
+            raise
 
     def _find_copies(self, folders: set[Path]) -> None:
         name = self.copied.package.rpartition(".")[2]
@@ -152,6 +177,11 @@ class Migration:
                 if path.is_file() or (path / "__init__.py").is_file()
             ]
             if len(modules) < 2:  # another package of this name
+                continue
+            if folder == self.root or not folder.is_relative_to(self.root):
+                self.problems.append(
+                    f"folder must be that of the code above {name}, got {self.root}"
+                )
                 continue
             self.folders.append(folder)
             sources = [
@@ -177,13 +207,25 @@ class Migration:
         if relative:
             prefixes = homes
         else:
-            prefixes = [home[i:] for home in homes for i in range(len(home))]
+            prefixes = [
+                home[i:]
+                for home in homes
+                for i in range(len(home))
+                if i == 0 or not self._is_another(home[i:])
+            ]
             if self.copied.installed:
                 prefixes.append(tuple(self.copied.package.split(".")))
         for prefix in sorted(prefixes, key=len, reverse=True):
             if parts[: len(prefix)] == prefix:
                 return parts[len(prefix) :]
         return None
+
+    def _is_another(self, parts: Parts) -> bool:
+        """Whether a package of this name lies at the root and is no copy."""
+        folder = self.root.joinpath(*parts)
+        return folder not in self.folders and (
+            folder.is_dir() or folder.with_suffix(".py").exists()
+        )
 
     def _is_removed(self, inner: Parts) -> bool:
         """Whether a module of the package, or the package (no parts), goes."""
@@ -214,6 +256,9 @@ class Migration:
     def _read(self, path: Path) -> None:
         try:
             source = Source(path)
+        except OSError as error:
+            self._object(path, None, f"it cannot be read: {error}")
+            return
         except (SyntaxError, UnicodeDecodeError, LookupError) as error:
             if self.folders and self.copied.package.encode() in path.read_bytes():
                 self._object(
@@ -227,8 +272,8 @@ class Migration:
                 edits += self._import_from(source, node, bound)
             elif isinstance(node, ast.Import):
                 edits += self._import(source, node, bound)
-            elif isinstance(node, ast.List):
-                edits += self._extensions(source, node)
+            elif isinstance(node, (ast.keyword, ast.Assign)) and "ext_modules" in _targets(node):
+                edits += self._extensions(source, node.value)
         dropped = [(edit.start, edit.end) for edit in edits]
         for node in ast.walk(source.tree):
             if isinstance(node, ast.Constant) and self._names_removed(node.value):
@@ -238,6 +283,10 @@ class Migration:
         self._check_attributes(source, bound)
         if edits:
             self.edited[path] = source.edited(edits)
+            try:
+                ast.parse(self.edited[path])
+            except SyntaxError as error:
+                self._object(path, None, f"it would be no Python any more: {error}")
 
     def _import_from(
         self, source: Source, node: ast.ImportFrom, bound: dict[str, Any]
@@ -305,11 +354,21 @@ class Migration:
         between = "; " if before.strip() else source.newline + before
         return Edit(*source.span(node), between.join(lines))
 
-    def _extensions(self, source: Source, node: ast.List) -> Iterator[Edit]:
-        """Calls in a list, as of ``ext_modules``, that name what is deleted."""
+    def _extensions(self, source: Source, value: ast.expr) -> Iterator[Edit]:
+        """Calls in the lists of ``ext_modules`` that name what is deleted, the innermost ones."""
+        for node in ast.walk(value):
+            if isinstance(node, ast.List):
+                yield from self._extensions_of(source, node)
+
+    def _extensions_of(self, source: Source, node: ast.List) -> Iterator[Edit]:
         for i, call in enumerate(node.elts):
             if not isinstance(call, ast.Call):
                 continue
+            if any(
+                isinstance(n, ast.List) and any(isinstance(e, ast.Call) for e in n.elts)
+                for n in ast.walk(call)
+            ):
+                continue  # it has lists of calls itself
             named = [n.value for n in ast.walk(call) if isinstance(n, ast.Constant)]
             if not any(map(self._names_removed, named)):
                 continue
@@ -327,7 +386,9 @@ class Migration:
         if not isinstance(value, str):
             return False
         inner = self._within(tuple(value.split(".")), False)
-        return value in self.paths or (bool(inner) and self._is_removed(inner or ()))
+        if inner == () and "." not in value:  # a word such as "op" says too little
+            inner = None
+        return value in self.paths or (inner is not None and self._is_removed(inner))
 
     def _check_attributes(self, source: Source, bound: dict[str, Any]) -> None:
         """What the code reads of the modules that it gets must be there."""
@@ -363,7 +424,16 @@ def _python_files(root: Path) -> Iterator[Path]:
             and name not in ("__pycache__", "site-packages")
             and not Path(folder, name, "pyvenv.cfg").exists()
         )
-        yield from (Path(folder, name) for name in sorted(files) if name.endswith(".py"))
+        for path in (Path(folder, name) for name in sorted(files) if name.endswith(".py")):
+            if not path.is_symlink():  # what it points to is read where it lies
+                yield path
+
+
+def _targets(node: ast.keyword | ast.Assign) -> list[str | None]:
+    """The names that a keyword or an assignment gives a value to."""
+    if isinstance(node, ast.keyword):
+        return [node.arg]
+    return [target.id for target in node.targets if isinstance(target, ast.Name)]
 
 
 def _named(name: str, local: str | None) -> str:
@@ -391,12 +461,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if migration.problems:
         print("Nothing was changed, because of:", *migration.problems, sep="\n", file=sys.stderr)
         return 1
-    migration.run()
+    if not migration.edited:
+        print(f"nothing imports {CODES[given.code].package}: nothing was changed")
+        return 0
+    try:
+        migration.run()
+    except FileExistsError:
+        print(f"{migration.backup} is of an earlier migration: move it", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"Everything is as it was, because of:\n{error}", file=sys.stderr)
+        return 1
     print(*migration.log, sep="\n")
     for path in migration.removed:
         print(f"deleted {path.relative_to(migration.root).as_posix()}")
-    if not migration.log:
-        print(f"nothing imports {CODES[given.code].package}")
+    print(f"what it was before is in {migration.backup.name}")
     return 0
 
 

@@ -16,6 +16,7 @@ registered; another version refuses to be imported.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -61,6 +62,7 @@ class Owner(NamedTuple):
 
     version: str
     folder: str  # of the package
+    sources: str  # a digest of the modules beside this one
     schemas: dict[str, str]
     library: torch.library.Library  # the registrations live as long as this does
     choices: dict[str, Any]  # of extension.py
@@ -71,22 +73,43 @@ def _find_owner() -> Owner | None:
     """The owner, if there is one.
 
     Raises:
-        ImportError: if it is of another version, or of other sources.
+        ImportError: if it is of another version, or, in another folder, of other sources.
     """
     owner: Owner | None = getattr(torch.ops.resample_layers, "owner", None)
-    if owner is not None and (owner.version != __version__ or owner.schemas != SCHEMAS):
+    if owner is None:
+        return None
+    if owner.version != __version__:
+        found = f"version {__version__} in {FOLDER} after version {owner.version}"
+    elif owner.schemas != SCHEMAS or (owner.folder != FOLDER and owner.sources != _sources()):
+        found = f"other sources of version {__version__} in {FOLDER} after those"
+    else:
+        return owner
+    raise ImportError(
+        f"a process can hold one version of resample_layers, got {found} in {owner.folder}: "
+        "remove one, or, after an upgrade, start anew"
+    )
+
+
+def _sources() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _library() -> torch.library.Library:
+    try:
+        return torch.library.Library(NAMESPACE, "DEF")
+    except RuntimeError as error:  # of a copy that has no owner, or is being imported by a thread
         raise ImportError(
-            "a process can hold one version of resample_layers, got version "
-            f"{__version__} in {FOLDER} after version {owner.version} in {owner.folder}"
-        )
-    return owner
+            f"a process can hold one copy of resample_layers, got {FOLDER} after or beside "
+            f"another one: {str(error).splitlines()[0]}"
+        ) from error
 
 
 FOLDER = str(Path(__file__).resolve().parent.parent)
 _found = _find_owner()
-OWNER = _found or Owner(
-    __version__, FOLDER, SCHEMAS, torch.library.Library(NAMESPACE, "DEF"), {}, {}
-)
+OWNER = _found or Owner(__version__, FOLDER, _sources(), SCHEMAS, _library(), {}, {})
 LIBRARY = OWNER.library
 if _found is None:
     for _base, _schema in SCHEMAS.items():
