@@ -390,47 +390,6 @@ def test_bad_options_get_one_sentence(options, sentence, tmp_path, capsys):
     assert sentence in capsys.readouterr().err.splitlines()[-1]
 
 
-# Images that are read when needed
-
-
-def test_workers_read_the_same_images_as_are_held_in_memory(tmp_path, no_report):
-    folder = make_folder(tmp_path / "images", 12)
-    runs = []
-    for workers in (0, 1):
-        out = tmp_path / str(workers)
-        options = ["--out", str(out), *TINY, "--data", str(folder), "--workers", str(workers)]
-        assert train.main([*options, "--steps", "4"]) == 0
-        assert train.main([*options, "--steps", "6", "--resume"]) == 0
-        runs.append(torch.load(out / "checkpoint.pt", weights_only=True))
-    assert_same(*runs)
-
-
-def test_an_unreadable_image_is_named_when_its_turn_comes(tmp_path, capsys, monkeypatch):
-    folder = make_folder(tmp_path / "images", 12)
-    broken = data.load_folder(folder, 8, in_memory=False).train.paths[3]
-    broken.write_bytes(broken.read_bytes()[:60])
-    options = ["--out", str(tmp_path / "run"), *TINY, "--data", str(folder), "--workers", "1"]
-    assert train.main([*options, "--steps", "9"]) == 1
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert f"error: every image must be readable, got '{broken}': " in error
-    steps = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["steps"]
-    assert f"; {steps} steps are saved: mend or remove it, and go on with --resume" in error
-    broken.unlink()
-    more = ["--data", str(folder), "--workers", "1", "--resume", "--steps", str(steps + 2)]
-    monkeypatch.setattr(train, "report", lambda *args: None)
-    assert train.main(["--out", str(tmp_path / "run"), "--device", "cpu", *more]) == 0
-
-
-def test_folders_too_large_for_memory_ask_for_workers(tmp_path, monkeypatch):
-    folder = make_folder(tmp_path / "images", 8)
-    monkeypatch.setattr(data, "IN_MEMORY", 100)
-    with pytest.raises(ValueError, match=r"must not exceed 0 GiB, got 8 images of .* with workers"):
-        data.load(str(folder), 16)
-    images = data.load(str(folder), 16, workers=1)
-    assert isinstance(images.train, data.Files)
-    assert images.train[2].shape == (3, 16, 16)
-
-
 def test_photographs_are_crops_and_their_held_out_part_was_never_seen():
     images = data.load("photographs", 64)
     assert images.train.shape == (4000, 3, 64, 64)
