@@ -9,18 +9,22 @@ import math
 import os
 import signal
 import stat
+import subprocess
+import sys
 import warnings
 
 import pytest
 import torch
 from PIL import Image
 
-from examples.stylegan2 import data, losses, train
+from examples.stylegan2 import data, generate, losses, train
+from examples.stylegan2.processes import World
 from examples.stylegan2.run import Run
+from examples.stylegan2.settings import Settings, absolute
 from examples.stylegan2.training import Training, lazy_adam
 
 from .images import make_folder
-from .training import TINY, assert_same, start
+from .training import ROOT, TINY, assert_same, start
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -302,10 +306,11 @@ def test_a_resumed_run_keeps_its_settings_but_for_those_said(tmp_path, capsys, n
     out = ["--out", str(tmp_path), "--device", "cpu"]
     assert train.main([*out, *TINY, "--steps", "1", "--lr", "0.003"]) == 0
     capsys.readouterr()
-    assert train.main([*out, "--resume", "--steps", "2"]) == 0
+    assert train.main([*out, "--resume"]) == 0
     assert "going on with" not in capsys.readouterr().out
     assert train.main([*out, "--resume", "--steps", "3", "--r1-gamma", "5", "--mirror"]) == 0
-    assert "going on with r1_gamma=5.0 for 1.0, mirror=True for False" in capsys.readouterr().out
+    said = "going on with steps=3 for 1, r1_gamma=5.0 for 1.0, mirror=True for False"
+    assert said in capsys.readouterr().out
     settings = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["settings"]
     assert (settings["lr"], settings["r1_gamma"], settings["style_dim"]) == (0.003, 5.0, 4)
 
@@ -377,7 +382,18 @@ def test_two_steps_on_a_folder(tmp_path, capsys):
         (["--mixing", "1.5"], "mixing must be between 0 and 1, got 1.5"),
         (["--r1-gamma", "nan"], "r1_gamma must be >= 0, got nan"),
         (["--lr", "0"], "lr must be > 0, got 0.0"),
-        (["--steps", "0"], "--steps must be >= 1, got 0"),
+        (["--steps", "0"], "steps must be >= 1, got 0"),
+        (["--steps", str(10**30)], f"steps must be < 9,007,199,254,740,992, got {10**30}"),
+        (["--batch", str(10**12)], f"batch must be <= 1,048,576, got {10**12}"),
+        (["--mapping-layers", str(10**9)], f"mapping_layers must be <= 1,000, got {10**9}"),
+        (["--samples", str(10**9)], f"--samples must be <= 1,000,000, got {10**9}"),
+        (["--threads", str(10**30)], f"--threads must be <= 1,024, got {10**30}"),
+        (["--workers", str(10**9)], f"--workers must be <= 1,024, got {10**9}"),
+        (["--clamp", "1e308"], "clamp must be between 0 and 3.4028234663852886e+38, got 1e+308"),
+        (["--augment-images", "1e-308"], "augment_images must be >= 1, got 1e-308"),
+        (["--channel-multiplier", "inf"], "multiplier must be finite, got inf"),
+        (["--channel-multiplier", "nan"], "multiplier must be finite, got nan"),
+        (["--style-dim", str(2**50)], "out of memory before the first step: "),
         (["--channel-multiplier", "1e-9"], "must leave a channel at every resolution"),
         (["--device", "abacus"], "device must be one that torch finds here, got 'abacus'"),
         (["--resume"], "--resume needs the checkpoint of an earlier run, got none at"),
@@ -388,6 +404,130 @@ def test_bad_options_get_one_sentence(options, sentence, tmp_path, capsys):
         train.main(["--out", str(tmp_path / "run"), *TINY, *options])
     assert stop.value.code == 2
     assert sentence in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_multiplier_beyond_any_number_leaves_the_maximum():
+    assert Settings(channel_multiplier=1e308).channels() == {4: 64, 8: 64, 16: 64, 32: 64}
+
+
+def test_the_number_of_steps_is_a_setting_that_a_resume_keeps(tmp_path, monkeypatch, capsys):
+    """A run of 3 steps, stopped after 2, ends after 3, or after what the resume says."""
+    monkeypatch.setattr(train, "report", lambda *args: None)
+    out = ["--out", str(tmp_path), "--device", "cpu"]
+    step = Training.step
+
+    def interrupted(self):
+        if self.steps == 1:
+            signal.raise_signal(signal.SIGINT)
+        step(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Training, "step", interrupted)
+        assert train.main([*out, *TINY, "--steps", "3"]) == 130
+    for options, steps in (([], 3), (["--steps", "4"], 4)):
+        assert train.main([*out, "--resume", *options]) == 0
+        state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+        assert (state["steps"], state["settings"]["steps"]) == (steps, steps)
+    assert "steps are done" not in capsys.readouterr().out
+    assert train.main([*out, "--resume", "--steps", "2"]) == 0
+    assert "4 of 2 steps are done: a higher --steps would go on" in capsys.readouterr().out
+
+
+def test_checkpoints_of_versions_with_fewer_or_more_settings(tmp_path, capsys, no_report):
+    out = ["--out", str(tmp_path), "--device", "cpu"]
+    assert train.main([*out, *TINY, "--steps", "1"]) == 0
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    del state["settings"]["steps"]
+    torch.save(state, tmp_path / "checkpoint.pt")
+    assert train.main([*out, "--resume", "--steps", "2"]) == 0
+    assert "going on with steps=2 for 2500" in capsys.readouterr().out
+    state["settings"]["sharpness"] = 3
+    torch.save(state, tmp_path / "checkpoint.pt")
+    with pytest.raises(SystemExit):
+        train.main([*out, "--resume"])
+    said = f"cannot go on with {tmp_path / 'checkpoint.pt'}: a checkpoint must have no settings but"
+    assert f"{said} those of this version, got sharpness" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_from_another_folder_and_after_its_own_moved(
+    tmp_path, monkeypatch, capsys, no_report
+):
+    """Paths of the images, said from one working folder, hold in another."""
+    make_folder(tmp_path / "here" / "images", 9)
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    options = ["--data", "images", *TINY, "--steps", "1"]
+    assert train.main(["--out", "run", *options]) == 0
+    (tmp_path / "here" / "run").rename(tmp_path / "there" / "moved")
+    monkeypatch.chdir(tmp_path / "there")
+    more = ["--out", "moved", "--device", "cpu", "--resume"]
+    assert train.main([*more, "--steps", "2"]) == 0
+    state = torch.load(tmp_path / "there" / "moved" / "checkpoint.pt", weights_only=True)
+    assert (state["steps"], state["settings"]["data"]) == (2, str(tmp_path / "here" / "images"))
+
+    # Images that moved: the error says where their place was read
+    (tmp_path / "here" / "images").rename(tmp_path / "there" / "pictures")
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        train.main([*more, "--steps", "3"])
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"must exist, got '{tmp_path / 'here' / 'images'}'; that is the --data of the" in error
+    assert "checkpoint moved/checkpoint.pt: say --data to name another place" in error
+    with pytest.raises(SystemExit):
+        train.main([*more, "--data", "nowhere"])
+    assert "that is the --data of" not in capsys.readouterr().err
+    assert train.main([*more, "--steps", "3", "--data", "pictures"]) == 0
+
+    # Earlier versions stored the path as it was said
+    state["settings"]["data"] = "pictures"
+    torch.save(state, tmp_path / "there" / "moved" / "checkpoint.pt")
+    assert train.main([*more, "--steps", "3"]) == 0
+    state = torch.load(tmp_path / "there" / "moved" / "checkpoint.pt", weights_only=True)
+    assert state["settings"]["data"] == str(tmp_path / "there" / "pictures")
+
+
+def test_names_of_bundled_images_are_no_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("digits", "photographs", ""):
+        assert absolute(name) == name
+    assert absolute("a/../b") == str(tmp_path / "b")
+
+
+def test_without_mapping_layers_all_penalties_step_and_pictures_come(tmp_path, no_report):
+    options = [*TINY, "--mapping-layers", "0", "--path-every", "1", "--steps", "2"]
+    assert train.main(["--out", str(tmp_path), *options]) == 0
+    lines = Run(tmp_path).read_metrics()
+    assert lines[-1]["path_length"] > 0
+    assert lines[-1]["path_penalty"] > 0
+    path = str(tmp_path / "checkpoint.pt")
+    assert generate.main(["--checkpoint", path, "--out", str(tmp_path / "pictures")]) == 0
+    training = start(mapping_layers=0, path_weight=1.0)
+    before = training.generator.conv1.conv.weight.clone()
+    training.path_length_step()
+    assert not torch.equal(training.generator.conv1.conv.weight, before)
+
+
+@pytest.mark.parametrize("batch", [1, 5, 7])
+def test_groups_of_one_image_are_told_once(batch):
+    said = f"a round of {batch} images has groups of one image, whose minibatch standard deviation"
+    with pytest.warns(UserWarning, match=said) as told:
+        start(batch=batch).step()
+    assert len(told) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        start(batch=6)  # groups of three
+        start({"world": World(1, 2)}, batch=2 * batch)  # the other process tells
+
+
+@pytest.mark.parametrize("name", ["train", "generate"])
+def test_a_command_that_is_run_as_a_file_says_how_it_is_run(name, tmp_path):
+    file = ROOT / "examples" / "stylegan2" / f"{name}.py"
+    command = [sys.executable, str(file), "--help"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 1
+    said = f"{name}.py must be run as a module, from the root of the clone: python -m examples.styl"
+    assert ran.stderr.startswith(said)
+    assert len(ran.stderr.splitlines()) == 1
 
 
 def test_photographs_are_crops_and_their_held_out_part_was_never_seen():

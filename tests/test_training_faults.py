@@ -3,19 +3,23 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from examples.stylegan2 import train
+from examples.stylegan2 import losses, train
 from examples.stylegan2.run import Run
+from examples.stylegan2.settings import Settings
 from examples.stylegan2.training import Training
 
+from .tools import files_of_at_most
 from .training import ROOT, TINY, assert_same, start
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -102,13 +106,160 @@ def test_sigterm_finishes_the_step_and_saves(tmp_path, monkeypatch):
 def test_a_damaged_checkpoint_is_named(tmp_path, capsys, no_report):
     out = ["--out", str(tmp_path), *TINY]
     assert train.main([*out, "--steps", "1"]) == 0
-    whole = (tmp_path / "checkpoint.pt").read_bytes()
-    for content in (whole[: len(whole) // 2], b"", b"no checkpoint"):
-        (tmp_path / "checkpoint.pt").write_bytes(content)
+    checkpoint = tmp_path / "checkpoint.pt"
+    whole = checkpoint.read_bytes()
+    state = torch.load(checkpoint, weights_only=True)
+    torch.save({**state, "steps": Settings()}, tmp_path / "other.pt")
+    torch.save({"g_ema": state["g_ema"]}, tmp_path / "bare.pt")
+    hole = bytearray(whole)
+    hole[100:2000] = bytes(1900)
+    for content, reason in [
+        *[(whole[:length], "it is truncated") for length in (len(whole) // 2, 5, len(whole) - 1)],
+        (whole[: len(whole) // 2] + bytes(len(whole) // 2), "it is truncated"),
+        (b"", "it is empty"),
+        (b"no checkpoint", "it does not begin as one"),
+        (hole, "it is damaged"),
+        ((tmp_path / "other.pt").read_bytes(), "it is damaged, or holds other"),
+        ((tmp_path / "bare.pt").read_bytes(), "it is without augmentation, counts, d, d_optim"),
+    ]:
+        checkpoint.write_bytes(content)
         with pytest.raises(SystemExit):
             train.main([*out, "--steps", "2", "--resume"])
-        sentence = "--resume needs a whole checkpoint of a training, got " + str(tmp_path)
-        assert sentence in capsys.readouterr().err
+        error = capsys.readouterr().err.splitlines()[-1]
+        sentence = f"--resume needs a whole checkpoint of a training, got {checkpoint}: {reason}"
+        assert sentence in error
+        assert checkpoint.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "more"),
+    [
+        ("checkpoint.pt", 40_000, ["--log-every", "100"]),
+        ("metrics.jsonl", 900, ["--log-every", "1", "--save-every", "100"]),
+    ],
+)
+def test_a_full_disk_ends_a_run_with_a_sentence_and_loses_nothing(
+    name, size, more, tmp_path, capsys, no_report
+):
+    """No file may have more than ``size`` bytes: checkpoints have 80,000, a metric's line 270."""
+    options = ["--out", str(tmp_path), *TINY]
+    assert train.main([*options, "--steps", "2", "--log-every", "1"]) == 0
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    with files_of_at_most(size):
+        assert train.main([*options, *more, "--steps", "20", "--resume"]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"error: {tmp_path / name} could not be written: File too large, after " in error
+    checkpoint = tmp_path / "checkpoint.pt"
+    assert error.endswith(f"; {checkpoint} is as it was: go on with --resume")
+    assert checkpoint.read_bytes() == before
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert train.main([*options, "--steps", "3", "--log-every", "1", "--resume"]) == 0
+    assert [line["step"] for line in Run(tmp_path).read_metrics()] == [1, 2, 3]
+    assert torch.load(checkpoint, weights_only=True)["steps"] == 3
+
+    # After the last step
+    with files_of_at_most(20_000):
+        assert train.main([*options, "--resume"]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"error: {tmp_path / 'losses.png'} could not be written: File too large; " in error
+    assert error.endswith("is as it was: --resume repeats the evaluation")
+
+
+def test_a_full_disk_before_the_first_checkpoint_says_to_start_again(tmp_path, capsys):
+    with files_of_at_most(40_000):
+        assert train.main(["--out", str(tmp_path), *TINY, "--steps", "1"]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.endswith("File too large, after 1 steps; nothing was saved yet: start again")
+
+
+def test_what_came_before_a_divergence_may_not_fit_either(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(losses, "generator_loss", lambda fake: fake.mean() * math.nan)
+    with files_of_at_most(40_000):
+        assert train.main(["--out", str(tmp_path), *TINY, "--steps", "1"]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "error: the generator's loss must stay finite, got nan in step 0; " in error
+    assert f"{tmp_path / 'diverged.pt'} could not be written: File too large" in error
+
+
+@pytest.mark.parametrize("name", ["samples", "losses.png", "evaluation.json"])
+def test_reports_are_whole_or_not_written(name, tmp_path, capsys):
+    training, run = start(), Run(tmp_path)
+    run.begin(training)
+    write = {
+        "samples": lambda: run.save_samples(training),
+        "losses.png": run.plot_losses,
+        "evaluation.json": lambda: run.save_json("evaluation.json", list(range(500))),
+    }[name]
+    write()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert len(before) >= 2
+    with files_of_at_most(1000), pytest.raises(OSError, match="File too large") as failed:
+        write()
+    assert str(failed.value.filename).startswith(str(tmp_path / name))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("case", ["file", "below a file", "/proc/run", "name", "null", "full"])
+def test_folders_that_cannot_be_written_to_are_found_first(case, tmp_path, capsys, monkeypatch):
+    """Before the images are read."""
+    monkeypatch.setattr(train, "load", lambda *args: pytest.fail("the images were read"))
+    (tmp_path / "file").write_text("mine")
+    folder, reason = {
+        "file": (tmp_path / "file", "Not a directory"),
+        "below a file": (tmp_path / "file" / "run", "Not a directory"),
+        "/proc/run": (Path("/proc/run"), "No such file or directory"),
+        "name": (tmp_path / "new" / ("long" * 99), "File name too long"),
+        "null": (tmp_path / "new" / "nu\0ll", "embedded null byte"),
+        "full": (tmp_path / "new" / "run", "File too large"),
+    }[case]
+    with pytest.raises(SystemExit) as stop, files_of_at_most(0 if case == "full" else 10**6):
+        train.main(["--out", str(folder), *TINY])
+    assert stop.value.code == 2
+    said = f"--out must be a folder that can be written to, got {str(folder)!r}: {reason}"
+    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pt", "losses.png", "evaluation.json"])
+def test_folders_in_the_way_of_files_are_found_first(name, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(train, "load", lambda *args: pytest.fail("the images were read"))
+    (tmp_path / name).mkdir()
+    with pytest.raises(SystemExit):
+        train.main(["--out", str(tmp_path), *TINY])
+    said = f"--out must have no folder where a file is to be written, got '{tmp_path / name}'"
+    assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_file_in_the_way_of_a_folder_is_found_first(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(train, "load", lambda *args: pytest.fail("the images were read"))
+    (tmp_path / "samples").write_text("mine")
+    with pytest.raises(SystemExit):
+        train.main(["--out", str(tmp_path), *TINY])
+    said = f"--out must be a folder that can be written to, got '{tmp_path / 'samples'}': Not a di"
+    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert (tmp_path / "samples").read_text() == "mine"
+
+
+def test_interrupts_before_the_first_step_and_within_one(tmp_path, capsys, monkeypatch):
+    options = ["--out", str(tmp_path / "run"), *TINY, "--steps", "9"]
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "load", interrupt)
+        assert train.main(options) == 130
+    assert capsys.readouterr().err.splitlines() == ["stopped before the first step"]
+    assert not (tmp_path / "run").exists()
+
+    def interrupted(self):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # the second does not wait for the step's end
+
+    monkeypatch.setattr(Training, "step", interrupted)
+    assert train.main(options) == 130
+    said = "stopped in the middle of a step; nothing was saved yet"
+    assert capsys.readouterr().err.splitlines()[-1] == said
 
 
 def test_a_learning_rate_too_high_diverges_and_says_where(tmp_path, capsys):

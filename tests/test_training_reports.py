@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
@@ -68,3 +70,36 @@ def test_fid_is_the_frechet_distance_of_inceptions_features(tmp_path, capsys):
             train.main(["--out", str(tmp_path / "run"), *TINY, "--inception", str(given)])
         assert sentence in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_cannot_be_looked_for_are_absent(tmp_path, monkeypatch):
+    """Names that are too long are what the system refuses to root too."""
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / ("home" * 99)))
+    assert evaluate.find_inception() is None
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    assert evaluate.find_inception() is None
+    path = tmp_path / "hub" / "checkpoints" / evaluate.INCEPTION
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"weights")
+    assert evaluate.find_inception() == path
+
+
+def test_weights_in_a_home_that_is_closed_are_absent(tmp_path, monkeypatch):
+    """As another user than root, whom no folder is closed to."""
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    path = tmp_path / "hub" / "checkpoints" / evaluate.INCEPTION
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"weights")
+    (tmp_path / "hub").chmod(0)
+    root = os.geteuid() == 0
+    try:
+        if root:
+            os.seteuid(65534)
+        assert evaluate.find_inception() is None
+    finally:
+        if root:
+            os.seteuid(0)
+        (tmp_path / "hub").chmod(0o700)
+    assert evaluate.find_inception() == path

@@ -13,6 +13,7 @@ images reduced to 64 pixels a side, where they are larger.
 
 from __future__ import annotations
 
+import os
 import pickle
 import tempfile
 import warnings
@@ -84,9 +85,12 @@ def nearest_distance(
 
 
 def find_inception() -> Path | None:
-    """Inception's weights where torch-fidelity keeps them, or None; nothing is downloaded."""
+    """Inception's weights where torch-fidelity keeps them, or None; nothing is downloaded.
+
+    What cannot be read, since the home folder cannot, is not there.
+    """
     path = Path(torch.hub.get_dir(), "checkpoints", INCEPTION)
-    return path if path.is_file() else None
+    return path if os.path.isfile(path) and os.access(path, os.R_OK) else None
 
 
 def check_inception(weights: Path) -> None:

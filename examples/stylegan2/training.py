@@ -69,7 +69,8 @@ class Training:
         ValueError: for a setting out of its range, or batches that cannot be dealt so.
 
     Warns:
-        UserWarning: if a round's share is no multiple of the group.
+        UserWarning: if a round's share is no multiple of the group and the batch is larger, or if
+            it leaves groups of one image.
     """
 
     def __init__(
@@ -97,14 +98,6 @@ class Training:
                     f"got {getattr(settings, name)}"
                 )
         self.dtype = DTYPES[settings.precision]
-        share = settings.batch // (self.world.size * accumulate)
-        if share % GROUP and share < settings.batch:
-            warnings.warn(
-                f"a round of {share} images, no multiple of {GROUP}, has other groups of the "
-                f"minibatch standard deviation than the batch of {settings.batch} in one process",
-                UserWarning,
-                stacklevel=2,
-            )
         torch.manual_seed(settings.seed)
         self.generator = self.new_generator()
         self.discriminator = channels_last(
@@ -116,6 +109,7 @@ class Training:
                 clamp=settings.clamp or None,
             )
         ).to(device)
+        self._warn_of_groups()
         self.ema = self.new_generator().requires_grad_(False)
         self.ema.load_state_dict(self.generator.state_dict())
         s = settings
@@ -138,6 +132,27 @@ class Training:
         self.counts = {"r1": 0, "path_length": 0}
         self._batches: Iterator[Tensor] | None = None
         self._latest: dict[str, Tensor] = {}
+
+    def _warn_of_groups(self) -> None:
+        """Tell, in one process, where groups of the minibatch standard deviation are not as meant."""
+        if self.world.rank > 0:
+            return
+        share = self.settings.batch // (self.world.size * self.accumulate)
+        if self.discriminator.stddev.size_of(share) == 1:
+            warnings.warn(
+                f"a round of {share} images has groups of one image, whose minibatch standard "
+                f"deviation tells the discriminator nothing: use a multiple of {GROUP}",
+                UserWarning,
+                stacklevel=3,
+            )
+        elif share % GROUP and share < self.settings.batch:
+            warnings.warn(
+                f"a round of {share} images, no multiple of {GROUP}, has other groups of the "
+                f"minibatch standard deviation than the batch of {self.settings.batch} in one "
+                "process",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def new_generator(self) -> Generator:
         s = self.settings
@@ -249,6 +264,8 @@ class Training:
 
         def lengths_of(latents: Latents, noise: Tensor) -> Tensor:
             styles = self.styles(latents)
+            if not styles.requires_grad:  # no mapping layer: nothing before them is learned
+                styles.requires_grad_()
             images = self.generator.synthesis(styles, latents.noise)
             return losses.path_lengths(images, styles, noise)
 
