@@ -19,6 +19,8 @@ from examples.stylegan2.generator import Generator
 
 from .tools import files_of_at_most
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIDE = 16
 
 

@@ -165,6 +165,19 @@ def test_a_full_disk_ends_a_run_with_a_sentence_and_loses_nothing(
     assert error.endswith("is as it was: --resume repeats the evaluation")
 
 
+def test_a_disk_that_fills_with_tensorboards_events(tmp_path, capsys):
+    """A checkpoint has 83,000 bytes; the events get 11,000 for each picture of samples."""
+    pytest.importorskip("tensorboard")
+    options = ["--out", str(tmp_path), *TINY, "--tensorboard", "--save-every", "1"]
+    with files_of_at_most(90_000):
+        assert train.main([*options, "--steps", "40"]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "error: " in error
+    assert "File too large, after " in error
+    steps = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["steps"]
+    assert 2 <= steps < 40
+
+
 def test_a_full_disk_before_the_first_checkpoint_says_to_start_again(tmp_path, capsys):
     with files_of_at_most(40_000):
         assert train.main(["--out", str(tmp_path), *TINY, "--steps", "1"]) == 1

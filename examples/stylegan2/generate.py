@@ -60,8 +60,8 @@ class Normal:
     """Normal numbers of a seed, one tensor after another.
 
     Torch's generator on the CPU takes the lowest 32 bits of a seed and no others. So it serves
-    seeds below 2**32; for larger ones NumPy's ``RandomState`` takes both halves of the seed. The
-    numbers of either are promised to stay as they are from version to version.
+    seeds below 2**32; for larger ones NumPy's ``RandomState`` takes both halves of the seed, and
+    NumPy promises that its numbers stay the same from version to version.
 
     Args:
         seed: from 0 to 2**63 - 1.

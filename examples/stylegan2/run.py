@@ -95,8 +95,14 @@ class Run:
             self._writer = SummaryWriter(folder, purge_step=training.steps + 1)
 
     def end(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        """Have all that was reported on the disk.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
 
     def save(self, training: Training, name: str = "checkpoint.pt") -> Path:
         """Write a checkpoint, whole or not at all; all processes call it, and wait for it.

@@ -320,6 +320,12 @@ def kept(run: Run) -> str:
     return f"{run.checkpoint} is as it was" if run.checkpoint.exists() else "nothing was saved yet"
 
 
+def end_quietly(run: Run) -> None:
+    """End a run that has failed: a disk that is full has been told already."""
+    with contextlib.suppress(OSError):
+        run.end()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser, args = parse(argv)
     start = time.perf_counter()
@@ -343,11 +349,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             print("stopped before the first step", file=sys.stderr)
             return STOPPED
-        stack.callback(run.end)
+        stack.callback(end_quietly, run)
         if run.main:
             announce(training)
         try:
             finished = train(training, run, args)
+            run.end()
         except KeyboardInterrupt:  # the second, which does not wait for the step's end
             if run.main:
                 print(f"stopped in the middle of a step; {kept(run)}", file=sys.stderr)

@@ -134,7 +134,7 @@ class Training:
         self._latest: dict[str, Tensor] = {}
 
     def _warn_of_groups(self) -> None:
-        """Tell, in one process, where groups of the minibatch standard deviation are not as meant."""
+        """Warn, in one process, where the minibatch standard deviation has unusual groups."""
         if self.world.rank > 0:
             return
         share = self.settings.batch // (self.world.size * self.accumulate)
