@@ -26,9 +26,9 @@ def pick_device(name: str) -> torch.device:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether it is torch's, CUDA's or Python's way to say so.
+    """Whether an error of torch, CUDA or Python says that memory does not suffice.
 
-    A tensor whose bytes no integer can count is more than memory can hold, too.
+    A tensor whose number of bytes overflows 64 bits is such a case too.
     """
     words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
     sizes = ("calculation overflowed", "multiplication overflow")

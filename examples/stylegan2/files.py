@@ -13,12 +13,12 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def writable(folder: Path, names: Iterable[str], option: str = "--out") -> Iterator[None]:
-    """Make a folder, and find out whether files of these names can be written in it.
+    """Make a folder, and make sure that files of these names can be written in it.
 
-    Where what is done inside fails, the folders that were made are removed again.
+    If the body fails, the folders that were made are removed again.
 
     Raises:
-        OSError: if they cannot; the sentence begins with ``option``.
+        OSError: if the files cannot be written; the sentence begins with ``option``.
     """
     made: list[Path] = []
     try:
@@ -50,13 +50,13 @@ def writable(folder: Path, names: Iterable[str], option: str = "--out") -> Itera
 
 @contextlib.contextmanager
 def whole(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
-    """A file to write; it takes its place when it is whole.
+    """Open a file to write, which replaces the one at ``path`` when the body has ended.
 
-    It is written beside that place. After a failure it is removed, and what was in the place
-    before is there still.
+    Until then it has another name in the same folder. If the body fails, it is removed, and the
+    file at ``path`` stays as it was.
 
     Args:
-        path: the place.
+        path: where the file is to be.
         durable: wait until the file and its name are on the disk.
 
     Raises:

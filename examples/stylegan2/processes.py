@@ -34,7 +34,9 @@ class World:
         the same samples as in one process: in both, sample ``i`` meets those ``i + N / group``
         further on.
         """
-        mine = whole[self.rank :: self.size].contiguous()  # a copy: the rest can go
+        mine = whole[
+            self.rank :: self.size
+        ].contiguous()  # a copy, so that the whole batch can be freed
         return [mine[number::rounds] for number in range(rounds)]
 
     def average(self, tensors: Sequence[Tensor]) -> None:
@@ -79,7 +81,7 @@ def join(device: str) -> Iterator[tuple[World, torch.device]]:
     if local is None:
         raise ValueError("LOCAL_RANK must be set where WORLD_SIZE is, as torchrun does, got none")
     if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
-        device = f"cuda:{local}"  # before the first GPU is touched
+        device = f"cuda:{local}"  # decided before this process touches any GPU
     elif device.startswith("cuda:"):
         raise ValueError(f"device must leave each process its own GPU, got {device!r}: say cuda")
     chosen = pick_device(device)

@@ -31,7 +31,7 @@ STATE = {  # of a training
 }
 
 
-# Files in the folder of a run; the checkpoint stands first, since it goes first
+# Files in the folder of a run. A new run removes the checkpoint first
 FILES = (
     *("checkpoint.pt", "diverged.pt", "metrics.jsonl", "evaluation.json"),
     *("losses.png", "samples.png"),
@@ -56,10 +56,10 @@ class Run:
 
     @contextlib.contextmanager
     def writable(self) -> Iterator[None]:
-        """Make the folder, sure that it takes files, or remove it where what is inside fails.
+        """Make the folder and make sure that it takes files; remove it if the body fails.
 
         Raises:
-            OSError: if it does not.
+            OSError: if files cannot be written in it.
         """
         if not self.main:
             yield
