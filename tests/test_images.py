@@ -34,28 +34,11 @@ from examples.stylegan2.settings import Settings
 from examples.stylegan2.sources import find_images
 
 from .images import make_folder
+from .training import ROOT, TINY, assert_same
 
-ROOT = Path(__file__).parent.parent
-TINY = [
-    *("--resolution", "8", "--channel-max", "4", "--style-dim", "4", "--mapping-layers", "1"),
-    *("--batch", "4", "--path-batch", "2", "--samples", "20", "--device", "cpu"),
-]
 WHITE, BLUE = (255, 255, 255), (0, 0, 200)
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Tensors this small only wait for a second thread, and for long on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def no_report(monkeypatch):
-    """For runs whose evaluation does not matter: it takes longer than they."""
-    monkeypatch.setattr(train, "report", lambda *args: None)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def error_of_a_run(capsys, folder, *options):
@@ -705,9 +688,7 @@ def test_workers_read_the_same_images_as_are_held_in_memory(tmp_path, no_report)
         assert train.main([*options, "--steps", "4"]) == 0
         assert train.main([*options, "--steps", "6", "--resume"]) == 0
         runs.append(torch.load(out / "checkpoint.pt", weights_only=True))
-    for part in ("g", "d", "g_ema"):
-        torch.testing.assert_close(runs[0][part], runs[1][part], rtol=0, atol=0)
-    assert runs[0]["images"] == runs[1]["images"]
+    assert_same(*runs)
 
 
 def test_an_image_that_is_damaged_after_the_start_is_named(tmp_path, capsys, monkeypatch):
