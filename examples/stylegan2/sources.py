@@ -21,6 +21,7 @@ HIDDEN = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN")
 LABELS = "dataset.json"  # the classes of images, where NVIDIA's dataset_tool.py writes them
 MOST_TYPES = 8  # named in a sentence, and
 MOST_NAMED = 3  # files
+LONGEST_EXTENSION = 10
 
 
 class Folder:
@@ -210,7 +211,8 @@ def _search(source: Source) -> Found:
         elif name == LABELS:
             labels = _has_labels(source)
         else:
-            types[ascii(extension)[1:-1] or "no extension"] += 1
+            known = len(extension) <= LONGEST_EXTENSION  # else a name with a dot in it
+            types[(ascii(extension)[1:-1] if known else "") or "no extension"] += 1
     if types:
         named = Counter(dict(types.most_common(MOST_TYPES)))
         rest = len(types) - len(named)
