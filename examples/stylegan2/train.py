@@ -35,7 +35,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from .data import ImageError, load
+from .data import load
+from .decode import ImageError
 from .evaluate import check_inception, evaluate, find_inception, format_report
 from .processes import World, join
 from .run import Run
