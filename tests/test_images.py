@@ -11,6 +11,7 @@ import os
 import pickle
 import re
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -723,6 +724,21 @@ def test_folders_too_large_for_memory_ask_for_workers(tmp_path, monkeypatch):
     images = data.load(str(folder), 16, workers=1)
     assert isinstance(images.train, data.Files)
     assert images.train[2].shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_run_may_be_stopped_while_images_are_read(workers, tmp_path, monkeypatch, capsys):
+    def interrupt(*arguments):  # Ctrl-C, once, which reaches the first process alone
+        with contextlib.suppress(FileExistsError):
+            (tmp_path / "pressed").touch(exist_ok=False)
+            os.kill(os.getpid() if workers == "0" else os.getppid(), signal.SIGINT)
+        return decode(*arguments)
+
+    monkeypatch.setattr(data, "decode", interrupt)
+    options = ["--out", str(tmp_path / "run"), *TINY, "--workers", workers]
+    assert train.main([*options, "--data", str(make_folder(tmp_path / "images"))]) == 130
+    assert capsys.readouterr().err.endswith("stopped before the first step\n")
+    assert not (tmp_path / "run").exists()
 
 
 def test_memory_that_lacks_is_no_fault_of_the_file(tmp_path, monkeypatch):

@@ -313,6 +313,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             training, run, inception = prepare(args, world, device)
         except (OSError, ValueError) as error:
             parser.error(str(error))
+        except KeyboardInterrupt:  # reading all images takes a while
+            print("stopped before the first step", file=sys.stderr)
+            return STOPPED
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
