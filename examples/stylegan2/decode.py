@@ -54,7 +54,7 @@ def parse_colour(text: str) -> tuple[int, int, int]:
         colour = ImageColor.getrgb(text)
     except ValueError:
         colour = ()
-    if len(colour) != 3:
+    if len(colour) != 3 or max(colour) > 255:
         raise ValueError(f"background must be a colour, such as white or #7f7f7f, got {text!r}")
     return colour
 
@@ -69,7 +69,7 @@ def decode(file: BinaryIO, background: tuple[int, int, int]) -> Decoded:
 
     Raises:
         ImageError: if a mode does not say which value is white: 32-bit integers and floating point.
-        Exception: whatever Pillow raises where the file is damaged.
+        Exception: of any kind, by Pillow, if the file is damaged.
     """
     with warnings.catch_warnings():
         # Of a large image, which Pillow decodes nevertheless, and of EXIF data that are damaged
