@@ -94,6 +94,30 @@ def _as_tap(name: str, value: Any) -> float:
     return float(value)
 
 
+def marginals(rows: Sequence[Sequence[float]]) -> tuple[Taps, Taps]:
+    """The sums over each column and over each row of a kernel ``[kh][kw]``: taps ``(x, y)``.
+
+    Example:
+        >>> marginals([[1.0, 2.0], [3.0, 4.0]])
+        ((4.0, 6.0), (3.0, 7.0))
+    """
+    columns = zip(*rows, strict=True)
+    return tuple(map(math.fsum, columns)), tuple(map(math.fsum, rows))
+
+
+def centroid(taps: Sequence[float]) -> float:
+    """How far the weight of taps with sum 1 lies behind the middle of them, in taps.
+
+    Exactly 0 for symmetric taps.
+
+    Example:
+        >>> centroid([0.25, 0.75])
+        0.25
+    """
+    middle = (len(taps) - 1) / 2
+    return math.fsum(tap * (i - middle) for i, tap in enumerate(taps))
+
+
 # Named taps
 
 
