@@ -181,8 +181,8 @@ NAMED_TAPS: dict[str, Taps] = {
 """Taps by name, for a factor of 2.
 
 ``binomial2`` to ``binomial8`` are rows of Pascal's triangle (``binomial4`` is StyleGAN's
-[1, 3, 3, 1]); ``linear``, ``cubic`` (Keys, a = -1/2) and ``lanczos3`` are interpolation kernels
-stretched by 2 and sampled at quarters, halves apart, and sum to 1.
+[1, 3, 3, 1]). ``linear``, ``cubic`` (Keys, a = -1/2) and ``lanczos3`` are interpolation kernels,
+sampled at 0.25, 0.75, 1.25 ... on both sides of their middle, and divided by their sum.
 """
 
 

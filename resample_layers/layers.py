@@ -45,7 +45,8 @@ class _Resample(nn.Module):
     marginals differs from them by at most 4 eps of that dtype, summed over all taps, relative to
     the sum of their magnitudes. So no result moves by more than 4 eps of the sum of
     ``|tap| * max |sample|``. A kernel that was rounded to float32 may be one in float32 and not in
-    float64, so ``.double()`` may change ``separable``.
+    float64, so ``.double()`` may change ``separable``. A kernel of one row or one column stays as
+    it is, for it takes one pass already.
     """
 
     dims: int  # of space: 1 for signals, 2 for images, 3 for volumes
@@ -58,7 +59,7 @@ class _Resample(nn.Module):
     def __init__(
         self,
         taps: tuple[Any, ...],  # [taps] or [kh][kw], from normalise_taps
-        gain: tuple[int, ...],  # of each axis, x first; so are the others
+        gain: tuple[int, ...],  # of each axis, x first, as all that follows
         up: tuple[int, ...],
         down: tuple[int, ...],
         pad: tuple[int, ...],  # (x0, x1, y0, y1)
@@ -103,7 +104,8 @@ class _Resample(nn.Module):
 
         The shift is 0 where the number of taps is even for even factors and odd for odd ones
         (taps symmetric). Otherwise it is ``-0.5 / up``: an odd pad goes before the image, as in
-        BasicSR and NVIDIA's code. See :func:`resample_layers.geometry.shift`.
+        BasicSR and NVIDIA's code. See :func:`resample_layers.geometry.shift`. The property tells
+        of the taps that the layer was made with, not of a kernel that was put in their place.
         """
         return self._shift(self.up, self.down, self.pad[::2], (0,) * self.dims)
 
@@ -170,11 +172,11 @@ class _Resample(nn.Module):
             self.register_buffer(name, kernel, persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Resample:
-        """Move the module, then write the kernels anew: no move leaves them rounded or unset."""
+        """Move the module, then write the kernels anew: so no move leaves them rounded or unset."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         names = self._names()
         moved = {name: b for name in names if (b := self._buffers.get(name)) is not None}
-        if not moved:  # somebody made parameters of them: theirs to keep
+        if not moved:  # the user made parameters of them, which stay as they are
             return self
         first = moved[min(moved)]
         dtype = torch.float64 if first.dtype == torch.float64 else torch.float32
@@ -255,8 +257,8 @@ class _Images(_Resample):
     ) -> Tensor:
         """Resample; then noise, bias, leaky ReLU, gain and clamp in the same pass over memory.
 
-        See :func:`resample_layers.ops.upfirdn2d_bias_act` for the formula, shapes and errors. A
-        method of its own: what hooks or compilers do to calls of the layer, they do not do here.
+        See :func:`resample_layers.ops.upfirdn2d_bias_act` for the formula, shapes and errors. This
+        is a method of its own, so hooks that are registered on the layer do not run.
         """
         input, kernel, up, down, pad = self._call(input)
         epilogue = (bias, noise, noise_strength)
