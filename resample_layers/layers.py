@@ -172,7 +172,7 @@ class _Resample(nn.Module):
             self.register_buffer(name, kernel, persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Resample:
-        """Move the module, then write the kernels anew: so no move leaves them rounded or unset."""
+        """Move the module, then write the kernels anew, so that none is rounded or unset."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         names = self._names()
         moved = {name: b for name in names if (b := self._buffers.get(name)) is not None}
@@ -338,11 +338,12 @@ class _Smooth(_Resample):
     def shift(self) -> tuple[float, ...]:
         """Where samples lie after the layer and the convolution beside it, as for the other layers.
 
-        The shift of each axis in input pixels, x first: the last sample ``n`` lies at
-        ``(n + 0.5) * down / up - 0.5 + shift`` of the first input, with ``upsample_factor`` and
-        ``downsample_factor`` for ``up`` and ``down``. The convolution counts as centred: a weight
-        of ``kernel_size`` taps lies at the middle of its window, which is where a transposed
-        convolution without padding puts the middle of what it spreads.
+        The shift of each axis in input pixels, x first: sample ``n`` of what the second of the two
+        returns lies at ``(n + 0.5) * down / up - 0.5 + shift`` of what the first one takes, with
+        ``upsample_factor`` and ``downsample_factor`` for ``up`` and ``down``.
+
+        The convolution counts as centred: what it reads, or what a transposed one spreads, lies at
+        the middle of its ``kernel_size`` taps.
 
         With symmetric taps the shift is 0 or ``-0.5 / up``, see
         :func:`resample_layers.geometry.smooth_pad`. Alone (``kernel_size=1``, no factor) the layer
