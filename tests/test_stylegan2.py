@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from examples.stylegan2 import blocks, data, evaluate, losses
 from examples.stylegan2.discriminator import Discriminator
 from examples.stylegan2.generator import Generator, channel_table
+from examples.stylegan2.order import Order
 from examples.stylegan2.training import channels_last
 
 CHANNELS = {4: 8, 8: 6, 16: 5, 32: 4, 64: 3}
@@ -495,13 +496,13 @@ def test_bytes_and_pixels_are_inverse_and_clamped():
 
 
 def test_order_shows_every_image_once_an_epoch_and_depends_on_step_alone():
-    order = data.Order(count=7, batch=3, seed=5)
+    order = Order(count=7, batch=3, seed=5)
     batches = [order.batch(step) for step in range(14)]
     shown = torch.cat(batches).reshape(6, 7)
     assert (shown.sort(1).values == torch.arange(7)).all()
     assert len({tuple(epoch) for epoch in shown.tolist()}) > 1
-    assert torch.equal(data.Order(7, 3, 5).batch(9), batches[9])
-    assert not torch.equal(data.Order(7, 14, 6).batch(0), torch.cat(batches)[:14])
+    assert torch.equal(Order(7, 3, 5).batch(9), batches[9])
+    assert not torch.equal(Order(7, 14, 6).batch(0), torch.cat(batches)[:14])
 
 
 # Evaluation

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from examples.stylegan2 import data, generate, losses, train
+from examples.stylegan2.order import Order
 from examples.stylegan2.processes import World
 from examples.stylegan2.run import Run
 from examples.stylegan2.settings import Settings, absolute
@@ -46,7 +47,7 @@ def test_every_step_sees_its_own_images_mirrored_where_asked(mirror, monkeypatch
     monkeypatch.setattr(training, "discriminator_step", lambda real: seen.append(real[0]))
     monkeypatch.setattr(training, "r1_step", lambda real: None)
     images = data.to_pixels(data.load_digits(8).train)
-    order = data.Order(1437, 60, seed=0)
+    order = Order(1437, 60, seed=0)
     for step in range(3):
         training.step()
         expected = images[order.batch(step)]

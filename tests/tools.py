@@ -32,3 +32,10 @@ def files_of_at_most(size: int):
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def as_operands(kernel):
+    """A kernel as users pass it, as the operators want it: (kernel, taps_y)."""
+    if isinstance(kernel, tuple):
+        return kernel
+    return kernel, kernel if kernel.dim() == 1 else None

@@ -42,7 +42,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from .data import ImageError, load
+from .data import load
+from .decode import ImageError
 from .device import is_out_of_memory
 from .evaluate import check_inception, evaluate, find_inception, format_report
 from .files import explain_write
@@ -127,7 +128,14 @@ def prepare(
     settings = Settings(**args.said) if state is None else resumed_settings(state, args.said, run)
     settings.check()
     try:
-        images = load(settings.data, settings.resolution, args.workers)
+        images = load(
+            settings.data,
+            settings.resolution,
+            args.workers,
+            settings.background,
+            settings.skip_broken,
+            world,
+        )
     except (OSError, ValueError) as error:
         if state is None or "data" in args.said:
             raise
@@ -264,6 +272,8 @@ def announce(training: Training) -> None:
     images = training.images
     networks = (training.ema, training.discriminator)
     generator, discriminator = (sum(p.numel() for p in n.parameters()) for n in networks)
+    if images.summary:
+        print(images.summary)
     processes = f", {training.world.size} processes" if training.world.size > 1 else ""
     print(
         f"{len(images.train):,} images of {images.name} to learn from, {len(images.held_out):,} "
