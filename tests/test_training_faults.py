@@ -165,6 +165,8 @@ def test_a_full_disk_ends_a_run_with_a_sentence_and_loses_nothing(
     assert error.endswith("is as it was: --resume repeats the evaluation")
 
 
+# TensorBoard writes in a thread, which ends with an exception that it hands on to the training
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_disk_that_fills_with_tensorboards_events(tmp_path, capsys):
     """A checkpoint has 83,000 bytes; the events get 11,000 for each picture of samples."""
     pytest.importorskip("tensorboard")
