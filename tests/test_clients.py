@@ -20,7 +20,6 @@ import shutil
 import subprocess
 import sys
 import warnings
-import zipfile
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -52,13 +51,21 @@ def example(heading, language):
     return re.search(rf"```{language}\n(?!>>>)(.*?)\n```", section, re.DOTALL)[1]
 
 
-def migrate(root, heading, refused=False):
+def commit(root):
+    """Let git keep all files as they are."""
+    name = ("-c", "user.name=n", "-c", "user.email=e", "-c", "core.autocrlf=false")
+    for arguments in (["init", "-q"], ["add", "-Af"], [*name, "commit", "-qm", "all"]):
+        subprocess.run([require("git"), *arguments], cwd=root, check=True)
+
+
+def migrate(root, heading, *options, refused=False, **environment):
     """Run the command of the page; what it printed."""
     python = f'python() {{ {shlex.quote(sys.executable)} "$@"; }}\n'
+    package = str(Path(resample_layers.__file__).parent.parent)
     run = subprocess.run(
-        ["bash", "-c", python + example(heading, "sh")],
+        ["bash", "-c", f"{python}{example(heading, 'sh')} {' '.join(options)}"],
         cwd=root,
-        env={**os.environ, "PYTHONPATH": str(Path(resample_layers.__file__).parent.parent)},
+        env={**os.environ, "PYTHONPATH": package, **environment},
         capture_output=True,
         text=True,
     )
@@ -77,9 +84,9 @@ def chdir(folder):
         os.chdir(before)
 
 
-def migrate_quickly(root, heading, refused=False):
+def migrate_quickly(root, heading, *options, refused=False):
     """The same in this process, where torch is imported already."""
-    python, option, module, *arguments = shlex.split(example(heading, "sh"))
+    python, option, module, *arguments = [*shlex.split(example(heading, "sh")), *options]
     assert (python, option) == ("python", "-m")
     out, err = io.StringIO(), io.StringIO()
     with chdir(root), redirect_stdout(out), redirect_stderr(err):
@@ -111,9 +118,11 @@ def checkout(name):
 
 
 def copied(name, root):
-    """A copy of a checkout, without what is no code."""
-    kept = shutil.ignore_patterns(".git", "*.pyc", "*.png", "*.jpg", "*.gif", "*.pdf", "sample")
-    return Path(shutil.copytree(checkout(name), root / name, ignore=kept))
+    """A copy of a checkout, without what is no code, as git keeps it."""
+    left = shutil.ignore_patterns(".git", "*.pyc", "*.png", "*.jpg", "*.gif", "*.pdf", "sample")
+    folder = Path(shutil.copytree(checkout(name), root / name, ignore=left))
+    commit(folder)
+    return folder
 
 
 def flat(out):
@@ -490,7 +499,7 @@ def test_nothing_left_imports_what_was_deleted(name, heading, least, tmp_path):
     before = modules(copy)
     (tmp_path / "untouched").mkdir()
     original = copied(name, tmp_path / "untouched")
-    migrate(copy, heading)
+    printed = migrate(copy, heading)
     left = modules(copy)
     assert left < before
     broken = dangling(original, left, before - left)
@@ -499,10 +508,8 @@ def test_nothing_left_imports_what_was_deleted(name, heading, least, tmp_path):
     for path in copy.rglob("*"):  # nor does a build
         assert not (path.suffix in (".cu", ".cpp") and re.match("upfirdn2d|.*bias_act", path.name))
     if name == "basicsr":
-        text = (copy / "setup.py").read_text()
-        assert "deform_conv_ext" in text
-        assert "fused_act" not in text
-        assert "upfirdn2d" not in text
+        told = re.findall(r"by hand: setup.py:\d+: remove '(.*)', which is deleted", printed)
+        assert told == ["basicsr.ops.fused_act", "basicsr.ops.upfirdn2d"]
 
 
 def test_gfpgan_imports_ours(tmp_path):
@@ -548,11 +555,11 @@ def tree(root, newline, files):
 
 
 def contents(root):
-    """All files but the backup."""
+    """All files but git's."""
     return {
         path: path.read_bytes()
         for path in root.rglob("*")
-        if path.is_file() and not path.name.startswith("before-migration-")
+        if path.is_file() and ".git" not in path.parts
     }
 
 
@@ -641,7 +648,9 @@ MIGRATED = {  # heading: files, what becomes of their lines, what is left beside
             f"from {COMPAT}.basicsr import upfirdn2d\n"
             f"from {COMPAT} import basicsr as act\nfrom ..ops.dcn import x\n"
             "from basicsr.ops.dcn import ModulatedDeformConvPack\n",
-            "setup.py": "ext_modules = [\n    ext(name='dcn', module='basicsr.ops.dcn'),\n    ]\n",
+            "setup.py": "ext_modules = [\n    ext(name='dcn', module='basicsr.ops.dcn'),\n"
+            "    ext(name='a', module='basicsr.ops.fused_act', sources=['fused_act.cpp']),\n"
+            "    ext('b', ['basicsr/ops/upfirdn2d/src/upfirdn2d.cpp'])]\n",
         },
     ),
     "BasicSR, installed": (
@@ -706,6 +715,7 @@ def test_the_command(case, newline, tmp_path):
     files, expected = MIGRATED[case]
     tree(tmp_path / "code", newline, files)
     tree(tmp_path / "expected", newline, expected)
+    commit(tmp_path / "code")
     migrate_quickly(tmp_path / "code", case.split(",")[0])
     found = {
         str(p.relative_to(tmp_path / "code")): t for p, t in contents(tmp_path / "code").items()
@@ -729,7 +739,7 @@ def test_the_command(case, newline, tmp_path):
         ("rosinality", {"op": OP, "a.py": "\nimport op.upfirdn2d\n"},
          "a.py:2: import op.upfirdn2d needs a name of its own: as NAME"),
         ("rosinality", {"op": OP, "old.py": "from op import upfirdn2d\nprint 'x'\n"},
-         "old.py: it may import what is deleted, and is no Python: "),
+         "old.py: it may import what is deleted, and cannot be parsed: "),
         ("rosinality", {"op": OP, "a.py": "load(name='x', sources=['op/upfirdn2d.cpp'])\n"},
          "a.py:1: 'op/upfirdn2d.cpp' is deleted"),
         (NVIDIA, {"torch_utils/ops": TORCH_UTILS, "torch_utils/misc.py": "",
@@ -741,15 +751,23 @@ def test_the_command(case, newline, tmp_path):
         (NVIDIA, {"torch_utils/ops": TORCH_UTILS, "torch_utils/misc.py": "",
                   "b.py": "x = importlib.import_module('torch_utils.ops.fma')\n"},
          "b.py:1: 'torch_utils.ops.fma' is deleted"),
+        (NVIDIA, {"torch_utils/ops": TORCH_UTILS, "torch_utils/misc.py": "",
+                  "b.py": "import torch_utils.ops.filtered_lrelu\ntorch_utils.ops.fma.fma\n"},
+         "b.py:2: torch_utils.ops.fma is deleted"),
+        (NVIDIA, {"torch_utils/ops": TORCH_UTILS, "torch_utils/misc.py": "",
+                  "b.py": "from torch_utils import ops\nops.upfirdn2d.setup_filter([1])\n"},
+         "b.py:2: ops.upfirdn2d is deleted"),
     ],
 )  # fmt: skip
 def test_the_command_changes_all_or_nothing(heading, files, sentence, tmp_path):
     tree(tmp_path, "\n", {**files, "c.py": "from op import upfirdn2d\n"})
+    commit(tmp_path)
     before = contents(tmp_path)
-    said = migrate_quickly(tmp_path, heading, refused=True)
-    assert said.startswith("Nothing was changed, because of:\n")
-    assert any(line.startswith(sentence) for line in said.splitlines()), said
-    assert contents(tmp_path) == before
+    for options in ((), ("--force",), ("--dry-run",)):
+        said = migrate_quickly(tmp_path, heading, *options, refused=True)
+        assert said.startswith("Nothing was changed, because of:\n")
+        assert any(line.startswith(sentence) for line in said.splitlines()), said
+        assert contents(tmp_path) == before
 
 
 def test_the_command_keeps_encodings(tmp_path):
@@ -757,6 +775,7 @@ def test_the_command_keeps_encodings(tmp_path):
     text = "# -*- coding: latin-1 -*-\nname = 'é'; from op import upfirdn2d  # é\n"
     (tmp_path / "a.py").write_bytes(text.encode("latin-1"))
     (tmp_path / "b.py").write_bytes(b"\xef\xbb\xbffrom op import upfirdn2d\n")
+    commit(tmp_path)
     migrate_quickly(tmp_path, "rosinality")
     changed = text.replace("from op", "from resample_layers.compat.rosinality")
     assert (tmp_path / "a.py").read_bytes() == changed.encode("latin-1")
@@ -768,47 +787,204 @@ def test_the_command_leaves_environments_alone(tmp_path):
     others = [".hidden/a.py", "env/lib/a.py", "conda/lib/site-packages/a.py"]
     files = {"op": OP, "a.py": line, "env/pyvenv.cfg": "", **dict.fromkeys(others, line)}
     tree(tmp_path, "\n", files)
+    commit(tmp_path)
     migrate_quickly(tmp_path, "rosinality")
     assert {(tmp_path / name).read_text() for name in others} == {line}
     assert not (tmp_path / "op").exists()
 
 
-def test_what_it_changes_and_deletes_is_kept(tmp_path):
-    files = {"op": OP, "a.py": "from op import upfirdn2d\n", "b.py": "import torch\n"}
-    tree(tmp_path, "\n", files)
-    (tmp_path / "op" / "notes.txt").write_text("mine")
+def use(root, **more):
+    """A small code with a copy, whose old state git keeps."""
+    tree(root, "\n", {"op": OP, "a.py": "from op import upfirdn2d\n", **more})
+    commit(root)
+    return contents(root)
+
+
+OURS = f"from {COMPAT}.rosinality import upfirdn2d\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "sentence"),
+    [
+        ("a.py", "from op import upfirdn2d  # mine\n", "a.py: it differs from the last commit"),
+        ("op/upfirdn2d.py", "mine = 1\n", "op/upfirdn2d.py: it differs from the last commit"),
+        ("b.py", "import op\n", "b.py: git does not track it"),
+        ("op/fused_act/mine.so", "", "op/fused_act/mine.so: git does not track it"),
+    ],
+)
+@pytest.mark.parametrize("add", [False, True])
+def test_what_git_does_not_keep_is_refused(file, text, sentence, add, tmp_path):
+    """A change that is staged is in no commit either; nor is one that git was told not to see."""
+    use(tmp_path)
+    tree(tmp_path, "\n", {file: text})
+    if add:
+        subprocess.run(["git", "add", file], cwd=tmp_path, check=True)
+        sentence = f"{file}: it differs from the last commit"
+    elif "track" not in sentence:
+        arguments = ["git", "update-index", "--assume-unchanged", file]
+        subprocess.run(arguments, cwd=tmp_path, check=True)
+        sentence = f"{file}: git does not track it"
     before = contents(tmp_path)
-    printed = migrate_quickly(tmp_path, "rosinality")
-    assert printed.endswith("what it was before is in before-migration-rosinality.zip\n")
-    with zipfile.ZipFile(tmp_path / "before-migration-rosinality.zip") as kept:
-        content = {tmp_path / name: kept.read(name) for name in kept.namelist()}
-    assert content == {p: b for p, b in before.items() if contents(tmp_path).get(p) != b}
-    assert tmp_path / "b.py" not in content
+    said = migrate_quickly(tmp_path, "rosinality", refused=True)
+    assert sentence in said.splitlines()
+    assert said.endswith("or give --force to change it all the same\n")
+    assert contents(tmp_path) == before
+    migrate_quickly(tmp_path, "rosinality", "--force")
+    assert (tmp_path / "a.py").read_text().startswith(OURS.strip())
+    assert not (tmp_path / "op").exists()
 
 
-def test_what_fails_is_undone(tmp_path, monkeypatch):
-    files = {"op": OP, "a.py": "from op import upfirdn2d\n", "b.py": "from op import upfirdn2d\n"}
-    tree(tmp_path, "\n", files)
+def test_what_it_leaves_alone_may_be_changed_and_untracked(tmp_path):
+    use(tmp_path, **{"b.py": "import torch\n"})
+    caches = {"op/__pycache__": {"upfirdn2d.cpython-311.pyc": ""}}  # Python's, which git ignores
+    tree(tmp_path, "\n", {"b.py": "mine = 1\n", "notes.txt": "mine", **caches})
+    migrate_quickly(tmp_path, "rosinality")
+    assert contents(tmp_path) == {
+        tmp_path / "a.py": OURS.encode(),
+        tmp_path / "b.py": b"mine = 1\n",
+        tmp_path / "notes.txt": b"mine",
+    }
+
+
+def test_a_folder_without_git_is_refused(tmp_path):
+    tree(tmp_path, "\n", {"op": OP, "a.py": "from op import upfirdn2d\n"})
     before = contents(tmp_path)
-    rmtree = shutil.rmtree
-
-    def half(path):
-        (path / "upfirdn2d.py").unlink()
-        raise PermissionError(f"no permission for {path}")
-
-    monkeypatch.setattr(shutil, "rmtree", half)
-    error = migrate_quickly(tmp_path, "rosinality", refused=True)
-    assert "Everything is as it was, because of:\nno permission for " in error
+    said = migrate(
+        tmp_path, "rosinality", refused=True, GIT_CEILING_DIRECTORIES=str(tmp_path.parent)
+    )
+    assert f"git keeps no old state of {tmp_path}: fatal: not a git repository" in said
+    assert "give --force" in said
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path))
+        said = migrate_quickly(tmp_path, "rosinality", refused=True)
+    assert f"git keeps no old state of {tmp_path}: [Errno 2]" in said
     assert contents(tmp_path) == before
-    monkeypatch.setattr(shutil, "rmtree", rmtree)
-    error = migrate_quickly(tmp_path, "rosinality", refused=True)
-    assert "before-migration-rosinality.zip is of an earlier migration: move it" in error
+    migrate_quickly(tmp_path, "rosinality", "--force")
+    assert contents(tmp_path) == {tmp_path / "a.py": OURS.encode()}
+
+
+def test_git_in_a_folder_above(tmp_path):
+    tree(tmp_path, "\n", {"gan/op": OP, "gan/a.py": "from op import upfirdn2d\n", "a.py": ""})
+    commit(tmp_path)
+    (tmp_path / "a.py").write_text("changed = 1\n")
+    migrate_quickly(tmp_path / "gan", "rosinality")
+    assert contents(tmp_path / "gan") == {tmp_path / "gan" / "a.py": OURS.encode()}
+
+
+def test_a_dry_run_prints_what_would_change(tmp_path):
+    before = use(tmp_path)
+    printed = migrate_quickly(tmp_path, "rosinality", "--dry-run")
+    changes = f"a.py:1: {OURS}op: deleted\n"
+    assert printed == f"{changes}nothing was changed: this is a dry run\n"
     assert contents(tmp_path) == before
+    assert migrate_quickly(tmp_path, "rosinality") == changes
+
+
+def test_what_stops_half_way_loses_nothing(tmp_path, monkeypatch):
+    """A full disk: every file has its old content or its new one, and git has the rest."""
+    before = use(tmp_path, **{"b.py": "from op import upfirdn2d\n"})
+    write = Path.write_bytes
+
+    def full(path, content):
+        if path.name.startswith("b.py"):
+            write(path, content[:7])
+            raise OSError(28, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    said = migrate_quickly(tmp_path, "rosinality", refused=True)
+    assert "It stopped half-way" in said
+    assert "No space left on device" in said
+    after = contents(tmp_path)
+    assert after[tmp_path / "a.py"] == OURS.encode()
+    assert {p: b for p, b in after.items() if p in before} == {
+        **before, tmp_path / "a.py": OURS.encode()
+    }  # fmt: skip
+    subprocess.run(re.search("`(git.*?)`", said)[1].split(), cwd=tmp_path, check=True)
+    assert {p: b for p, b in contents(tmp_path).items() if p in before} == before
+
+
+def test_modes_and_dates_are_no_matter(tmp_path):
+    use(tmp_path, **{"b.py": "#!/usr/bin/env python\nfrom op import upfirdn2d\n"})
+    (tmp_path / "b.py").chmod(0o755)
+    commit_all = ["git", "-c", "user.name=n", "-c", "user.email=e", "commit", "-qam", "mode"]
+    subprocess.run(commit_all, cwd=tmp_path, check=True)
+    os.utime(tmp_path / "op" / "upfirdn2d.py", (0, 0))  # no zip file can hold it
+    migrate_quickly(tmp_path, "rosinality")
+    assert (tmp_path / "b.py").stat().st_mode & 0o777 == 0o755
+    assert not (tmp_path / "op").exists()
+
+
+def test_links(tmp_path):
+    """Imports in a linked file mean what they mean where the link lies."""
+    files = {"lib.py": "from op import upfirdn2d\n", "other.py": "from torch import op\n"}
+    tree(tmp_path / "elsewhere", "\n", files)
+    code = tmp_path / "code"
+    tree(code, "\n", {"op": OP, "a.py": "from op import upfirdn2d\n"})
+    for name in ("other.py", "nothing.py"):
+        (code / name).symlink_to(tmp_path / "elsewhere" / name)
+    (code / "data").symlink_to(tmp_path)  # a loop
+    commit(code)
+    migrate_quickly(code, "rosinality", "--dry-run")
+    (code / "lib.py").symlink_to(tmp_path / "elsewhere" / "lib.py")
+    (code / "models").mkdir()
+    (code / "models" / "op").symlink_to("../op")
+    (code / "kept.cu").symlink_to("op/upfirdn2d_kernel.cu")
+    said = migrate_quickly(code, "rosinality", "--force", refused=True).splitlines()
+    assert said[1:] == [
+        f"kept.cu: {code / 'op' / 'upfirdn2d_kernel.cu'} is deleted",
+        "lib.py: it is a link: put a file in its place",
+        f"models/op: {code / 'op'} is deleted",
+    ]
+
+
+def test_what_is_no_file_is_no_code(tmp_path):
+    use(tmp_path)
+    os.mkfifo(tmp_path / "pipe.py")  # reading it would wait for ever
+    (tmp_path / "folder.py").mkdir()
+    migrate_quickly(tmp_path, "rosinality")
+    assert not (tmp_path / "op").exists()
+
+
+def test_what_is_nested_too_deeply(tmp_path):
+    deep = "x = " + "-" * 100_000 + "1\n"
+    use(tmp_path, **{"deep.py": deep})
+    migrate_quickly(tmp_path, "rosinality")  # it names nothing that goes
+    use(tmp_path, **{"deep.py": f"from op import upfirdn2d\n{deep}"})
+    said = migrate_quickly(tmp_path, "rosinality", refused=True)
+    assert "deep.py: it may import what is deleted, and cannot be parsed: " in said
+
+
+def test_a_large_file(tmp_path):
+    """Its imports are changed, the strings in it are looked at; not in a minute: in seconds."""
+    rows = "".join(f"    ('a.b.c', {i}, 'op/x', 1.5),\n" for i in range(50_000))
+    use(tmp_path, **{"large.py": f"from op import upfirdn2d\nrows = [\n{rows}]\n"})
+    migrate_quickly(tmp_path, "rosinality")
+    assert (tmp_path / "large.py").read_text() == f"{OURS}rows = [\n{rows}]\n"
+
+
+def test_a_terminal_that_lacks_letters(tmp_path):
+    use(tmp_path, **{"é.py": "from op import upfirdn2d\n"})
+    printed = migrate(tmp_path, "rosinality", PYTHONIOENCODING="ascii")
+    assert f"\\xe9.py:1: {OURS}" in printed
+
+
+def test_what_a_kept_file_lacks_is_told(tmp_path):
+    """stylegan3's ``grid_sample_gradfix.py`` stays, and asks for what setuptools dropped."""
+    kept = "import torch\nfrom pkg_resources import parse_version\n"
+    tree(tmp_path, "\n", {"torch_utils/ops": TORCH_UTILS, "torch_utils/misc.py": "",
+                          "torch_utils/ops/grid_sample_gradfix.py": kept})  # fmt: skip
+    commit(tmp_path)
+    printed = migrate_quickly(tmp_path, NVIDIA)
+    told = "by hand: torch_utils/ops/grid_sample_gradfix.py:2: setuptools 82 dropped pkg_resources"
+    (line,) = [line for line in printed.splitlines() if line.startswith(told)]
+    names = {}
+    exec(line.split("write instead: ")[1], names)
+    assert names["parse_version"]("1.12.1") >= names["parse_version"]("1.11.0a")
 
 
 def test_it_is_run_above_the_copy_and_not_at_home(tmp_path, monkeypatch):
-    tree(tmp_path, "\n", {"op": OP, "a.py": "from op import upfirdn2d\n"})
-    before = contents(tmp_path)
+    before = use(tmp_path)
     error = migrate_quickly(tmp_path / "op", "rosinality", refused=True)
     assert f"folder must be that of the code above op, got {tmp_path / 'op'}" in error
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
@@ -829,40 +1005,37 @@ def test_another_package_of_the_same_last_name_stays_itself(tmp_path):
     modules = {f"torch_utils/ops/{name}.py": "" for name in ("__init__", "bias_act", "upfirdn2d")}
     user = "from torch_utils.ops import upfirdn2d\nfrom ops.upfirdn2d import upfirdn2d as theirs\n"
     tree(tmp_path, "\n", {**modules, "ops/upfirdn2d.py": "upfirdn2d = 1\n", "a.py": user})
+    commit(tmp_path)
     migrate_quickly(tmp_path, NVIDIA)
     assert "\nfrom ops.upfirdn2d import upfirdn2d as theirs\n" in (tmp_path / "a.py").read_text()
 
 
-def test_only_extensions_of_the_copy_leave_the_setup(tmp_path):
+def test_what_the_setup_must_lose_is_told(tmp_path):
     setup = (
-        "setup(ext_modules=[cythonize([Extension('op.fused_act', ['op/fused_act.py'])]), "
-        "Extension('mine', ['mine.c'])], packages=['op', 'models'])\n"
-        "checks = [patch('op.upfirdn2d.upfirdn2d', own())]\n"
+        "setup(ext_modules=[cythonize([Extension('op.fused_act', ['op/fused_act.py'])]),\n"
+        "Extension('mine', ['mine.c'])], packages=['op', 'models.op'])\n"
     )
-    tree(tmp_path, "\n", {"op": OP, "a.py": "from op import upfirdn2d\n", "setup.py": setup})
-    before = contents(tmp_path)
-    error = migrate_quickly(tmp_path, "rosinality", refused=True)
-    assert "setup.py:2: 'op.upfirdn2d.upfirdn2d' is deleted" in error
-    assert contents(tmp_path) == before
-    (tmp_path / "setup.py").write_text(setup.splitlines()[0])
-    migrate_quickly(tmp_path, "rosinality")
-    expected = (
-        "setup(ext_modules=[cythonize([]), Extension('mine', ['mine.c'])], "
-        "packages=['op', 'models'])"
-    )
-    assert (tmp_path / "setup.py").read_text() == expected
+    files = {"models/op": OP, "b.py": "from models.op import upfirdn2d\n", "models/__init__.py": ""}
+    before = use(tmp_path, **files, **{"setup.py": setup})
+    printed = migrate_quickly(tmp_path, "rosinality")
+    assert (tmp_path / "setup.py").read_bytes() == before[tmp_path / "setup.py"]
+    assert [line for line in printed.splitlines() if line.startswith("by hand: ")] == [
+        "by hand: setup.py:2: remove 'models.op', which is deleted",
+        "by hand: setup.py:1: remove 'op.fused_act', which is deleted",
+        "by hand: setup.py:1: remove 'op/fused_act.py', which is deleted",
+    ]
 
 
 def test_a_package_named_by_its_dotted_name_is_told(tmp_path):
     files = {f"models/op/{name}.py": "" for name in ("__init__", "fused_act", "upfirdn2d")}
     files |= {"a.py": "from models.op import upfirdn2d\n", "models/__init__.py": ""}
-    tree(tmp_path, "\n", {**files, "setup.py": "setup(packages=['models', 'models.op'])\n"})
+    tree(tmp_path, "\n", {**files, "b.py": "load('models.op')\n"})
     error = migrate_quickly(tmp_path, "rosinality", refused=True)
-    assert "setup.py:1: 'models.op' is deleted" in error
+    assert "b.py:1: 'models.op' is deleted" in error
 
 
 def test_the_command_finds_nothing_twice(tmp_path):
-    tree(tmp_path, "\n", {"op": OP, "a.py": "from op import upfirdn2d\n"})
+    use(tmp_path)
     migrate(tmp_path, "rosinality")
     before = contents(tmp_path)
     assert "nothing imports op" in migrate(tmp_path, "rosinality")
