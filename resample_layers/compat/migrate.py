@@ -81,7 +81,7 @@ class Migration:
             self._learn(tuple(package), False, False)
         files = list(_files(root))
         if self.copied.deleted:
-            self._find_copies({path.parent for path in files if path.suffix == ".py"})
+            self._find_copies({path.parent for path in files})
         inside = [path for gone in self.removed for path in (gone, *gone.rglob("*"))]
         self.deleted = [p for p in inside if not p.is_dir() and p.parent.name != "__pycache__"]
         named = [path.relative_to(root).parts for path in self.deleted]
@@ -93,7 +93,7 @@ class Migration:
                 continue
             if path.is_symlink() and self._is_removed(path.resolve()):
                 self._tell(self.problems, path, None, f"{path.resolve()} is deleted")
-            elif path.suffix == ".py" and path.is_file():  # a pipe is none
+            elif path.is_file():  # no folder, and no pipe
                 self._read(path)
 
     def check_git(self) -> Iterator[str]:
@@ -108,10 +108,12 @@ class Migration:
             said = os.fsdecode(getattr(error, "stderr", b"")).strip() or error
             yield f"git keeps no old state of {self.root}: {said}"
             return
+        kept = {f[2:] for f in os.fsdecode(tracked).split("\0") if f[:1] == "H"}  # not h: hidden
+        different = set(os.fsdecode(changed).split("\0"))
         for name in map(self.name, [*self.edited, *self.deleted]):
-            if f"H {name}" not in os.fsdecode(tracked).split("\0"):  # H: git looks for changes
+            if name not in kept:
                 yield f"{name}: git does not track it"
-            elif name in os.fsdecode(changed).split("\0"):
+            elif name in different:
                 yield f"{name}: it differs from the last commit"
 
     def run(self) -> None:
@@ -282,7 +284,7 @@ class Migration:
 
 
 def _files(root: Path) -> Iterator[Path]:
-    """What may hold code, links too; not what lies in hidden folders or environments."""
+    """Python files and linked folders, without those in hidden folders and in environments."""
     for name, folders, files in os.walk(root):
         folder = Path(name)
         yield from (folder / name for name in folders if (folder / name).is_symlink())
@@ -293,9 +295,7 @@ def _files(root: Path) -> Iterator[Path]:
             and name not in ("__pycache__", "site-packages")
             and not Path(folder, name, "pyvenv.cfg").exists()
         )
-        yield from (
-            folder / name for name in sorted(files) if name.endswith((".py", ".cu", ".cpp"))
-        )
+        yield from (folder / name for name in sorted(files) if name.endswith(".py"))
 
 
 def _nodes(text: str) -> list[Any]:
