@@ -94,6 +94,30 @@ def _as_tap(name: str, value: Any) -> float:
     return float(value)
 
 
+def marginals(rows: Sequence[Sequence[float]]) -> tuple[Taps, Taps]:
+    """The sums over each column and over each row of a kernel ``[kh][kw]``: taps ``(x, y)``.
+
+    Example:
+        >>> marginals([[1.0, 2.0], [3.0, 4.0]])
+        ((4.0, 6.0), (3.0, 7.0))
+    """
+    columns = zip(*rows, strict=True)
+    return tuple(map(math.fsum, columns)), tuple(map(math.fsum, rows))
+
+
+def centroid(taps: Sequence[float]) -> float:
+    """How far the weight of taps with sum 1 lies behind the middle of them, in taps.
+
+    Exactly 0 for symmetric taps.
+
+    Example:
+        >>> centroid([0.25, 0.75])
+        0.25
+    """
+    middle = (len(taps) - 1) / 2
+    return math.fsum(tap * (i - middle) for i, tap in enumerate(taps))
+
+
 # Named taps
 
 
@@ -188,8 +212,13 @@ def kaiser_lowpass(numtaps: int, cutoff: float, beta: float) -> Taps:
     window = torch.kaiser_window(
         numtaps, periodic=False, beta=beta, dtype=torch.float64, device="cpu"
     ).tolist()
-    taps = [w * _sinc(cutoff * (i - (numtaps - 1) / 2)) for i, w in enumerate(window)]
-    return tuple(tap / sum(taps) for tap in taps)
+    taps = [
+        w * _sinc(cutoff * (i - (numtaps - 1) / 2))
+        for i, w in enumerate(window[: (numtaps + 1) // 2])
+    ]
+    taps += taps[: numtaps // 2][::-1]  # symmetric to the last bit
+    total = math.fsum(taps)
+    return tuple(tap / total for tap in taps)
 
 
 def design_resample_taps(
@@ -204,15 +233,20 @@ def design_resample_taps(
 
     The response is one half at the new Nyquist frequency, as interpolation wants it. To suppress
     aliasing when downsampling, put the edge of the stop band there instead, with more taps:
-    ``kaiser_lowpass(16 * factor, 0.8 / factor, kaiser_beta(50.0))``.
+    ``kaiser_lowpass(16 * factor + factor % 2, 0.8 / factor, kaiser_beta(50.0))``.
+
+    The layers keep the image in place where the number of taps is even for an even factor and odd
+    for an odd one, as the default is. Any other number is allowed, and moves the image: by half a
+    pixel of the larger image when it is upsampled, and again when it is downsampled. The layers'
+    property ``shift`` gives the way.
 
     Args:
         factor: the resampling factor, >= 1.
-        numtaps: number of taps, >= factor; default ``6 * factor``.
+        numtaps: number of taps, >= factor; default ``6 * factor + factor % 2``.
         attenuation: stop-band attenuation of the window in dB.
 
     Returns:
-        Taps that sum to 1.
+        Symmetric taps that sum to 1; for factor 1 the single tap 1, whatever ``numtaps`` is.
 
     Raises:
         TypeError: if ``factor`` or ``numtaps`` is not an int.
@@ -224,14 +258,14 @@ def design_resample_taps(
         [0.333333333333, 0.333333333333, 0.333333333333]
     """
     _check_count("factor", factor, 1)
-    numtaps = 6 * factor if numtaps is None else numtaps
+    numtaps = 6 * factor + factor % 2 if numtaps is None else numtaps
     _check_count("numtaps", numtaps, factor)
     if not isinstance(attenuation, Real) or not 0.0 <= attenuation < math.inf:
         raise ValueError(f"attenuation must be >= 0 dB and finite, got {attenuation!r}")
     if factor == 1:
         return (1.0,)
     taps = kaiser_lowpass(numtaps, 1.0 / factor, kaiser_beta(attenuation))
-    sums = [sum(taps[phase::factor]) for phase in range(factor)]
+    sums = [math.fsum(taps[phase::factor]) for phase in range(factor)]
     return tuple(tap / (factor * sums[i % factor]) for i, tap in enumerate(taps))
 
 

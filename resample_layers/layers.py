@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from . import geometry
-from .filters import normalise_taps, phases_sum_alike
+from .filters import centroid, marginals, normalise_taps, phases_sum_alike
 from .ops.arguments import as_factors
 from .ops.border import MODES, extend
 from .ops.dimensions import upfirdn1d, upfirdn3d
@@ -56,6 +56,7 @@ class _Resample(nn.Module):
             )
         self.taps = taps
         self.separable = not isinstance(taps[0], tuple)
+        self._by_axis = marginals(taps) if isinstance(taps[0], tuple) else (taps,) * self.dims
         self.gain, self.up, self.down, self.pad = gain, up, down, pad
         self.border = _pairs(map(geometry.border, pad[::2], pad[1::2], up))
         self.padding_mode = padding_mode
@@ -67,6 +68,38 @@ class _Resample(nn.Module):
     def kernel(self) -> Tensor:
         """The kernel with its gain, as the layer applies it: ``[kh, kw]`` of images."""
         return _outer(self._taps_by_axis()) if self.separable else self.kernel_2d
+
+    @property
+    def shift(self) -> tuple[float, ...]:
+        """Where the layer's samples lie: the shift of each axis in input pixels, x first.
+
+        Output sample ``n`` lies at ``(n + 0.5) * down / up - 0.5 + shift`` of the input, counted
+        from the centre of its first pixel. Without a shift the two images cover each other. With a
+        negative one each sample shows what lies a little before its place, so that the picture
+        moves to higher indices.
+
+        A sample lies where the weight of what it reads lies, so that of a ramp it holds the value
+        at its position: at the middle of the tap window for symmetric taps, and off it by the
+        taps' centroid for others. Upsampling gives the mean of its phases.
+
+        The shift is 0 where the number of taps is even for even factors and odd for odd ones
+        (taps symmetric). Otherwise it is ``-0.5 / up``: an odd pad goes before the image, as in
+        BasicSR and NVIDIA's code. See :func:`resample_layers.geometry.shift`.
+        """
+        return self._shift(self.up, self.down, self.pad[::2], (0,) * self.dims)
+
+    def _shift(
+        self,
+        up: Sequence[int],
+        down: Sequence[int],
+        pad0: Sequence[int],
+        more_taps: Sequence[int],  # of a symmetric filter beside the layer's own
+    ) -> tuple[float, ...]:
+        axes = zip(self._by_axis, up, down, pad0, more_taps, strict=True)
+        return tuple(
+            geometry.shift(len(taps) + more, u, d, p, centroid(taps))
+            for taps, u, d, p, more in axes
+        )
 
     def _taps_by_axis(self) -> tuple[Tensor, ...]:
         return tuple([getattr(self, name) for name in BUFFERS[: self.dims]])
@@ -217,12 +250,19 @@ class _Downsample(_Resample):
         resample_kernel: Any = (1, 3, 3, 1),
         factor: int | Sequence[int] = 2,
         padding_mode: str = "zeros",
+        ceil_mode: bool = False,
     ) -> None:
+        if not isinstance(ceil_mode, bool):
+            raise TypeError(f"ceil_mode must be a bool, got ceil_mode={ceil_mode!r}")
         taps, sizes = self._normalise(resample_kernel)
         factors, ones = as_factors("factor", factor, self.dims), (1,) * self.dims
-        pad = _pairs(map(geometry.downsample_pad, sizes, factors))
+        axes = zip(sizes, factors, strict=True)
+        pad = _pairs(geometry.downsample_pad(*axis, ceil_mode) for axis in axes)
         super().__init__(taps, ones, ones, factors, pad, padding_mode)
-        self.factor = factors
+        self.factor, self.ceil_mode = factors, ceil_mode
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + (", ceil_mode=True" if self.ceil_mode else "")
 
 
 class _Smooth(_Resample):
@@ -251,6 +291,27 @@ class _Smooth(_Resample):
         super().__init__(taps, up, ones, ones, pad, padding_mode)
         self.upsample_factor, self.downsample_factor, self.kernel_size = up, down, size
         _warn_uneven_phases(self.taps, up)
+
+    @property
+    def shift(self) -> tuple[float, ...]:
+        """Where samples lie after the layer and the convolution beside it, as for the other layers.
+
+        The shift of each axis in input pixels, x first: the last sample ``n`` lies at
+        ``(n + 0.5) * down / up - 0.5 + shift`` of the first input, with ``upsample_factor`` and
+        ``downsample_factor`` for ``up`` and ``down``. The convolution counts as centred: a weight
+        of ``kernel_size`` taps lies at the middle of its window, which is where a transposed
+        convolution without padding puts the middle of what it spreads.
+
+        With symmetric taps the shift is 0 or ``-0.5 / up``, see
+        :func:`resample_layers.geometry.smooth_pad`. Alone (``kernel_size=1``, no factor) the layer
+        moves the image by half a pixel if the taps are even in number.
+        """
+        # Both filters as one: a transposed convolution without padding is the op with a first pad
+        # of kernel_size - 1, a convolution without padding is the op with none.
+        more = [size - 1 for size in self.kernel_size]
+        after = max(self.upsample_factor) > 1
+        pad0 = [p + (m if after else 0) for p, m in zip(self.pad[::2], more, strict=True)]
+        return self._shift(self.upsample_factor, self.downsample_factor, pad0, more)
 
 
 class UpFirDnUpsample(_Images, _Upsample):
@@ -303,10 +364,15 @@ class UpFirDnDownsample(_Images, _Downsample):
         resample_kernel: taps, 1-D (separable) or 2-D, of any sum but zero.
         factor: an int or ``(x, y)``.
         padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
+        ceil_mode: True rounds the size up, as in torch's pooling. All samples stay where they are,
+            and one more follows where the factor does not divide the side. With 'reflect' and
+            factor 2 these are the samples of antialiased-cnns' ``BlurPool``, and, with an odd
+            number of taps, of timm's ``BlurPool2d``.
 
     Shape:
         - input: ``[N, C, H, W]``, float16, bfloat16, float32 or float64
-        - output: ``[N, C, H // factor_y, W // factor_x]``
+        - output: ``[N, C, H // factor_y, W // factor_x]``; with ``ceil_mode``
+          ``[N, C, ceil(H / factor_y), ceil(W / factor_x)]``
 
     Raises:
         TypeError, ValueError: if an argument is at fault; ValueError also if an output side is

@@ -84,7 +84,7 @@ def test_kaiser_beta_equals_scipy(attenuation):
 
 
 @pytest.mark.parametrize("factor", range(1, 9))
-@pytest.mark.parametrize("numtaps", [None, 17, 32])
+@pytest.mark.parametrize("numtaps", [None, 17, 32])  # of both parities
 def test_designed_taps_keep_flat_images_flat(factor, numtaps):
     taps = design_resample_taps(factor, numtaps)
     assert sum(taps) == pytest.approx(1.0)

@@ -4,6 +4,9 @@
 A signal is an image of one row, and its taps a kernel of one row. A separable filter of a volume
 is one in its slices [H, W], which are images, and one across them, where each slice is a row
 [H * W] of an image [D, H * W]. So gradients, compilers, transforms and kernels are upfirdn2d's.
+
+``reshape`` splits a dimension again, not ``unflatten``: torch.onnx's tracer writes the sizes of the
+latter into the model as numbers. Here it never copies.
 """
 
 from __future__ import annotations
@@ -145,13 +148,12 @@ def _in_slices(x: Tensor, *call: Any) -> Tensor:
     out: Tensor
     if is_channels_last(x):
         out = upfirdn2d(x.transpose(1, 2).flatten(0, 1), *call)
-        out = out.unflatten(0, (n, d)).transpose(1, 2)
-    else:
-        out = upfirdn2d(x.flatten(1, 2), *call).unflatten(1, (c, d))
-    return out
+        return out.reshape(n, d, c, *out.shape[2:]).transpose(1, 2)
+    out = upfirdn2d(x.flatten(1, 2), *call)
+    return out.reshape(n, c, d, *out.shape[2:])
 
 
 def _across_slices(x: Tensor, *call: Any) -> Tensor:
     """The op on [D, H * W]."""
-    out: Tensor = upfirdn2d(x.flatten(3, 4), *call).unflatten(3, x.shape[3:])
-    return out
+    out: Tensor = upfirdn2d(x.flatten(3, 4), *call)
+    return out.reshape(*out.shape[:3], *x.shape[3:])
