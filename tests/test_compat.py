@@ -20,11 +20,18 @@ import torch.nn.functional as F
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from resample_layers import compat, ops
+from resample_layers import (
+    UpFirDnDownsample,
+    UpFirDnDownsample1d,
+    UpFirDnUpsample,
+    compat,
+    filters,
+    ops,
+)
 from resample_layers.compat import basicsr, mmcv, nvidia, rosinality
 
 from . import compat_originals, oracle
-from .compat_originals import CALLS, EIGHT, FILTERS, KERNELS, TAPS, UNEVEN, X
+from .compat_originals import CALLS, EIGHT, FILTERS, KERNELS, LINES, TAPS, UNEVEN, X
 from .tools import require
 
 pytestmark = pytest.mark.filterwarnings("ignore:the phases of resample_kernel")
@@ -366,6 +373,38 @@ def test_kernels_are_the_original_s_to_the_bit():
             assert torch.equal(ours, torch.from_numpy(FIXTURES[f"kernel {i}"])), taps
 
 
+OURS_IN_LINES = {
+    "F": F, "UpFirDnDownsample": UpFirDnDownsample, "UpFirDnDownsample1d": UpFirDnDownsample1d,
+    "UpFirDnUpsample": UpFirDnUpsample, "basicsr": basicsr, "NAMED_TAPS": filters.NAMED_TAPS,
+    "upfirdn2d": ops.upfirdn2d,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", LINES, ids=lambda line: f"{line.code}: {line.theirs}")
+def test_the_page_s_lines(line):
+    """Each row of the table in docs/migrating.md gives what the original gave."""
+    for shape in line.shapes():
+        expected = torch.from_numpy(FIXTURES[line.name(shape)])
+        assert_near(line.run(line.ours, OURS_IN_LINES, shape), expected)
+
+
+def test_the_page_has_lines_of_every_code():
+    assert {line.code for line in LINES} == set(compat_originals.LINES_OF)
+    rows = [row for row in compat_originals.PAGE.splitlines() if row.startswith("|")]
+    assert len(LINES) == len(rows) - 2  # the head
+
+
+@pytest.mark.parametrize("code", compat_originals.LINES_OF)
+def test_the_original_s_lines(code):
+    """What was recorded is what they compute."""
+    with compat_originals.names_of(compat_originals.require_peers(), code) as names:
+        require(f"{code} in PEERS", found=names is not None)
+        for line in (line for line in LINES if line.code == code):
+            for shape in line.shapes():
+                expected = torch.from_numpy(FIXTURES[line.name(shape)])
+                assert_near(line.run(line.theirs, names, shape), expected)
+
+
 @pytest.fixture(scope="module")
 def originals():
     found = compat_originals.load(compat_originals.require_peers())
@@ -573,7 +612,7 @@ def test_the_original_s_signatures(peer, originals):
 
 GIVEN = {
     "input": images(), "x": images(), "kernel": torch.tensor([TAPS] * 4), "k": TAPS,
-    "resample_kernel": TAPS, "f": torch.tensor(UNEVEN), "filter": torch.tensor(EIGHT),
+    "resample_kernel": TAPS, "f": torch.tensor(UNEVEN), "filter": torch.tensor(UNEVEN),
     "w": images(4, 3, 3, 3), "weight": images(3, 2, 3, 3), "bias": images(3),
     "a": images(), "b": images(), "c": images(), "pad": (2, 1), "channel": 3, "num_channels": 3,
     **dict.fromkeys(("up_x", "up_y", "down_x", "down_y"), 2),
