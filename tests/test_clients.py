@@ -23,17 +23,18 @@ import warnings
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 import resample_layers
 from resample_layers import UpFirDnDownsample, filters
-from resample_layers.compat import basicsr
+from resample_layers.compat import basicsr, nvidia, rosinality
 from resample_layers.ops import upfirdn2d
 
 from . import compat_originals
-from .compat_originals import importable
+from .compat_originals import LINES, importable
 from .tools import require
 
 PAGE = (Path(__file__).parent.parent / "docs" / "migrating.md").read_text()
@@ -45,10 +46,12 @@ pytestmark = [
 ]
 
 
-def example(heading, language):
-    """The first block of a section of the page that is no doctest."""
+def example(heading, language, having=""):
+    """The block of a section of the page that is no doctest, and has these words in it."""
     section = PAGE.split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    return re.search(rf"```{language}\n(?!>>>)(.*?)\n```", section, re.DOTALL)[1]
+    blocks = re.findall(rf"```{language}\n(?!>>>)(.*?)\n```", section, re.DOTALL)
+    (block,) = [block for block in blocks if having in block]
+    return block
 
 
 def commit(root):
@@ -107,6 +110,8 @@ COMPLETE = {  # what a complete checkout has
     "gfpgan": "setup.py",
     "ada": "legacy.py",
     "stylegan3": "viz/renderer.py",
+    "gpen": "face_model/gpen_model.py",
+    "lia": "networks/styledecoder.py",
 }
 
 
@@ -308,31 +313,47 @@ def test_kornia_s_blur_pool(size, stride):
     torch.testing.assert_close(*grads)
 
 
+LINE_BY_LINE = "Layers of other codes, line by line"
+FIXTURES = np.load(Path(__file__).parent / "compat_fixtures.npz")
+
+
 @pytest.mark.parametrize("mode", ["reflect", "constant"])
 @pytest.mark.parametrize("size", [3, 5, 7])
 def test_timm_s_blur_pool(size, mode):
     client("timm")
     pool = importlib.import_module("timm.layers").BlurPool2d(3, size, 2, pad_mode=mode)
     taps = filters.NAMED_TAPS[f"binomial{size}"]
-    ours = UpFirDnDownsample(taps, 2, "zeros" if mode == "constant" else mode)
-    assert_same(pool, ours, torch.randn(2, 3, 10, 8))
-    x = torch.randn(1, 3, 9, 7)  # odd sides: they keep one more
-    torch.testing.assert_close(pool(x)[:, :, :4, :3], ours(x))
+    ours = UpFirDnDownsample(taps, 2, "zeros" if mode == "constant" else mode, ceil_mode=True)
+    for sides in ((10, 8), (9, 7)):
+        assert_same(pool, ours, torch.randn(2, 3, *sides))
 
 
-def test_timm_s_even_blur_pool():
+@pytest.mark.parametrize("mode", ["reflect", "constant"])
+def test_timm_s_even_blur_pool(mode):
     client("timm")
-    pool = importlib.import_module("timm.layers").BlurPool2d(3, 4, 2, pad_mode="constant")
+    pool = importlib.import_module("timm.layers").BlurPool2d(3, 4, 2, pad_mode=mode)
     taps = torch.tensor(filters.NAMED_TAPS["binomial4"]) / 8
     x = torch.randn(1, 3, 9, 8)
-    torch.testing.assert_close(upfirdn2d(x, taps, down=2, pad=(2, 2)), pool(x))
+    ours = upfirdn2d(F.pad(x, (2, 2, 2, 2), mode), taps, down=2)
+    torch.testing.assert_close(ours, pool(x))
+
+
+def test_the_class_for_timm():
+    """It takes timm's arguments, and gives what timm's pool gave, without timm here."""
+    names = {}
+    exec(example(LINE_BY_LINE, "python", "class Blur").split("\nmodel = ")[0], names)
+    (line,) = [line for line in LINES if line.theirs == "BlurPool2d(channels)"]
+    for shape in line.shapes():
+        expected = torch.from_numpy(FIXTURES[line.name(shape)])
+        for call in ("Blur(channels)", "Blur(channels, stride=2, device=None, dtype=None)"):
+            torch.testing.assert_close(line.run(call, names, shape), expected)
 
 
 def test_a_resnet_of_timm():
     client("timm")
     timm = importlib.import_module("timm")
     theirs, names = timm.create_model("resnet18", aa_layer=timm.layers.BlurPool2d), {"timm": timm}
-    exec(example("kornia and timm", "python"), names)
+    exec(example(LINE_BY_LINE, "python", "class Blur"), names)
     ours = names["model"]
     assert sum(isinstance(m, UpFirDnDownsample) for m in ours.modules()) >= 3
     assert_same(theirs.eval(), ours.eval(), torch.randn(1, 3, 64, 64))
@@ -367,6 +388,52 @@ def test_rosinality(tmp_path):
     )
     assert_same(*map(Unlisted, generators), torch.randn(2, 8), second_order=True)
     assert_same(*discriminators, torch.randn(2, 3, 8, 8), second_order=True)
+
+
+def test_gpen(tmp_path):
+    """It passes a ``device`` to each function."""
+    copy = copied("gpen", tmp_path)
+    migrate(copy, "rosinality")
+    assert not (copy / "face_model" / "op").exists()
+    models = []
+    for root in (checkout("gpen"), copy):
+        with importable(root / "face_model"):
+            module = importlib.import_module("gpen_model")
+            models.append(module.Discriminator(8, channel_multiplier=1, narrow=0.05, device="cpu"))
+    assert_same(*models, torch.randn(4, 3, 8, 8), second_order=True)
+
+
+LIA = example("rosinality", "python", "FusedLeakyReLU")
+
+
+def test_lia(monkeypatch):
+    """The line of the page in place of its functions; its bias is ``[1, C, 1, 1]``."""
+    with importable(checkout("lia")):
+        module = importlib.import_module("networks.styledecoder")
+        theirs = module.StyledConv(4, 6, 3, 8, upsample=True)
+        for name, value in list(vars(module).items()):
+            monkeypatch.setattr(module, name, value)  # to have it back
+        exec(LIA, vars(module))
+        ours = module.StyledConv(4, 6, 3, 8, upsample=True)
+        with torch.no_grad():
+            theirs.activate.bias.normal_()
+        assert theirs.activate.bias.shape == (1, 6, 1, 1)
+        ours.load_state_dict(theirs.state_dict())
+        image, style = torch.randn(2, 4, 5, 6), torch.randn(2, 8)
+        results = []
+        for net in (ours, theirs):
+            x = image.clone().requires_grad_()
+            out = net(x, style)
+            results.append([out, *torch.autograd.grad(out.pow(3).mean(), (x, net.activate.bias))])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b.reshape(a.shape), rtol=1e-4, atol=1e-6)
+
+
+def test_the_line_for_codes_that_keep_the_functions():
+    names = {}
+    exec(LIA, names)
+    for name in ("FusedLeakyReLU", "fused_leaky_relu", "upfirdn2d"):
+        assert names[name] is getattr(rosinality, name)
 
 
 @pytest.mark.parametrize(
@@ -438,7 +505,7 @@ def test_nvidia_s_pickles(name, module, tmp_path):
             legacy.load_network_pkl(f)
     with importable(copy):
         legacy = importlib.import_module("legacy")
-        exec(example(NVIDIA, "python"), {})
+        exec(example(NVIDIA, "python", "sys.modules"), {})
         try:
             with file.open("rb") as f:
                 found = legacy.load_network_pkl(f)["G_ema"]
@@ -447,6 +514,36 @@ def test_nvidia_s_pickles(name, module, tmp_path):
                 del sys.modules[part]
         out = found(z, None, noise_mode="const")
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_lines_for_pickles(tmp_path):
+    """What a pickled class imports is ours after them, without NVIDIA's code here."""
+    tree(tmp_path, "\n", {"torch_utils/ops/__init__.py": "", "torch_utils/__init__.py": ""})
+    modules = ("bias_act", "conv2d_gradfix", "conv2d_resample", "fma", "upfirdn2d")
+    names = {}
+    with importable(tmp_path):
+        exec(example(NVIDIA, "python", "sys.modules"), {})
+        try:
+            exec(f"from torch_utils.ops import {', '.join(modules)}", names)
+        finally:
+            for module in modules:
+                del sys.modules[f"torch_utils.ops.{module}"]
+    assert all(names[module] is nvidia for module in modules)
+
+
+def test_stylegan3_without_pkg_resources(tmp_path):
+    """The line that the command tells and the page shows, where setuptools has dropped it."""
+    copy = copied("stylegan3", tmp_path)
+    told = "by hand: torch_utils/ops/grid_sample_gradfix.py:15: setuptools 82 dropped pkg_resources"
+    line = example(NVIDIA, "python", "TorchVersion")
+    assert f"{told}; write instead: {line}\n" in migrate(copy, NVIDIA)
+    path = copy / "torch_utils" / "ops" / "grid_sample_gradfix.py"
+    text = path.read_text()
+    path.write_text(text.replace("from pkg_resources import parse_version", line))
+    assert path.read_text() != text
+    run = "import sys, torch_utils.ops.grid_sample_gradfix; print('pkg_resources' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, cwd=copy)
+    assert done.stdout == "False\n", done.stderr
 
 
 # The command
@@ -979,8 +1076,9 @@ def test_what_a_kept_file_lacks_is_told(tmp_path):
     printed = migrate_quickly(tmp_path, NVIDIA)
     told = "by hand: torch_utils/ops/grid_sample_gradfix.py:2: setuptools 82 dropped pkg_resources"
     (line,) = [line for line in printed.splitlines() if line.startswith(told)]
-    names = {}
-    exec(line.split("write instead: ")[1], names)
+    names, told = {}, line.split("write instead: ")[1]
+    assert told == example(NVIDIA, "python", "TorchVersion")  # the page's
+    exec(told, names)
     assert names["parse_version"]("1.12.1") >= names["parse_version"]("1.11.0a")
 
 
