@@ -83,7 +83,7 @@ class Migration:
         if self.copied.deleted:
             self._find_copies({path.parent for path in files})
         inside = [path for gone in self.removed for path in (gone, *gone.rglob("*"))]
-        self.deleted = [p for p in inside if not p.is_dir() and p.parent.name != "__pycache__"]
+        self.deleted = [p for p in inside if not _is_folder(p) and p.parent.name != "__pycache__"]
         named = [path.relative_to(root).parts for path in self.deleted]
         self.paths = {"/".join(parts[i:]) for parts in named for i in range(len(parts) - 1)}
         words = "|".join([package[-1], *self.copied.modules, "pkg_resources"])
@@ -128,7 +128,7 @@ class Migration:
             shutil.copymode(path, beside)
             beside.replace(path)
         for path in self.removed:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(path) if _is_folder(path) else path.unlink()
 
     def name(self, path: Path) -> str:
         """A path as it is printed."""
@@ -234,7 +234,11 @@ class Migration:
             parts = (*base, *name.split("."))
             is_module = parts in self.known or parts[-1] in self.copied.modules
             inner = self._find(parts) if is_module else None
-            if outer and outer.ours and (outer.replaced if name == "*" else _has(outer.ours, name)):
+            if (
+                outer
+                and outer.ours
+                and (outer.replaced if name == "*" else hasattr(_get(outer.ours), name))
+            ):
                 module, bound[local] = f"{COMPAT}.{outer.ours}", _get(outer.ours, name)
             elif inner and inner.ours and inner.replaced and "." not in local:
                 module, name, bound[local] = COMPAT, inner.ours, _get(inner.ours)
@@ -271,9 +275,11 @@ class Migration:
             elif isinstance(node, ast.Attribute) and not _is_stored(node):
                 first, *rest = _chain(node)
                 found = None if first in stored else bound.get(first)
-                if isinstance(found, tuple) and self._is_gone(".".join([*found, *rest])):
+                if isinstance(found, tuple):  # a package that exports the functions still has them
+                    if self.copied.exports or not self._is_gone(".".join([*found, *rest])):
+                        continue
                     self._tell(self.problems, path, node, f"{'.'.join([first, *rest])} is deleted")
-                elif found and not isinstance(found, tuple) and not hasattr(found, rest[0]):
+                elif found and not hasattr(found, rest[0]):
                     sentence = f"{COMPAT}.{self.code} has nothing for {first}.{rest[0]}"
                     self._tell(self.problems, path, node, sentence)
 
@@ -298,6 +304,10 @@ def _files(root: Path) -> Iterator[Path]:
         yield from (folder / name for name in sorted(files) if name.endswith(".py"))
 
 
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
 def _nodes(text: str) -> list[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a compiler thinks of other people's code
@@ -315,10 +325,6 @@ def _chain(node: Any) -> list[str]:
 
 def _is_stored(node: ast.Name | ast.Attribute) -> bool:
     return not isinstance(node.ctx, ast.Load)
-
-
-def _has(module: str, name: str) -> bool:
-    return hasattr(_get(module), name)
 
 
 def _get(module: str, name: str = "*") -> Any:
