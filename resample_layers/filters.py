@@ -105,6 +105,28 @@ def marginals(rows: Sequence[Sequence[float]]) -> tuple[Taps, Taps]:
     return tuple(map(math.fsum, columns)), tuple(map(math.fsum, rows))
 
 
+def deviation_from_rank_one(rows: Sequence[Sequence[float]]) -> float:
+    """How far a kernel ``[kh][kw]`` with sum 1 is from the outer product of its marginals.
+
+    A kernel of rank one with sum 1 is the outer product of its marginals. Returns the sum of the
+    magnitudes of what differs, relative to that of the kernel: what an image of magnitude 1 may
+    change by, in units of the filter's largest response.
+
+    Example:
+        >>> deviation_from_rank_one([[0.125, 0.375], [0.125, 0.375]])
+        0.0
+        >>> deviation_from_rank_one([[0.5, 0.0], [0.0, 0.5]])
+        1.0
+    """
+    taps_x, taps_y = marginals(rows)
+    apart = math.fsum(
+        abs(tap - x * y)
+        for row, y in zip(rows, taps_y, strict=True)
+        for tap, x in zip(row, taps_x, strict=True)
+    )
+    return apart / math.fsum(abs(tap) for row in rows for tap in row)
+
+
 def centroid(taps: Sequence[float]) -> float:
     """How far the weight of taps with sum 1 lies behind the middle of them, in taps.
 
@@ -159,8 +181,8 @@ NAMED_TAPS: dict[str, Taps] = {
 """Taps by name, for a factor of 2.
 
 ``binomial2`` to ``binomial8`` are rows of Pascal's triangle (``binomial4`` is StyleGAN's
-[1, 3, 3, 1]); ``linear``, ``cubic`` (Keys, a = -1/2) and ``lanczos3`` are interpolation kernels
-stretched by 2 and sampled at quarters, halves apart, and sum to 1.
+[1, 3, 3, 1]). ``linear``, ``cubic`` (Keys, a = -1/2) and ``lanczos3`` are interpolation kernels,
+sampled at 0.25, 0.75, 1.25 ... on both sides of their middle, and divided by their sum.
 """
 
 

@@ -315,3 +315,24 @@ def test_ceil_mode_shifts_nothing():
         for factor in (2, 3):
             ceil = UpFirDnDownsample(taps, factor, ceil_mode=True)
             assert ceil.shift == UpFirDnDownsample(taps, factor).shift
+
+
+MODES_OF_TORCH = {1: "linear", 2: "bilinear", 3: "trilinear"}
+AVERAGES = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+
+
+@DIMS
+@pytest.mark.parametrize("factor", range(1, 6))
+def test_without_a_shift_samples_lie_where_torch_interpolates(dims, factor):
+    """Triangles of the factor's parity interpolate linearly, and boxes are torch's average pool."""
+    x = torch.randn(1, 2, *(5, 6, 7)[:dims], dtype=torch.float64)
+    numtaps = 2 * factor - factor % 2
+    triangle = [factor - abs(i - (numtaps - 1) / 2) for i in range(numtaps)]
+    up = layer("Upsample", dims)(triangle, factor, "replicate").double()
+    assert up.shift == (0.0,) * dims
+    torch.testing.assert_close(
+        up(x), F.interpolate(x, scale_factor=factor, mode=MODES_OF_TORCH[dims])
+    )
+    down = layer("Downsample", dims)([1] * factor, factor).double()
+    assert down.shift == (0.0,) * dims
+    torch.testing.assert_close(down(x), AVERAGES[dims](x, factor))

@@ -61,7 +61,9 @@ class UpFirDn2d(torch.autograd.Function):
         taps_y: Tensor | None = None,
     ) -> Tensor:
         out: Tensor = RAW(input, kernel, taps_y, up, down, pad, False)
-        needs_kernel = ctx.needs_input_grad[1] or (taps_y is not None and ctx.needs_input_grad[5])
+        # It has as many entries as arguments were passed
+        ctx.needs_taps_y = taps_y is not None and ctx.needs_input_grad[5]
+        needs_kernel = ctx.needs_input_grad[1] or ctx.needs_taps_y
         ctx.save_for_backward(*keep(input, kernel, taps_y, needs_kernel))
         ctx.call = up, down, pad, input.shape, out.shape[2:]
         return out
@@ -73,7 +75,7 @@ class UpFirDn2d(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_input = _backward(grad_output, kernel, taps_y, ctx)
         grad_kernel, grad_taps_y = None, None
-        if ctx.needs_input_grad[1] or ctx.needs_input_grad[5]:
+        if ctx.needs_input_grad[1] or ctx.needs_taps_y:
             w = _kernel_grad(input, grad_output, kernel, taps_y, ctx)
             grad_kernel, grad_taps_y = split_kernel_grad(w, kernel, taps_y)
         return grad_input, grad_kernel, None, None, None, grad_taps_y
@@ -105,7 +107,9 @@ class UpFirDn2dBackward(torch.autograd.Function):
         out_size: Pair,
         taps_y: Tensor | None = None,
     ) -> Tensor:
-        needs_kernel = ctx.needs_input_grad[1] or (taps_y is not None and ctx.needs_input_grad[9])
+        # It has as many entries as arguments were passed
+        ctx.needs_taps_y = taps_y is not None and ctx.needs_input_grad[9]
+        needs_kernel = ctx.needs_input_grad[1] or ctx.needs_taps_y
         ctx.save_for_backward(*keep(grad_output, kernel, taps_y, needs_kernel))
         ctx.call = up, down, pad, in_size, out_size
         grad = grad_output.reshape(in_size[0], in_size[1], out_size[0], out_size[1])
@@ -122,7 +126,7 @@ class UpFirDn2dBackward(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_grad_output = _forward(v, kernel, taps_y, ctx)
         grad_kernel, grad_taps_y = None, None
-        if ctx.needs_input_grad[1] or ctx.needs_input_grad[9]:
+        if ctx.needs_input_grad[1] or ctx.needs_taps_y:
             w = _kernel_grad(v, grad_output, kernel, taps_y, ctx)
             grad_kernel, grad_taps_y = split_kernel_grad(w, kernel, taps_y)
         return grad_grad_output, grad_kernel, *(None,) * 7, grad_taps_y

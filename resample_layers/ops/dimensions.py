@@ -90,8 +90,8 @@ def upfirdn3d(
     """Upsample, pad, filter with FIR taps and downsample each channel of a batch of volumes.
 
     :func:`upfirdn2d` on three axes, for separable kernels ``kernel[i, j, l] = taps_z[i] *
-    taps_y[j] * taps_x[l]``, in two passes over memory: in the slices ``[H, W]`` and across them;
-    first the one that leaves less to the other.
+    taps_y[j] * taps_x[l]``, in two passes over memory, one in the slices ``[H, W]`` and one across
+    them. The pass that leaves fewer samples to the other goes first.
 
     Args:
         input: volumes, float16, bfloat16, float32 or float64, contiguous or channels_last_3d.
@@ -136,7 +136,7 @@ def upfirdn3d(
     (up_x, up_y, up_z), (down_x, down_y, down_z) = ups, downs
     in_slices = by_axis[:2], (up_x, up_y), (down_x, down_y), pads[:4]
     across = by_axis[2][:, None], (1, up_z), (1, down_z), (0, 0, *pads[4:])
-    # What grows less goes first
+    # The pass that leaves fewer samples goes first
     if up_x * up_y * down_z <= up_z * down_x * down_y:
         return _across_slices(_in_slices(input, *in_slices), *across)
     return _in_slices(_across_slices(input, *across), *in_slices)
