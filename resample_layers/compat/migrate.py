@@ -92,7 +92,8 @@ class Migration:
             if self._is_removed(path):
                 continue
             if path.is_symlink() and self._is_removed(path.resolve()):
-                self._tell(self.problems, path, None, f"{path.resolve()} is deleted")
+                sentence = f"it is a link to {self.name(path.resolve())}, which is deleted"
+                self._tell(self.problems, path, None, sentence)
             elif path.is_file():  # no folder, and no pipe
                 self._read(path)
 
@@ -108,7 +109,8 @@ class Migration:
             said = os.fsdecode(getattr(error, "stderr", b"")).strip() or error
             yield f"git keeps no old state of {self.root}: {said}"
             return
-        kept = {f[2:] for f in os.fsdecode(tracked).split("\0") if f[:1] == "H"}  # not h: hidden
+        # A capital H: git was not told to overlook changes of the file
+        kept = {entry[2:] for entry in os.fsdecode(tracked).split("\0") if entry[:2] == "H "}
         different = set(os.fsdecode(changed).split("\0"))
         for name in map(self.name, [*self.edited, *self.deleted]):
             if name not in kept:
@@ -367,7 +369,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if problems:
         _print(sys.stderr, "Nothing was changed, because of:", *problems)
     if given.dry_run or problems:
-        return bool(problems)
+        return int(bool(problems))
     try:
         migration.run()
     except OSError as error:
