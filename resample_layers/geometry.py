@@ -25,6 +25,20 @@ def output_size(size: int, up: int, down: int, pad0: int, pad1: int, taps: int) 
     return (size * up + pad0 + pad1 - taps) // down + 1
 
 
+def output_sizes(
+    in_size: Sequence[int],  # (h, w)
+    up: tuple[int, int],  # (x, y)
+    down: tuple[int, int],
+    pad: tuple[int, int, int, int],  # (x0, x1, y0, y1)
+    kernel_size: Sequence[int],  # (kh, kw)
+) -> tuple[int, int]:
+    """:func:`output_size` of both axes, as (out_h, out_w)."""
+    return (
+        output_size(in_size[0], up[1], down[1], pad[2], pad[3], kernel_size[0]),
+        output_size(in_size[1], up[0], down[0], pad[0], pad[1], kernel_size[1]),
+    )
+
+
 def adjoint_pad(size: int, out: int, up: int, down: int, pad0: int, taps: int) -> tuple[int, int]:
     """Pads of the op that maps the gradient of ``out`` samples to the gradient of ``size`` samples.
 
@@ -102,6 +116,16 @@ def polyphase(up: int, down: int, pad0: int, pad1: int, taps: int) -> Polyphase:
     before = max(0, -min(offsets))
     after = max(0, max(offsets) + 1 + (pad0 + pad1 - taps) // up)
     return Polyphase(phases, stride, table, before, after)
+
+
+def may_miss(up: int, pad0: int, pad1: int, taps: int) -> bool:
+    """Whether the kernel may lie where it meets no sample: in the padding, or between samples.
+
+    The first output reads up to ``u[taps - 1 - pad0]``, and the first sample stands at 0. The last
+    output reads from ``u[size * up + pad1 - taps]`` at most, and the last sample stands at
+    ``(size - 1) * up``. Between two samples there are ``up - 1`` zeros.
+    """
+    return pad0 >= taps or pad1 + up > taps or up > taps
 
 
 def upsample_pad(taps: int, factor: int) -> tuple[int, int]:

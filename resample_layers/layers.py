@@ -20,10 +20,11 @@ from .filters import (
     normalise_taps,
     phases_sum_alike,
 )
+from .ops.activation import upfirdn2d_bias_act
 from .ops.arguments import as_factors
 from .ops.border import MODES, extend
 from .ops.dimensions import upfirdn1d, upfirdn3d
-from .ops.upfirdn2d import upfirdn2d, upfirdn2d_bias_act
+from .ops.upfirdn2d import upfirdn2d
 
 OPS: dict[int, Any] = {1: upfirdn1d, 2: upfirdn2d, 3: upfirdn3d}
 PADDING_MODES = ("zeros", *MODES)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
-from .arguments import SIDES, by, check_input, is_tracing
+from .arguments import SIDES, by, check_input
+from .modes import is_tracing
 from .native import is_channels_last
 
 MODES = ("reflect", "replicate", "circular")
