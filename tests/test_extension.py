@@ -260,18 +260,28 @@ def test_extension_can_be_forced_and_import_loads_no_cuda(copy):
     assert result.stdout.strip().endswith("False")
 
 
-def test_unknown_backends_are_an_error(copy):
-    result = run(copy, "-c", CALL, check=False, RESAMPLE_LAYERS_BACKEND="cuda")
-    assert last_line(result) == (
+def test_unknown_values_in_the_environment(copy):
+    """Of variables that are read at import: an error that names the values that there are."""
+    shutil.copy(built(), library_of(copy))
+    backend, units, unused, empty, unknown = run_in_forks(
+        copy,
+        ({"RESAMPLE_LAYERS_BACKEND": "cuda"}, CALL),
+        ({"RESAMPLE_LAYERS_CPU": "mmx"}, CALL),
+        ({"RESAMPLE_LAYERS_CPU": "mmx", "RESAMPLE_LAYERS_BACKEND": "native"}, CHOICES),
+        ({"RESAMPLE_LAYERS_CPU": "", "RESAMPLE_LAYERS_BACKEND": ""}, CHOICES),
+        ({"RESAMPLE_LAYERS_BAKEND": "native"}, REPORT),
+    )
+    assert backend.splitlines()[-1] == (
         "ValueError: RESAMPLE_LAYERS_BACKEND must be native or extension, or not set, got 'cuda'"
     )
-
-
-def test_unknown_vector_units_are_an_error(copy):
-    shutil.copy(built(), library_of(copy))
-    result = run(copy, "-c", CALL, check=False, RESAMPLE_LAYERS_CPU="mmx")
-    assert last_line(result).startswith("ValueError: RESAMPLE_LAYERS_CPU")
-    assert "mmx" in last_line(result)
+    assert re.fullmatch(
+        "ValueError: RESAMPLE_LAYERS_CPU=mmx is not one of .* of this processor: baseline.*",
+        units.splitlines()[-1],
+    )
+    assert "'cpu': Choice(backend='native'" in unused  # no kernels are loaded, none are chosen
+    assert "'cpu': Choice(backend='extension'" in empty
+    assert "  cpu   extension: " in unknown
+    assert "  RESAMPLE_LAYERS_BAKEND=native  (not read when the package runs)\n" in unknown
 
 
 # Files that are there but do not fit
