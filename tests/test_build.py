@@ -150,13 +150,13 @@ def test_last_words_on_a_compiler_that_is_too_old(source):
     assert_last_words(said, cause, "install g\\+\\+ 11 or clang\\+\\+ 14")
 
 
-OTHER_SYSTEM = "import sys; sys.platform = 'darwin'; import backend, toolchain; "
+OTHER_SYSTEM = "import backend, toolchain, sys; sys.platform = 'darwin'; "
 
 
 def test_outside_linux_nothing_is_compiled_unless_asked_for(source):
     """A compiler is found there too, and its linker knows other flags."""
     require("c++")
-    ask = OTHER_SYSTEM + "print(toolchain.find_cxx(), backend.get_requires_for_build_wheel())"
+    ask = OTHER_SYSTEM + "print(toolchain.find_cxx(), backend._requirements([]))"
     paths = {"PYTHONPATH": str(source / "build_backend")}
     lines = run(source, "-c", ask, **paths).stdout.splitlines()
     assert lines[0] == (
