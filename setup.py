@@ -27,13 +27,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import setuptools
 from setuptools import Extension, setup
-from setuptools.command.bdist_wheel import bdist_wheel
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "build_backend"))
 
 import toolchain  # noqa: E402
+
+try:
+    from setuptools.command.bdist_wheel import bdist_wheel
+except ImportError:  # a new environment may hold an old setuptools
+    toolchain.fail(
+        f"setuptools {setuptools.__version__} is too old",
+        "pip install --upgrade 'setuptools>=77', or drop --no-build-isolation",
+    )
 
 VERSION = re.findall(r'__version__ = "(.*)"', (ROOT / "resample_layers/version.py").read_text())[0]
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The build: what it makes, where it makes less, and the last lines of each failure."""
 
+import ensurepip
 import os
 import re
 import shutil
@@ -148,6 +149,15 @@ def test_last_words_on_a_compiler_that_is_too_old(source):
     said = build(source, "bdist_wheel", check=False)
     cause = "does not compile the kernels .*kernels_baseline.cpp:1:.*of tomorrow"
     assert_last_words(said, cause, "install g\\+\\+ 11 or clang\\+\\+ 14")
+
+
+def test_last_words_on_an_old_setuptools(source):
+    """That of a new environment, before Python 3.12; without isolation pip takes it."""
+    old = sorted(Path(ensurepip.__file__).parent.glob("_bundled/setuptools-*.whl"))
+    require("old setuptools", found=bool(old))
+    said = build(source, "egg_info", check=False, PYTHONPATH=str(old[0]))
+    assert_last_words(said, "setuptools .* is too old", "pip install --upgrade 'setuptools>=77'")
+    assert 'requires = ["setuptools>=77"]' in (source / "pyproject.toml").read_text()
 
 
 OTHER_SYSTEM = "import backend, toolchain, sys; sys.platform = 'darwin'; "
