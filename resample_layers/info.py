@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from .ops import extension, library_file, registration
+from .ops import extension, library_file
+from .ops.owner import OWNER
 from .version import __version__
 
 VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
@@ -28,7 +29,7 @@ def report() -> str:
 
 
 def _versions() -> list[str]:
-    here, owner = str(Path(__file__).resolve().parent), registration.OWNER.folder
+    here, owner = str(Path(__file__).resolve().parent), OWNER.folder
     return [
         "versions",
         f"  resample_layers  {__version__}  ({here})",

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from .. import geometry, ops
-from ..ops.arguments import Pads, as_factors, is_tracing
+from ..ops.arguments import Pads, as_factors
+from ..ops.modes import is_tracing
 from .arguments import (
     as_number,
     as_paddings,
