@@ -163,13 +163,13 @@ def find_cuda() -> Cuda | None:
 def _toolkit(home: Path) -> Cuda:
     nvcc = str(home / "bin" / "nvcc")
     release = re.search(r"release (\d+\.\d+)", _run([nvcc, "--version"]).stdout)
-    if release is None:
+    known = re.findall(r"sm_(\d+)(\d)\b", _run([nvcc, "--list-gpu-code"]).stdout)
+    if release is None or not known:
         fail(
-            f"{nvcc} --version does not tell a version",
+            f"{nvcc} does not tell {'its version' if release is None else 'its architectures'}",
             "point CUDA_HOME at a working CUDA toolkit, or build without the CUDA kernels: "
             "RESAMPLE_LAYERS_CUDA=0",
         )
-    known = re.findall(r"sm_(\d+)(\d)\b", _run([nvcc, "--list-gpu-code"]).stdout)
     return Cuda(home, release[1], tuple(f"{major}.{minor}" for major, minor in known))
 
 

@@ -321,6 +321,18 @@ def test_last_words_on_architectures(clean, toolkit, named, cause, cure):
     assert_last_words(str(caught.value), cause, cure)
 
 
+@pytest.mark.parametrize(
+    ("told", "cause"),
+    [("", "its version"), ("Cuda compilation tools, release 10.0, V10.0.1", "its architectures")],
+)
+def test_last_words_on_a_toolkit_that_tells_nothing(clean, toolkit, told, cause):
+    script(toolkit / "bin" / "nvcc", f"echo '{told}'")
+    clean.setenv("CUDA_HOME", str(toolkit))
+    with pytest.raises(SystemExit) as caught:
+        toolchain.find_cuda()
+    assert_last_words(str(caught.value), f"nvcc does not tell {cause}", "point CUDA_HOME at")
+
+
 def test_last_words_on_a_compiler_that_nvcc_refuses(clean, toolkit):
     script(toolkit / "bin" / "nvcc", "echo 'error: unsupported GNU version!' >&2; exit 1")
     cuda = toolchain.Cuda(toolkit, "12.9", ("9.0",))
