@@ -82,6 +82,7 @@ CASES = {
     "filters.design_resample_taps": Case((3,), {"numtaps": 19, "attenuation": 50.0}),
     "filters.phases_sum_alike": Case(([1, 3, 3, 1], 2), {}),
     "geometry.output_size": Case((8, 2, 1, 2, 1, 4), {}),
+    "geometry.output_sizes": Case(((8, 7), (2, 2), (1, 1), PAD, (3, 2)), {}),
     "geometry.adjoint_pad": Case((8, 16, 2, 1, 2, 4), {}),
     "geometry.adjoint_pads": Case(((8, 7), (15, 14), (2, 2), (1, 1), PAD, (3, 2)), {}),
     "geometry.Tap": Case((0, -1), {}),
@@ -91,6 +92,7 @@ CASES = {
     "geometry.downsample_pad": Case((4, 2), {"ceil_mode": False}),
     "geometry.smooth_pad": Case((4, 1, 2, 3, False), {}),
     "geometry.shift": Case((4, 2, 1, 2), {"centroid": 0.0}),
+    "geometry.may_miss": Case((2, 2, 1, 4), {}),
     "geometry.row_range": Case((8, 1, 3, 2, 1, 2, 4), {}),
     "geometry.border": Case((2, 1, 2), {}),
 }  # fmt: skip
