@@ -79,6 +79,9 @@ def load(path: Path) -> ctypes.CDLL:
     library.forward.restype = None
     library.kernel_grad.argtypes = [pointer] * 4 + [threads]
     library.kernel_grad.restype = None
+    library.resample_layers_cpu_walk.argtypes = [pointer] * 5
+    library.resample_layers_cpu_walk.restype = ctypes.c_char_p
+    library.resample_layers_cpu_walks.restype = ctypes.c_char_p
     library.use_torch_pool.argtypes = [pointer]
     library.use_torch_pool.restype = None
     return library

@@ -3,12 +3,15 @@
 
     python sweep.py LIBRARY [count] [seed]
 
+Tells how many configurations each walk of the kernels served.
+
 Run in a process of its own: RESAMPLE_LAYERS_CPU is read once, and the library
 under AddressSanitizer wants its run-time loaded first.
 """
 
 from __future__ import annotations
 
+import collections
 import ctypes
 import sys
 from pathlib import Path
@@ -103,8 +106,8 @@ class Epilogue:
         return wanted, 4 * np.nan_to_num(added), max(1.0, self.numbers[0]) * self.numbers[1]
 
 
-def one(library, rng) -> str:
-    """Draws a configuration, runs it, raises where it is wrong; tells what it was."""
+def one(library, rng) -> tuple[str, str]:
+    """Draws a configuration, runs it, raises where it is wrong: what it was, and its walk."""
     # Rates, taps, pads; a crop as often as a pad. Sizes from a point to several tiles.
     dtype = pick(rng, *harness.DTYPES)
     usual = rng.random() < 0.2  # what has kernels of its own: 3 or 4 taps, long pixels
@@ -158,6 +161,8 @@ def one(library, rng) -> str:
     pointers = (
         (0, taps_x.ctypes.data, taps_y.ctypes.data) if separable else (kernel.ctypes.data, 0, 0)
     )
+    walk = library.resample_layers_cpu_walk(values, *pointers, epilogue.pointer).decode()
+    what += f" walk {walk}"
     library.forward(x.pointer, y.pointer, *pointers, values, threads, epilogue.pointer)
     y.check_guards()
     bits = y.view.tobytes()
@@ -198,23 +203,26 @@ def one(library, rng) -> str:
     again = np.empty_like(result)
     library.kernel_grad(x.pointer, g.pointer, again.ctypes.data, values, 3)
     assert again.tobytes() == result.tobytes(), f"{what}: kernel gradient depends on threads"
-    return what
+    return what, walk
 
 
 def main() -> None:
     library = harness.load(Path(sys.argv[1]))
     count = int(sys.argv[2]) if len(sys.argv) > 2 else 1000
     seed = int(sys.argv[3]) if len(sys.argv) > 3 else 0
-    failed = 0
+    failed, walks = 0, collections.Counter()
     for i in range(count):
         try:
-            one(library, np.random.default_rng([seed, i]))
+            _, walk = one(library, np.random.default_rng([seed, i]))
+            walks[walk] += 1
         except AssertionError as error:
             failed += 1
             print(f"FAILED [{seed}, {i}]: {error}")
             if failed > 10:
                 break
     print(f"{library.capability().decode()}: {count - failed} of {count} configurations are right")
+    for walk in library.resample_layers_cpu_walks().decode().split():
+        print(f"walk {walk}: {walks[walk]}")
     sys.exit(failed > 0)
 
 

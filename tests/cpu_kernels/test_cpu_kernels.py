@@ -55,6 +55,48 @@ def test_sweep(built, level):
     if said.startswith("error: "):
         pytest.skip(f"NOT RUN: sweep on {level}, this processor lacks it")
     assert said.startswith(f"{level}: {COUNT} of {COUNT}")
+    # Every walk is reached; the sliding one needs more registers than the baseline has
+    unreached = re.findall(r"walk (\S+): 0$", said, re.MULTILINE)
+    assert unreached == (["sliding"] if level == "baseline" else [])
+
+
+@pytest.mark.parametrize(
+    ("walk", "dtype", "layout", "channels", "taps", "up", "down", "fused"),
+    [
+        ("planar", "float32", "contiguous", 8, "4x4", 2, 1, False),
+        ("planar", "bfloat16", "channels_last", 64, "4x4", 1, 1, True),
+        ("sliding", "float16", "channels_last", 64, 4, 1, 2, False),
+        ("sliding", "bfloat16", "channels_last", 64, 4, 1, 1, True),
+        ("stream-paired", "bfloat16", "contiguous", 8, 4, 1, 1, False),
+        ("stream-paired", "bfloat16", "channels_last", 3, 8, 1, 1, False),
+        ("stream", "float16", "contiguous", 8, 4, 1, 1, False),
+        ("stream", "bfloat16", "contiguous", 8, 4, 2, 1, False),
+        ("rows-paired", "bfloat16", "contiguous", 8, 4, 1, 1, True),
+        ("rows-direct", "float32", "contiguous", 8, 12, 2, 1, False),
+        ("rows-direct", "float64", "channels_last", 3, 4, 1, 2, True),
+        ("rows-late", "float16", "channels_last", 3, 4, 1, 2, False),
+        ("rows", "float16", "contiguous", 8, 12, 1, 2, False),
+        ("rows", "bfloat16", "channels_last", 64, 12, 2, 1, False),
+    ],
+)
+def test_the_walk_of_a_call(library, walk, dtype, layout, channels, taps, up, down, fused):
+    if walk == "sliding" and library.capability() == b"baseline":
+        pytest.skip("NOT RUN: the sliding walk, this processor has 16-byte vectors only")
+    size, out = 32, 32 * up // down
+    shapes = [(2, channels, side, side) for side in (size, out)]
+    arrays = []
+    for n, c, h, w in shapes:
+        last = (c * h * w, 1, w * c, c)
+        arrays += [(n, c, h, w), last if layout == "channels_last" else (c * h * w, h * w, w, 1)]
+    count = 4 if taps == "4x4" else taps
+    values = harness.arguments(
+        *arrays, (count, count), (up, up), (down, down), (count // 2,) * 2, False, dtype
+    )
+    k = np.ones((count, count) if taps == "4x4" else count, np.float32)
+    pointers = (k.ctypes.data, 0, 0) if k.ndim == 2 else (0, k.ctypes.data, k.ctypes.data)
+    epilogue = harness.Epilogue(None, None, None, 0, 0.2, 1.0, -1.0)
+    where = ctypes.addressof(epilogue) if fused else None
+    assert library.resample_layers_cpu_walk(values, *pointers, where).decode() == walk
 
 
 def test_sweep_under_sanitizers(tmp_path):
@@ -94,7 +136,7 @@ def test_no_wide_code_leaks(built):
     """Nothing compiled for wide vectors has a name that a narrow processor could reach."""
     if shutil.which("objdump") is None:
         pytest.skip("NOT RUN: leak of wide code, objdump is not installed")
-    for name in ("kernels_baseline", "upfirdn2d_cpu", "driver"):
+    for name in ("kernels_baseline", "upfirdn2d_cpu", "choose", "driver"):
         code = subprocess.run(
             ["objdump", "-d", str(built.parent / f"{name}.o")],
             capture_output=True,
