@@ -5,6 +5,7 @@
 #include "choose.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace resample_layers {
 namespace cpu {
@@ -15,6 +16,13 @@ namespace {
 int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t a, int64_t unit) { return ceil_div(a, unit) * unit; }
+
+template <class A>
+bool all_finite(const void* values, int64_t count) {
+  const A* from = static_cast<const A*>(values);
+  return values == nullptr ||
+         std::all_of(from, from + count, [](A value) { return std::isfinite(value); });
+}
 
 // Euclid's; gcc 12.2 at -O3 was seen to compile std::gcd of signed numbers wrong.
 int64_t common_divisor(int64_t a, int64_t b) {
@@ -65,13 +73,17 @@ AxisPlan make_axis(int64_t up, int64_t down, int64_t taps, int64_t pad, int64_t 
   return axis;
 }
 
-// Both axes, and the arrays.
+// An axis of Walk::single, which has no use for phases and their tables.
+AxisPlan make_single_axis(int64_t out_size) {
+  AxisPlan axis{};
+  axis.phases = axis.stride = axis.span = axis.up = 1;
+  axis.steps = out_size;
+  return axis;
+}
+
 template <class A, class Params>
 void make_axes(const Params& params, PlannedCall<A>& planned) {
   Plan& plan = planned.plan;
-  plan.input = params.input;
-  plan.in = params.in;
-  plan.out = params.out;
   plan.x = make_axis(params.up_x, params.down_x, params.kw, params.pad_x0, params.out.w,
                      planned.x);
   plan.y = make_axis(params.up_y, params.down_y, params.kh, params.pad_y0, params.out.h,
@@ -230,11 +242,23 @@ void set_row_slots(Plan& plan, int64_t rows) {
   while (plan.row_slots < rows) plan.row_slots *= 2;
 }
 
-// What all walks with scratch hold there: fetched rows, a line of `lines` rows, the
+int64_t outputs_of_row(const Plan& plan) {
+  return plan.x.phases * plan.tile_steps * plan.channels;
+}
+
+// A block of rows of sums, which the epilogue finishes.
+void lay_out_sums(Plan& plan, Scratch& scratch) {
+  plan.done_pitch = round_up(outputs_of_row(plan), 16);
+  plan.done_at = scratch.take(plan.block_steps * plan.done_pitch + kSlack);
+  plan.addends_at = scratch.take(plan.done_pitch + kSlack);
+  plan.biases_at = scratch.take(plan.channels + kSlack);
+}
+
+// What the walks by rows hold in scratch: fetched rows, a line of `lines` rows, the
 // table of taps; and `phase_rows` rows of outputs of one phase, where that is not 0.
 void lay_out(Plan& plan, Scratch& scratch, int64_t lines, int64_t phase_rows,
              int64_t phase_elements) {
-  const int64_t outputs = plan.x.phases * plan.tile_steps * plan.channels;
+  const int64_t outputs = outputs_of_row(plan);
   if (plan.walk != Walk::rows_direct) {
     plan.slots_at = scratch.take(plan.row_slots * plan.slot_pitch + kSlack);
   }
@@ -244,19 +268,14 @@ void lay_out(Plan& plan, Scratch& scratch, int64_t lines, int64_t phase_rows,
   plan.line_at =
       scratch.take(std::max({plan.line_pitch, outputs, lines * plan.line_pitch}) + kSlack);
   plan.tap_table_at = scratch.take(2 * plan.tap_count);  // of int64_t
-  if (plan.epilogue != nullptr) {
-    plan.done_pitch = round_up(outputs, 16);
-    plan.done_at = scratch.take(plan.block_steps * plan.done_pitch + kSlack);
-    plan.addends_at = scratch.take(plan.done_pitch + kSlack);
-    plan.biases_at = scratch.take(plan.channels + kSlack);
-  }
+  if (plan.epilogue != nullptr) lay_out_sums(plan, scratch);
 }
 
 // With an epilogue, sums wait for it in the L1 cache: short blocks of them.
 int64_t at_most_unfinished(const Plan& plan, int64_t block_steps) {
   if (plan.epilogue == nullptr) return block_steps;
-  const int64_t pitch = round_up(plan.x.phases * plan.tile_steps * plan.channels, 16);
-  return std::min(block_steps, std::max<int64_t>(1, kBlockElements / pitch));
+  const int64_t fitting = kBlockElements / round_up(outputs_of_row(plan), 16);
+  return std::min(block_steps, std::max<int64_t>(1, fitting));
 }
 
 // ---------------------------------------------------------------- the walks
@@ -266,6 +285,7 @@ struct Request {
   const UpFirDn2dParams& params;
   int64_t element;       // of the accumulate type     [bytes]
   int64_t vector_bytes;
+  bool single;           // the taps, or the phases, are such that only Walk::single serves
 
   bool separable() const { return params.kernel == nullptr; }
   bool half() const { return is_half(params.dtype); }
@@ -280,6 +300,8 @@ bool has_adjacent_input(const Plan& plan) {
 bool has_dense_output(const Plan& plan) {
   return plan.channels == 1 || plan.out.stride_w == plan.channels;
 }
+
+bool serves_single(const Plan&, const Request& request) { return request.single; }
 
 bool serves_planar(const Plan&, const Request& request) { return !request.separable(); }
 
@@ -337,6 +359,16 @@ bool serves_rows_late(const Plan& plan, const Request&) {
 }
 
 bool serves_rows(const Plan&, const Request&) { return true; }
+
+void cut_single(Plan& plan, const Request&) {
+  plan.tile_steps =
+      std::min(plan.x.steps, std::max<int64_t>(1, kBlockElements / plan.channels));
+  plan.x_tiles = ceil_div(plan.x.steps, plan.tile_steps);
+  plan.most_lead = plan.block_steps = 1;
+  Scratch scratch;
+  lay_out_sums(plan, scratch);
+  plan.scratch_elements = scratch.size();
+}
 
 void cut_planar(Plan& plan, const Request& request) {
   const AxisPlan &x = plan.x, &y = plan.y;
@@ -404,6 +436,7 @@ struct WalkRow {
 };
 
 constexpr WalkRow kWalks[] = {
+    {Walk::single, "single", serves_single, cut_single},
     {Walk::planar, "planar", serves_planar, cut_planar},
     {Walk::sliding, "sliding", serves_sliding, cut_sliding},
     {Walk::stream_paired, "stream-paired", serves_stream_paired, cut_stream},
@@ -413,6 +446,17 @@ constexpr WalkRow kWalks[] = {
     {Walk::rows_late, "rows-late", serves_rows_late, cut_rows},
     {Walk::rows, "rows", serves_rows, cut_rows},
 };
+
+// Axes of more phases than this have no tables: most of their outputs have no tap.
+constexpr int64_t kMostPhases = 1024;
+
+template <class A>
+bool wants_single(const UpFirDn2dParams& p) {
+  const auto phases = [](int64_t up, int64_t down) { return up / common_divisor(up, down); };
+  return phases(p.up_x, p.down_x) > kMostPhases || phases(p.up_y, p.down_y) > kMostPhases ||
+         !all_finite<A>(p.kernel, p.kh * p.kw) || !all_finite<A>(p.taps_x, p.kw) ||
+         !all_finite<A>(p.taps_y, p.kh);
+}
 
 Columns choose_columns(const Plan& plan, int64_t element) {
   const AxisPlan& x = plan.x;
@@ -435,11 +479,20 @@ bool joins(const Plan& plan) {
 template <class A>
 void plan_upfirdn2d(const UpFirDn2dParams& params, const EpilogueParams* epilogue,
                     int64_t vector_bytes, int num_threads, PlannedCall<A>& planned) {
-  const Request request{params, sizeof(A), vector_bytes};
+  const Request request{params, sizeof(A), vector_bytes, wants_single<A>(params)};
   Plan& plan = planned.plan;
+  plan.input = params.input;
   plan.output = params.output;
+  plan.in = params.in;
+  plan.out = params.out;
   plan.epilogue = epilogue;
-  make_axes(params, planned);
+  plan.call = &params;
+  if (request.single) {
+    plan.x = make_single_axis(params.out.w);
+    plan.y = make_single_axis(params.out.h);
+  } else {
+    make_axes(params, planned);
+  }
 
   // Tiles follow the output's memory: whole rows of a channel, or of all channels.
   const bool in_place = request.separable() && !request.half() && params.in.stride_c == 1;
@@ -456,14 +509,16 @@ void plan_upfirdn2d(const UpFirDn2dParams& params, const EpilogueParams* epilogu
   if (joins(plan)) plan.columns = Columns::joined;
 
   // The weights in the order in which the walk uses them.
-  if (request.separable()) {
+  if (request.single) {
+    // It reads the taps as they came
+  } else if (request.separable()) {
     planned.weights_x = weights_of<A>(plan.x, params.taps_x, params.kw, params.flip);
     planned.weights_y = weights_of<A>(plan.y, params.taps_y, params.kh, params.flip);
   } else {
     planned.weights_y = weights_of<A>(plan.y, plan.x, params);
     plan.weights_xy = planned.weights_y.data();
   }
-  locate_taps(planned);
+  if (!request.single) locate_taps(planned);
   if (is_paired(plan.walk)) {  // tables of taps count even and odd elements
     std::vector<A>& weights = planned.weights_x;
     weights.resize(2 * plan.tap_count);
@@ -483,7 +538,10 @@ void plan_upfirdn2d(const UpFirDn2dParams& params, const EpilogueParams* epilogu
 template <class A>
 void plan_kernel_grad(const KernelGradParams& params, PlannedCall<A>& planned) {
   Plan& plan = planned.plan;
+  plan.input = params.input;
   plan.grad = params.grad;
+  plan.in = params.in;
+  plan.out = params.out;
   make_axes(params, planned);
   const AxisPlan &x = plan.x, &y = plan.y;
   plan.walk = Walk::planar;

@@ -37,6 +37,7 @@ struct AxisPlan {
 
 // The ways through a tile; the table in choose.cpp says what each serves.
 enum class Walk : int32_t {
+  single,         // one output at a time, from the samples that exist
   planar,         // not separable: all taps at once
   sliding,        // long pixels, few taps: both passes in registers
   stream_paired,  // 16-bit types, few taps: both passes in registers; bfloat16, see below
@@ -64,6 +65,8 @@ struct Plan {
   Plane4d in, out;          // out: of the gradient where there is one
   AxisPlan x, y;
   Walk walk;                // the op only
+  const UpFirDn2dParams* call;  // Walk::single, which has one phase and as many steps as
+                                // there are outputs
   Columns columns;
   const void* weights_x;    // by phase, then tap             [accumulate type]
   const void* weights_y;    //

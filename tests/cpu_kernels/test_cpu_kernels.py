@@ -63,6 +63,7 @@ def test_sweep(built, level):
 @pytest.mark.parametrize(
     ("walk", "dtype", "layout", "channels", "taps", "up", "down", "fused"),
     [
+        ("single", "float32", "contiguous", 8, 4, 5000, 1, False),
         ("planar", "float32", "contiguous", 8, "4x4", 2, 1, False),
         ("planar", "bfloat16", "channels_last", 64, "4x4", 1, 1, True),
         ("sliding", "float16", "channels_last", 64, 4, 1, 2, False),
@@ -183,7 +184,7 @@ def test_the_references_agree():
 
 @pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2), (3, 2)])
 def test_non_finite_taps_and_samples_propagate(library, up, down):
-    """A zero tap still meets an infinite sample, and an infinite tap the zeros of the pad."""
+    """A zero tap is multiplied with an infinite sample; an infinite tap not with padding."""
     rng = np.random.default_rng(1)
     x = rng.standard_normal((1, 2, 9, 40))
     x[0, 0, 4, 7], x[0, 1, 2, 3] = np.inf, np.nan
@@ -206,6 +207,38 @@ def test_non_finite_taps_and_samples_propagate(library, up, down):
     got = call(library, x, np.outer(taps, taps), *rates, separable=(taps, taps))
     assert (np.isnan(got) == np.isnan(wanted)).all()
     np.testing.assert_allclose(got[~np.isnan(wanted)], wanted[~np.isnan(wanted)], rtol=1e-4)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("separable", [False, True])
+@pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2), (3, 2)])
+def test_a_nan_pixel_reaches_the_outputs_whose_window_covers_it(
+    library, up, down, separable, layout
+):
+    """Those through zero taps included, in every dtype; and no others."""
+    taps = np.array([1.0, 0.0, 3.0, 1.0])
+    channels, h, w = 64, 9, 11
+    rates = ((up, up), (down, down), (2, 2), (h * up // down, w * up // down))
+    pixel = np.zeros((1, channels, h, w))
+    pixel[0, 5, 4, 7] = 1
+    covered = harness.reference(pixel, np.ones((4, 4)), *rates, False) > 0
+    for dtype in harness.DTYPES:
+        x = harness.stored(np.where(pixel > 0, np.nan, 1.0), dtype)
+        out = np.zeros((1, channels, *rates[3]), x.dtype)
+        if layout == "channels_last":
+            x, out = (
+                np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+                for a in (x, out)
+            )
+        k = taps.astype("float64" if dtype == "float64" else "float32")
+        kernel = np.outer(k, k)
+        pointers = (0, k.ctypes.data, k.ctypes.data) if separable else (kernel.ctypes.data, 0, 0)
+        strides = [[stride // a.itemsize for stride in a.strides] for a in (x, out)]
+        values = harness.arguments(
+            x.shape, strides[0], out.shape, strides[1], (4, 4), *rates[:3], False, dtype
+        )
+        library.forward(x.ctypes.data, out.ctypes.data, *pointers, values, 1, None)
+        assert (np.isnan(harness.to_float(out)) == covered).all(), dtype
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 4, 5), (2, 0, 4, 5)])
