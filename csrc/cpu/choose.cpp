@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace resample_layers {
 namespace cpu {
@@ -120,6 +121,48 @@ std::vector<A> weights_of(const AxisPlan& y, const AxisPlan& x, const UpFirDn2dP
     }
   }
   return weights;
+}
+
+// A kernel counts as an outer product where no tap differs from it by more than this many
+// times the spacing of numbers near 1, relative to the tap: about what rounding the
+// products, their sum and a gain to A leaves. So a sum moves by at most that much of
+// sum |tap * sample|.
+constexpr double kProductTolerance = 4;
+
+double residual(double tap, float a, float b) { return tap - double(a) * double(b); }
+double residual(double tap, double a, double b) { return std::fma(-a, b, tap); }
+
+// Factors of a kernel [kh, kw] that is an outer product; false: it is none, or as it
+// stands it needs no more multiplications.
+template <class A>
+bool factorise(const A* kernel, int64_t kh, int64_t kw, std::vector<A>& factor_x,
+               std::vector<A>& factor_y) {
+  if (kh * kw <= kh + kw) return false;
+  const auto smaller = [](A a, A b) { return std::abs(a) < std::abs(b); };
+  const int64_t pivot = std::max_element(kernel, kernel + kh * kw, smaller) - kernel;
+  const int64_t row = pivot / kw, column = pivot % kw;
+  // Sums over y then lie in the range of the samples: a power of two costs no rounding.
+  double total = 0;
+  for (int64_t i = 0; i < kh; ++i) total += std::abs(double(kernel[i * kw + column]));
+  if (!(total > 0)) return false;
+  const int exponent = std::ilogb(total) + 1;
+  for (int64_t i = 0; i < kh; ++i) {
+    factor_y.push_back(std::scalbn(kernel[i * kw + column], -exponent));
+  }
+  for (int64_t j = 0; j < kw; ++j) {
+    const double ratio = double(kernel[row * kw + j]) / double(kernel[pivot]);
+    factor_x.push_back(A(std::scalbn(ratio, exponent)));
+  }
+  const double most = kProductTolerance * double(std::numeric_limits<A>::epsilon());
+  for (int64_t i = 0; i < kh; ++i) {
+    for (int64_t j = 0; j < kw; ++j) {
+      const double tap = kernel[i * kw + j];
+      if (!(std::abs(residual(tap, factor_y[i], factor_x[j])) <= most * std::abs(tap))) {
+        return false;
+      }
+    }
+  }
+  return true;
 }
 
 // Where the taps in x find their samples in a fetched row, split into components or not.
@@ -477,16 +520,25 @@ bool joins(const Plan& plan) {
 }  // namespace
 
 template <class A>
-void plan_upfirdn2d(const UpFirDn2dParams& params, const EpilogueParams* epilogue,
+void plan_upfirdn2d(const UpFirDn2dParams& call, const EpilogueParams* epilogue,
                     int64_t vector_bytes, int num_threads, PlannedCall<A>& planned) {
-  const Request request{params, sizeof(A), vector_bytes, wants_single<A>(params)};
+  const bool single = wants_single<A>(call);
+  UpFirDn2dParams params = call;
+  if (!single && call.kernel != nullptr &&
+      factorise(static_cast<const A*>(call.kernel), call.kh, call.kw, planned.factor_x,
+                planned.factor_y)) {
+    params.kernel = nullptr;
+    params.taps_x = planned.factor_x.data();
+    params.taps_y = planned.factor_y.data();
+  }
+  const Request request{params, sizeof(A), vector_bytes, single};
   Plan& plan = planned.plan;
   plan.input = params.input;
   plan.output = params.output;
   plan.in = params.in;
   plan.out = params.out;
   plan.epilogue = epilogue;
-  plan.call = &params;
+  plan.call = &call;
   if (request.single) {
     plan.x = make_single_axis(params.out.w);
     plan.y = make_single_axis(params.out.h);

@@ -22,6 +22,7 @@ struct PlannedCall {
   Plan plan{};
   AxisTables x, y;
   std::vector<int64_t> tap_component, tap_pixel;
+  std::vector<A> factor_x, factor_y;  // of a kernel that is found to be their outer product
   std::vector<A> weights_x, weights_y;
 
   PlannedCall() = default;

@@ -155,6 +155,9 @@ def one(library, rng) -> tuple[str, str]:
     taps_x = rng.standard_normal(taps[0]).astype(accumulate)
     taps_y = rng.standard_normal(taps[1]).astype(accumulate)
     kernel = rng.standard_normal((taps[1], taps[0])).astype(accumulate)
+    product = rng.random() < 0.3  # a kernel that is an outer product, to the rounding of its taps
+    if product:
+        kernel = np.outer(taps_y.astype(np.float64), taps_x.astype(np.float64)).astype(accumulate)
     if rng.random() < 0.1:  # taps that are not finite, which no padding may be multiplied with
         for array in (taps_x, taps_y, kernel):
             array.flat[int(rng.integers(array.size))] = pick(rng, np.inf, -np.inf, np.nan)
@@ -169,7 +172,9 @@ def one(library, rng) -> tuple[str, str]:
         (0, taps_x.ctypes.data, taps_y.ctypes.data) if separable else (kernel.ctypes.data, 0, 0)
     )
     walk = library.resample_layers_cpu_walk(values, *pointers, epilogue.pointer).decode()
-    what += f" walk {walk}"
+    what += f" product {product} walk {walk}"
+    if product and walk == "planar":
+        assert separable or kernel.size <= sum(taps), f"{what}: an outer product was not found"
     library.forward(x.pointer, y.pointer, *pointers, values, threads, epilogue.pointer)
     y.check_guards()
     bits = y.view.tobytes()

@@ -93,7 +93,8 @@ def test_the_walk_of_a_call(library, walk, dtype, layout, channels, taps, up, do
     values = harness.arguments(
         *arrays, (count, count), (up, up), (down, down), (count // 2,) * 2, False, dtype
     )
-    k = np.ones((count, count) if taps == "4x4" else count, np.float32)
+    k = np.random.default_rng(0).random((count, count) if taps == "4x4" else count)
+    k = k.astype("float64" if dtype == "float64" else "float32")
     pointers = (k.ctypes.data, 0, 0) if k.ndim == 2 else (0, k.ctypes.data, k.ctypes.data)
     epilogue = harness.Epilogue(None, None, None, 0, 0.2, 1.0, -1.0)
     where = ctypes.addressof(epilogue) if fused else None
@@ -245,6 +246,47 @@ def test_a_nan_pixel_reaches_the_outputs_whose_window_covers_it(
 def test_empty(library, shape):
     out = call(library, np.zeros(shape), np.ones((2, 2)), (2, 2), (1, 1), (1, 1), (8, 10))
     assert out.shape == (*shape[:2], 8, 10)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_outer_product_is_found_to_the_rounding_of_its_taps(library, dtype, flip):
+    """Within 4 spacings of each tap, which moves no sum by more than that of |tap * sample|."""
+    rng = np.random.default_rng(6)
+    spacing = np.finfo(dtype).eps
+    taps_x, taps_y = rng.uniform(0.5, 1, 6), rng.uniform(0.5, 1, 5) * [1, -1, 0, 1, 1]
+    exact = np.outer(taps_y, taps_x)
+    x = rng.standard_normal((1, 2, 12, 40)).astype(dtype)
+    size = (12, 41)
+
+    def run(kernel):
+        kernel = np.ascontiguousarray(kernel, dtype)
+        out = np.full((1, 2, *size), np.nan, dtype)
+        strides = [[stride // a.itemsize for stride in a.strides] for a in (x, out)]
+        values = harness.arguments(
+            x.shape, strides[0], out.shape, strides[1], (5, 6), (1, 1), (1, 1), (3, 2), flip, dtype
+        )
+        pointers = (kernel.ctypes.data, 0, 0)
+        library.forward(x.ctypes.data, out.ctypes.data, *pointers, values, 1, None)
+        rates = ((1, 1), (1, 1), (3, 2), size, flip)
+        wanted = harness.reference(x.astype(np.float64), kernel.astype(np.float64), *rates)
+        most = harness.reference(abs(x.astype(np.float64)), abs(kernel.astype(np.float64)), *rates)
+        # 4 of the factors, and the rounding of two passes of 6 and 5 taps
+        assert (abs(out - wanted) <= (4 + 6) * spacing * most).all()
+        return library.resample_layers_cpu_walk(values, *pointers, None).decode()
+
+    rounded = exact.astype(dtype).astype(np.float64)
+    assert run(rounded) == "rows-direct"
+    assert run((exact / exact.sum()).astype(dtype)) == "rows-direct"
+    off = rounded.copy()
+    off[3, 4] *= 1 + 16 * spacing
+    assert run(off) == "planar"
+    off = rounded.copy()
+    off[2, 4] = 1e-30  # where the product is 0
+    assert run(off) == "planar"
+    off = rounded.copy()
+    off[0, 0] = -off[0, 0]
+    assert run(off) == "planar"
 
 
 def test_long_kernels_use_the_heap(library):
