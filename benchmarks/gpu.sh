@@ -143,7 +143,8 @@ tests() {
 parallel_tests() {
   local parallel=()
   if [ "$jobs" -gt 1 ] && "$PYTHON" -c 'import xdist' 2>/dev/null; then
-    parallel=(-n "$((jobs < 8 ? jobs : 8))" --dist loadfile)
+    # pytest-benchmark warns beside xdist, and a warning is an error in the tests
+    parallel=(-n "$((jobs < 8 ? jobs : 8))" --dist loadfile -p no:benchmark)
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
   fi
   tests "${parallel[@]}" "$@"
