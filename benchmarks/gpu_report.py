@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ UNMEASURED = "*unmeasured*"
 LABELS = ("part", "operation", "resolution", "taps", "dtype", "layout", "bytes")
 
 Row = dict[str, Any]
+Table = list[list[str]]
 
 
 class Results(NamedTuple):
@@ -153,7 +154,9 @@ def goals(results: Results) -> str:
     def two_devices() -> str:
         notes = step("tests_cuda").split("; ")
         skipped = [note for note in notes if "fewer than two CUDA devices" in note]
-        return skipped[0] if skipped else step("tests_cuda")
+        if skipped:
+            return skipped[0]
+        return step("tests_cuda") if notes[0].startswith("ok") else UNMEASURED
 
     training = results.training.get("steps", {})
     some_rounds = results.training.get("rounds", 0) < results.training.get("planned rounds", 0)
@@ -196,23 +199,82 @@ def goals(results: Results) -> str:
     return table(["what", "goal", "measured"], lines)
 
 
-def layer_table(results: Results) -> str:
-    """One line for each layer, type and format."""
-    copy, peak = results.device["copy"], results.device["multiply_adds"]
-    names = ["forward", "backward", "4x4 forward"]
-    peers = ["forward", "backward"]
-    lines: list[list[str]] = []
-    for row in results.part("layer"):
-        line = [str(row[k]) for k in ("operation", "resolution", "taps", "dtype", "layout")]
-        line.append(f"{row['bytes'] / 2**20:.1f}")
-        line += [f"{share(row, name, copy):.2f}" if name in row else "" for name in names]
-        rate = row["multiply_adds"] / (row["forward"] * 1e-3)
-        line.append(f"{rate / peak:.2f}" if peak else "")
-        ratio = [(row.get(f"nvidia {name}"), row[name]) for name in peers]
-        line += [f"{theirs / ours:.2f}" if theirs else "" for theirs, ours in ratio]
-        lines.append([*line, f"{row['error']:.0e}"])
-    header = ["op", "px", "taps", "dtype", "layout", "MB", *names, "arithmetic"]
-    return table([*header, "NVIDIA forward", "NVIDIA backward", "error"], lines)
+FORMATS = tuple(
+    (d, f) for d in ("float32", "float16", "bfloat16") for f in ("contiguous", "channels_last")
+)
+OPERATIONS = ("smooth", "up 2", "down 2")
+
+
+def by_format(rows: list[Row], cell: Callable[[list[Row]], str], kernel: str = "taps") -> Table:
+    """One line for each operation and length of the taps, one cell for each dtype and format."""
+    lines: Table = []
+    for operation in OPERATIONS:
+        for taps in TAPS:
+            alike = [r for r in rows if (r["operation"], r["taps"]) == (operation, taps)]
+            cells = [cell([r for r in alike if (r["dtype"], r["layout"]) == f]) for f in FORMATS]
+            if any(cells):
+                lines.append([operation, f"{taps} taps" if kernel == "taps" else kernel, *cells])
+    return lines
+
+
+def extent(values: Sequence[float], second: float | None = None) -> str:
+    """The least value, and the largest or ``second``."""
+    return f"{min(values):.2f} / {max(values) if second is None else second:.2f}" if values else ""
+
+
+def layer_tables(results: Results) -> list[str]:
+    """Shares of the copy's bandwidth at 64 MB and more, and NVIDIA's times over ours."""
+    copy, rows = results.device["copy"], results.part("layer")
+    large = [row for row in rows if row["bytes"] >= LARGE]
+
+    def shares(name: str) -> Callable[[list[Row]], str]:
+        return lambda alike: extent([share(row, name, copy) for row in alike if name in row])
+
+    def ratios(alike: list[Row]) -> str:
+        values = [
+            row[f"nvidia {d}"] / row[d]
+            for row in alike
+            for d in ("forward", "backward")
+            if f"nvidia {d}" in row
+        ]
+        return extent(values, statistics.median(values)) if values else ""
+
+    header = ["op", "kernel", *(f"{dtype}, {layout}" for dtype, layout in FORMATS)]
+    forward = by_format(large, shares("forward")) + by_format(large, shares("4x4 forward"), "4x4")
+    error = max((row["error"] for row in rows if row["dtype"] == "float32"), default=0.0)
+    return [
+        "Forward, 64 MB and more: bytes of input and output over the time, as a share of the "
+        "copy's bandwidth; least / largest. *4x4*: the kernel is given as 4x4.",
+        table(header, forward),
+        "Backward likewise:",
+        table(header, by_format(large, shares("backward"))),
+        "NVIDIA's time over ours, forward and backward, all sizes; least / median:",
+        table(header, by_format(rows, ratios)),
+        f"Results were checked against float64; largest relative error in float32: {error:.0e}.",
+    ]
+
+
+def fused_table(results: Results) -> str:
+    """The fused op beside what it replaces: shares of the copy's bandwidth and ratios of times."""
+    copy = results.device["copy"]
+    ratios = {
+        "compiled pass": ("smoothing, compiled", "fused"),
+        "eager passes": ("smoothing, eager", "fused"),
+        "NVIDIA's bias_act": ("smoothing, nvidia bias_act", "fused, no noise"),
+        "compiled pass, step": ("smoothing, compiled step", "fused step"),
+    }
+    shares = {
+        "fused": "fused", "without noise": "fused, no noise", "activation alone": "activation"
+    }  # fmt: skip
+    lines = []
+    for row in results.part("fused"):
+        line = [str(row["resolution"]), row["dtype"], row["layout"]]
+        line += [f"{share(row, name, copy):.2f}" if name in row else "" for name in shares.values()]
+        line += [
+            f"{row[a] / row[b]:.2f}" if a in row and b in row else "" for a, b in ratios.values()
+        ]
+        lines.append(line)
+    return table(["px", "dtype", "layout", *shares, *ratios], lines)
 
 
 def time_table(rows: list[Row], keys: Sequence[str]) -> str:
@@ -252,20 +314,16 @@ def section(results: Results) -> str:
         parts.append("Of the benchmarks: " + "; ".join(notes) + ".")
     if results.part("layer"):
         parts.append("![Share of the copy's bandwidth](gpu.svg)")
-        parts.append(
-            "*forward*, *backward*, *4x4 forward* (the kernel given as 4x4): bytes of input and "
-            "output over the time, as a share of the copy's bandwidth. *arithmetic*: multiply-adds "
-            "of the forward pass over its time, as a share of the float32 units' rate at their "
-            "highest clock, where it is known. *NVIDIA*: stylegan3's time over ours. *error*: of "
-            "the forward, relative to float64; backward and 4x4 were checked against it too."
-        )
-        parts.append(layer_table(results))
+        parts += layer_tables(results)
     if results.part("fused"):
         parts.append(
-            "Smoothing with noise, bias, leaky ReLU and gain [ms]; *step*: and backward. Bias and "
-            "noise are float32, NVIDIA's bias is of the images' dtype."
+            "Smoothing with noise, bias, leaky ReLU and gain in one op, as a share of the copy's "
+            "bandwidth (*without noise*; *activation alone*: no smoothing), and the time of what "
+            "it replaces over its own: smoothing, then one *compiled pass*, *eager passes*, or "
+            "*NVIDIA's bias_act* (which has no noise; neither has ours there). *step*: forward and "
+            "backward. Bias and noise are float32, NVIDIA's bias is of the images' dtype."
         )
-        parts.append(time_table(results.part("fused"), ("resolution", "dtype", "layout")))
+        parts.append(fused_table(results))
     if results.part("native"):
         parts.append(
             "Beside native and torch.compile of native [ms], the layers of 256 and 1024 pixels "
