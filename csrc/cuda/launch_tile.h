@@ -6,7 +6,7 @@
 
 #include <cuda_runtime_api.h>
 
-#include "table.cuh"
+#include "choose.cuh"
 
 namespace resample_layers {
 

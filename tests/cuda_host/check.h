@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "../../csrc/upfirdn2d.h"
-#include "table.cuh"
+#include "choose.cuh"
 
 namespace check {
 
@@ -31,6 +31,7 @@ struct Call {
   int64_t in_offset = 0, out_offset = 0;  // elements before the first one
   int64_t operand_offset = 0;             // before the first one of bias and noise
   uint64_t seed = 1;
+  std::vector<unsigned> blocks;           // of the kernel's gradient: these alone; empty: all
 
   std::string text() const;
 };

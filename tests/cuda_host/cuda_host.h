@@ -55,8 +55,9 @@ struct Options {
 extern Options options;
 extern std::vector<int64_t> barriers_met;  // by number
 
-// Run body once per thread of every block.
-void launch(Dim3 grid, unsigned block, size_t shared, const std::function<void()>& body);
+// Run body once per thread of every block of the grid; `only`: of these blocks, if it is not empty.
+void launch(unsigned grid, unsigned block, size_t shared, const std::function<void()>& body,
+            const std::vector<unsigned>& only = {});
 
 void barrier(int number);
 void* shared_memory();

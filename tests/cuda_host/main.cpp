@@ -7,6 +7,7 @@
 //   cuda_host conversions                   every float16, and rounding
 //   cuda_host sweep FIRST LAST EXTRA ORDER  rows; random calls beside the edges; thread order
 //   cuda_host generic COUNT ORDER           random rates, strides, crops; the kernel's gradient
+//   cuda_host large                         kernel gradients of far positions and of many taps
 //   cuda_host pointwise COUNT ORDER         one tap: edges of vectors, lines, blocks; random calls
 //   cuda_host barrier NUMBER                0: without it every row that meets it goes wrong
 //
@@ -210,6 +211,35 @@ Tally sweep_generic(int count, bool print = true) {
         tally.add(run_kernel_grad_any(type, call), kTypeNames[type], call);
       }
     }
+  }
+  return tally;
+}
+
+// The kernel's gradient where 32 bits end: upsampled positions beyond 2^31, of which a crop
+// leaves few outputs, and more groups of taps than a grid's second axis takes.
+Tally sweep_large_kernel_grads() {
+  Tally tally;
+  for (int type : {0, 1, 3}) {
+    for (int64_t up : {4096, 8192}) {
+      for (bool along_x : {true, false}) {
+        for (int64_t before_end : {int64_t{1}, int64_t{100}}) {
+          Call call;
+          const int64_t size = int64_t{1} << 20;
+          const int64_t first = (size - before_end) * up - 5;  // upsampled position of output 0
+          (along_x ? call.in_w : call.in_h) = size, (along_x ? call.in_h : call.in_w) = 2;
+          (along_x ? call.up_x : call.up_y) = up;
+          (along_x ? call.pad_x : call.pad_y) = -first;
+          (along_x ? call.out_w : call.out_h) = 9, (along_x ? call.out_h : call.out_w) = 2;
+          call.kh = call.kw = 3, call.channels_last = !along_x;
+          tally.add(run_kernel_grad_any(type, call), kTypeNames[type], call);
+        }
+      }
+    }
+    Call many;
+    many.kh = many.kw = 725, many.in_h = 725, many.in_w = 730, many.out_h = 1, many.out_w = 6;
+    const unsigned last = static_cast<unsigned>((many.kh * many.kw - 1) / 8);
+    many.blocks = {0, 65534, 65535, 65536, last};
+    tally.add(run_kernel_grad_any(type, many), kTypeNames[type], many);
   }
   return tally;
 }
@@ -455,6 +485,18 @@ int check_plans() {
       variant(params_of(2, 4, 8, 8, 8, 8, 1, 1, 4, Dtype::float64, false)).variant == kGeneric,
       "float64 is generic");
 
+  // The time that a plan takes does not grow with the width
+  for (bool last : {false, true}) {
+    for (int64_t w : {int64_t{1} << 20, (int64_t{1} << 29) - 8}) {
+      const TilePlan wide = variant(params_of(1, last ? 1 : 2, 1, w, 1, w, 1, 1, 4, f32, last));
+      wrong += expect(wide.variant >= 0 && wide.looked_at <= 48, "a wide row is planned at once");
+    }
+  }
+  TilePlan none{};
+  const UpFirDn2dParams wide = params_of(1, 1, 1, 1 << 28, 1, 1 << 28, 1, 1, 4, f32, false);
+  wrong += expect(!plan_tile(kVariants[0], wide, Limits{132, 4096, 4096}, &none),
+                  "where no tile fits, there is no plan");
+
   // One tap
   auto one_tap = [&](int64_t n, int64_t c, int64_t h, int64_t w, Dtype dtype, bool last) {
     return params_of(n, c, h, w, h, w, 1, 1, 1, dtype, last);
@@ -488,6 +530,18 @@ int check_plans() {
                   "one pixel: a line of channels");
   wrong += expect(!plan_pointwise(one_tap(8, 1, 64, 64, f32, true), nullptr).channels_last,
                   "one channel: a line of pixels");
+  // The kernel's gradient of many taps: no more memory than its partial sums need
+  KernelGradParams many{};
+  many.in = many.out = Plane4d{64, 512, 724, 724, 512 * 724 * 724, 724 * 724, 724, 1};
+  many.kh = many.kw = 724, many.dtype = f32;
+  wrong += expect(grad_chunks(many) * many.kh * many.kw <= kGradWorkspace,
+                  "the workspace of 724 x 724 taps is at most 8 MiB");
+  many.kh = many.kw = 4;
+  wrong += expect(grad_chunks(many) == kGradMaxChunks, "few taps: as many chunks as before");
+  many.kh = many.kw = 5000;
+  wrong += expect(grad_chunks(many) == 1 && grad_blocks(many) == 5000 * 5000 / 8,
+                  "more taps than partial sums: one chunk");
+
   const UpFirDn2dParams huge = one_tap(40, 64, 1024, 1024, f32, false);
   wrong += expect(variant(huge).variant == kPointwise &&
                       plan_pointwise(huge, nullptr).blocks == 40 * 64 * 1024 / 4,
@@ -600,6 +654,7 @@ int main(int argc, char** argv) {
     set_order(argv[3]);
     return report("generic", sweep_generic(std::atoi(argv[2])));
   }
+  if (command == "large") return report("large", sweep_large_kernel_grads());
   if (command == "pointwise" && argc == 4) {
     set_order(argv[3]);
     int wrong = 0;

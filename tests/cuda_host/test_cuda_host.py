@@ -108,6 +108,11 @@ def test_generic(emulator: Path, order: str) -> None:
     run(emulator, "generic", str(50 * max(EXTRA, 1)), order)
 
 
+def test_large_kernel_gradients(emulator: Path) -> None:
+    """The kernel's gradient equals the oracle where 32 bits or a grid's axis would end."""
+    run(emulator, "large")
+
+
 @pytest.mark.parametrize("order", ORDERS)
 def test_pointwise(emulator: Path, order: str) -> None:
     """One tap at one size: the pointwise kernel equals the oracle about every edge."""
