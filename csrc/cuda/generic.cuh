@@ -29,12 +29,13 @@ struct GenericArgs {
   bool channels_innermost;                              // the order threads take outputs in
 };
 
-// The taps of one axis that meet a sample and not an inserted zero, for one output.
+// The taps of one axis that meet a sample and not an inserted zero, for one output: from `tap`,
+// which meets `sample`, every up-th one, which meet the samples after it.
 template <class Index>
-struct Phase {
+struct AxisTaps {
   Index tap, sample;
 
-  DEVICE Phase(Index out, Index down, Index pad, Index up) {
+  DEVICE AxisTaps(Index out, Index down, Index pad, Index up) {
     const Index start = out * down - pad;
     const Index remainder = start % up;
     tap = remainder == 0 ? 0 : (remainder < 0 ? -remainder : up - remainder);
@@ -78,8 +79,8 @@ __global__ void __launch_bounds__(256)
 
     // Its sum: rows from the first tap that meets a sample, columns likewise
     const T* const plane = input + n * a.in_stride_n + c * a.in_stride_c;
-    Phase<Index> row(y, a.down_y, a.pad_y0, a.up_y);
-    Phase<Index> first_column(x, a.down_x, a.pad_x0, a.up_x);
+    AxisTaps<Index> row(y, a.down_y, a.pad_y0, a.up_y);
+    AxisTaps<Index> first_column(x, a.down_x, a.pad_x0, a.up_x);
     row.skip_outside(a.up_y);
     first_column.skip_outside(a.up_x);
     acc_t sum = 0;
@@ -88,7 +89,7 @@ __global__ void __launch_bounds__(256)
       const acc_t* const taps = kernel ? kernel + i_tap * a.kw : taps_x;
       const T* const samples = plane + row.sample * a.in_stride_h;
       acc_t row_sum = 0;
-      Phase<Index> column = first_column;
+      AxisTaps<Index> column = first_column;
       for (; column.tap < a.kw && column.sample < a.in_w; column.tap += a.up_x, ++column.sample) {
         const Index j_tap = a.flip ? column.tap : a.kw - 1 - column.tap;
         row_sum += taps[j_tap] * to_accumulate(samples[column.sample * a.in_stride_w]);

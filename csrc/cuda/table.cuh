@@ -23,7 +23,7 @@
 
 namespace resample_layers {
 
-enum class Method { separable, planar };  // planar: a small kernel that is not separable
+enum class Method { separable, kernel_2d };  // kernel_2d: a small 2-D kernel
 enum class Layout { contiguous, channels_last };
 
 struct Variant {
@@ -33,17 +33,17 @@ struct Variant {
   int taps;      // most taps of an axis
   bool exact;    // true: exactly that many
   int bytes;     // one thread's access; 0: one element
-  int rows32;    // output rows of one step for float32; of one thread where planar
+  int rows32;    // output rows of one step for float32; of one thread of a 2-D kernel
   int rows16;    // the same for float16 and bfloat16
   int run;       // outputs along x of one thread; contiguous: at least 16 bytes
   int threads;   // most threads of one block
   int blocks;    // blocks a multiprocessor shall hold: bounds the registers
-  int walk;      // output rows of one block; planar: rows of a tile
+  int walk;      // output rows of one block; 2-D kernel: rows of a tile
   bool fused;    // also instantiated with the epilogue
 };
 
 constexpr Method sep = Method::separable;
-constexpr Method pln = Method::planar;
+constexpr Method k2d = Method::kernel_2d;
 constexpr Layout nchw = Layout::contiguous;
 constexpr Layout nhwc = Layout::channels_last;
 
@@ -100,15 +100,15 @@ inline constexpr Variant kVariants[] = {
     {  sep,   nhwc,  4, 1,   32, false,   4,    8,     8,    4,   320,    1,   128,  false},
     {  sep,   nhwc,  1, 4,   16, false,   4,    2,     2,    4,   512,    1,    32,  false},
     {  sep,   nhwc,  1, 4,   32, false,   4,    2,     1,    4,   512,    1,    48,  false},
-    {  pln,   nchw,  1, 1,    4, false,  16,    4,     4,    4,   192,    2,    16,  false},
-    {  pln,   nchw,  1, 1,    4, false,   0,    4,     4,    4,   256,    3,    16,  false},
-    {  pln,   nchw,  2, 1,    4, false,  16,    4,     4,    4,   192,    2,    16,  false},
-    {  pln,   nchw,  2, 1,    4, false,   0,    4,     4,    4,   256,    3,    16,  false},
-    {  pln,   nchw,  1, 2,    4, false,  16,    4,     2,    4,   192,    2,     8,  false},
-    {  pln,   nchw,  1, 2,    4, false,   0,    4,     2,    4,   256,    3,    16,  false},
-    {  pln,   nhwc,  1, 1,    4, false,  16,    4,     2,    2,   256,    2,     8,  false},
-    {  pln,   nhwc,  2, 1,    4, false,  16,    4,     2,    2,   256,    2,     8,  false},
-    {  pln,   nhwc,  1, 2,    4, false,  16,    2,     2,    2,   256,    2,     4,  false},
+    {  k2d,   nchw,  1, 1,    4, false,  16,    4,     4,    4,   192,    2,    16,  false},
+    {  k2d,   nchw,  1, 1,    4, false,   0,    4,     4,    4,   256,    3,    16,  false},
+    {  k2d,   nchw,  2, 1,    4, false,  16,    4,     4,    4,   192,    2,    16,  false},
+    {  k2d,   nchw,  2, 1,    4, false,   0,    4,     4,    4,   256,    3,    16,  false},
+    {  k2d,   nchw,  1, 2,    4, false,  16,    4,     2,    4,   192,    2,     8,  false},
+    {  k2d,   nchw,  1, 2,    4, false,   0,    4,     2,    4,   256,    3,    16,  false},
+    {  k2d,   nhwc,  1, 1,    4, false,  16,    4,     2,    2,   256,    2,     8,  false},
+    {  k2d,   nhwc,  2, 1,    4, false,  16,    4,     2,    2,   256,    2,     8,  false},
+    {  k2d,   nhwc,  1, 2,    4, false,  16,    2,     2,    2,   256,    2,     4,  false},
 #if defined(UPFIRDN2D_TUNING_ROWS)
 // Candidates for benchmarks/cuda: after the table, so that the choice does not see them
 // where a row above serves.
@@ -183,7 +183,7 @@ inline Numbers numbers_of(const Variant& v, int element) {
 struct TileArgs {
   const void* input;
   void* output;
-  const void* kernel;          // planar
+  const void* kernel;          // 2-D
   const void* taps_x;          // separable
   const void* taps_y;
   int64_t planes;              // n * c; channels_last: n * channel groups
