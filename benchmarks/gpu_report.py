@@ -35,7 +35,7 @@ class Results(NamedTuple):
 
     steps: dict[str, str]  # a step of gpu.sh, its outcome and what it says was not run
     rows: list[Row]  # gpu.jsonl and native.jsonl
-    training: Row  # training.json
+    training: list[Row]  # training.json and those of other precisions
     gpus: list[str]  # of each folder; "no GPU", or "" where the folder does not tell
     commands: list[str]
 
@@ -58,7 +58,7 @@ def read(folders: Iterable[Path]) -> Results:
     """All folders together; of two that hold the same, the last counts."""
     steps: dict[str, str] = {}
     files: dict[str, list[Row]] = {}
-    training: Row = {}
+    training: dict[str, Row] = {}
     gpus: list[str] = []
     commands: list[str] = []
     for folder in folders:
@@ -75,10 +75,14 @@ def read(folders: Iterable[Path]) -> Results:
         for name in ("gpu.jsonl", "native.jsonl"):
             if (folder / name).exists():
                 files[name] = merged((folder / name).read_text().splitlines())
-        if (folder / "training.json").exists():
-            training = json.loads((folder / "training.json").read_text())
+        for path in sorted(folder.glob("training*.json")):
+            training[path.name] = json.loads(path.read_text())
     return Results(
-        steps, [row for rows in files.values() for row in rows], training, gpus, commands
+        steps,
+        [row for rows in files.values() for row in rows],
+        list(training.values()),
+        gpus,
+        commands,
     )
 
 
@@ -158,18 +162,22 @@ def goals(results: Results) -> str:
             return skipped[0]
         return step("tests_cuda") if notes[0].startswith("ok") else UNMEASURED
 
-    training = results.training.get("steps", {})
-    some_rounds = results.training.get("rounds", 0) < results.training.get("planned rounds", 0)
+    some_rounds = any(t["rounds"] < t["planned rounds"] for t in results.training)
     some_nvidia = some or lacks_nvidia(layers, "nvidia forward")
     some_bias_act = some_fused or lacks_nvidia(fused, "smoothing, nvidia bias_act")
-    ratios = []
-    if "nvidia" in training:
-        ratios = [training["nvidia"][kind] / training["ours"][kind] for kind in training["ours"]]
+    ratios = [
+        t["steps"]["nvidia"][kind] / time
+        for t in results.training
+        if "nvidia" in t["steps"]
+        for kind, time in t["steps"]["ours"].items()
+    ]
     lines = [
         ["tests/test_cuda.py, test_upfirdn2d.py, test_bias_act.py, "
          "`RESAMPLE_LAYERS_REQUIRE_CUDA=1`: among them a stream of its own, CUDA graphs, more "
          "than 2^31 elements, out of memory, no synchronisation", "pass", step("tests_cuda")],
         ["two devices (tests/test_cuda.py)", "pass", two_devices()],
+        ["tests of compile, export, transforms, gradients and layers, "
+         "`RESAMPLE_LAYERS_REQUIRE_CUDA=1`", "pass", step("tests_most")],
         ["the rest of tests/test_*.py, `RESAMPLE_LAYERS_REQUIRE_CUDA=1`", "pass", step("tests")],
         ["every variant against float64, without torch", "pass", step("check")],
         ["compute-sanitizer memcheck, every variant", "no error", step("memcheck")],
@@ -193,7 +201,7 @@ def goals(results: Results) -> str:
         ["smoothing, then eager noise, bias, leaky ReLU, gain / the fused op", "3",
          spread(speedup("smoothing, eager", "fused"), 3.0, some_fused)],
         ["training step of the StyleGAN2 example, 256 pixels, batch 16, with NVIDIA's ops / with "
-         "ours (plain and amortised)", "1.15", spread(ratios, 1.15, some_rounds)],
+         "ours (plain and amortised, each precision)", "1.15", spread(ratios, 1.15, some_rounds)],
         ["plot of the shares", "", "benchmarks/gpu.svg" if layers else UNMEASURED],
     ]  # fmt: skip
     return table(["what", "goal", "measured"], lines)
@@ -306,7 +314,7 @@ def section(results: Results) -> str:
     parts.append(goals(results))
     notes = [
         f"{name}: {note}"
-        for name in ("training", "benchmark", "native")
+        for name in ("benchmark", "training", "half", "native")
         for note in results.steps.get(name, "").split("; ")
         if "NOT RUN" in note or "FAILED" in note
     ]
@@ -332,16 +340,16 @@ def section(results: Results) -> str:
         )
         keys = ("operation", "resolution", "taps", "dtype", "layout")
         parts.append(time_table(results.part("native"), keys))
-    if results.training:
-        t = results.training
+    for t in results.training:
         lines = []
         for name, steps in t["steps"].items():
             values = (*t["parts"][name].values(), *steps.values())
             lines.append([name, *(f"{value:.1f}" for value in values)])
         header = ["ops", *t["parts"]["ours"], *(f"{kind} step" for kind in t["steps"]["ours"])]
         parts.append(
-            f"Training step of the StyleGAN2 example, {t['resolution']} pixels, batch {t['batch']} "
-            f"[ms], medians of {t['rounds']} rounds in turns; {t['device']}, {t['date']}:"
+            f"Training step of the StyleGAN2 example, {t['resolution']} pixels, batch "
+            f"{t['batch']}, {t['precision']} [ms], medians of {t['rounds']} rounds in turns; "
+            f"{t['device']}, {t['date']}:"
         )
         parts.append(table(header, lines))
     undone = [
@@ -406,9 +414,7 @@ def main() -> None:
         plot(read([arguments.plot]), arguments.plot / "gpu.svg")
         return
     results = read(arguments.folders)
-    tiny = results.training.get("self_check") or any(
-        row["self_check"] for row in results.part("device")
-    )
+    tiny = any(row["self_check"] for row in (*results.training, *results.part("device")))
     for folder, gpu in zip(arguments.folders, results.gpus, strict=True):
         if gpu in ("", "no GPU") and not arguments.self_check:
             raise SystemExit(f"{folder}: no GPU ran what is there; --self-check prints it")

@@ -13,7 +13,8 @@ plain step      one update of the discriminator and one of the generator, and th
 amortised step  the plain step, 1/16 of an R1 update and 1/4 of a path-length update
 
 It writes ``training.json`` and, of the plain step's parts, ``profile.txt``: the kernels that take
-the most time. ``--self-check`` runs it with tiny networks, on the CPU where there is no GPU.
+the most time; of another ``--precision``, ``training-float16.json`` and so on. ``--self-check``
+runs it with tiny networks, on the CPU where there is no GPU.
 """
 
 from __future__ import annotations
@@ -356,11 +357,12 @@ def run(arguments: argparse.Namespace) -> None:
         "steps": {name: step_times(parts, settings) for name, parts in medians.items()},
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "training.json").write_text(json.dumps(result, indent=1) + "\n")
+    suffix = "" if settings.precision == "float32" else f"-{settings.precision}"
+    (arguments.out / f"training{suffix}.json").write_text(json.dumps(result, indent=1) + "\n")
     for name, steps in result["steps"].items():
         print(f"{name}: plain {steps['plain']:.1f} ms, amortised {steps['amortised']:.1f} ms")
 
-    with (arguments.out / "profile.txt").open("w") as file:
+    with (arguments.out / f"profile{suffix}.txt").open("w") as file:
         for name in list(sets):
             with dropped_if_failing(sets, name), in_place(sets[name]):
                 table, ran = benchmark.profile(("discriminator", "generator"))

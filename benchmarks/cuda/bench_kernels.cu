@@ -6,6 +6,7 @@
 //   bench_kernels check               every variant against a plain double reference
 //   bench_kernels variants            every variant over few small shapes, each buffer exactly as
 //                                     large as its data, values unseen: for compute-sanitizer
+//   bench_kernels races               the same over one shape each, for racecheck, which is slow
 //   bench_kernels bench [FILTER]      the table of shapes; FILTER: a part of a line's name
 //   bench_kernels tune [FILTER]       every row that serves, over walks and block sizes
 #include <cuda_runtime.h>
@@ -125,7 +126,7 @@ __global__ void copy_kernel(const uint4* from, uint4* to, int64_t count) {
 struct Case {
   std::string name;
   Dtype dtype;
-  bool last, planar, flip;
+  bool last, kernel_2d, flip;
   int64_t n, c, in_h, in_w, out_h, out_w;
   int up, down, taps, pad;
 };
@@ -166,7 +167,7 @@ UpFirDn2dParams params_of(const Case& k, const void* in, void* out) {
   p.out = dense_plane(k.n, k.c, k.out_h, k.out_w, k.last);
   const void* taps =
       k.dtype == Dtype::float64 ? static_cast<void*>(pool.taps64) : static_cast<void*>(pool.taps);
-  if (k.planar) {
+  if (k.kernel_2d) {
     p.kernel = taps;
   } else {
     const int skip = k.dtype == Dtype::float64 ? 320 : 160;  // bytes: other taps than x has
@@ -342,30 +343,44 @@ void check_kernel_grad(Dtype dtype, bool last, bool exact) {
   });
 }
 
-// small: few shapes in exact buffers, for a sanitizer.
-int check(bool small) {
-  using Sizes = std::vector<std::array<int64_t, 2>>;
-  const Sizes sizes = small ? Sizes{{5, 4}, {33, 72}, {70, 131}}
-                            : Sizes{{5, 4}, {33, 64}, {70, 131}, {129, 300}, {17, 1024}};
-  const std::vector<int> lengths = small ? std::vector<int>{1, 4, 7, 12, 24, 31}
-                                         : std::vector<int>{1, 3, 4, 7, 8, 12, 15, 24, 31, 32};
+using Sizes = std::vector<std::array<int64_t, 2>>;
+
+// What is checked. exact: in buffers as large as their data, for a sanitizer.
+struct Extent {
+  bool exact;
+  bool chosen;  // also what the library chooses: kernels without shared memory among it
+  Sizes sizes;
+  std::vector<int> lengths;
+};
+const Extent kAll{false,
+                  true,
+                  {{5, 4}, {33, 64}, {70, 131}, {129, 300}, {17, 1024}},
+                  {1, 3, 4, 7, 8, 12, 15, 24, 31, 32}};
+const Extent kFew{true, true, {{5, 4}, {33, 72}, {70, 131}}, {1, 4, 7, 12, 24, 31}};
+// One shape of whole vectors, several steps of a walk; every row serves one of the lengths
+const Extent kOne{true, false, {{40, 72}}, {4, 7, 12, 15, 24, 31}};
+
+int check(const Extent& extent) {
+  const Sizes& sizes = extent.sizes;
+  const std::vector<int>& lengths = extent.lengths;
+  const bool small = extent.exact;
   const Dtype types[] = {Dtype::float32, Dtype::float16, Dtype::bfloat16, Dtype::float64};
   for (Dtype dtype : types) {
     for (bool last : {false, true}) {
       // Every row, and the choice: sizes about tile edges, aligned and odd ones
-      for (int row = -1; row < kVariantCount; ++row) {
+      for (int row = extent.chosen ? -1 : 0; row < kVariantCount; ++row) {
         const int ups[] = {1, 2, 1, 4, 1, 3}, downs[] = {1, 1, 2, 1, 4, 2};
         for (int f = 0; f < 6; ++f) {
           const bool chosen = row < 0;
           if (!chosen && (kVariants[row].up != ups[f] || kVariants[row].down != downs[f])) continue;
           for (int taps : lengths) {
-            for (bool planar : {false, true}) {
-              if (planar && taps > 8) continue;
+            for (bool kernel_2d : {false, true}) {
+              if (kernel_2d && taps > 8) continue;
               int turn = 0;
               for (const auto& s : sizes) {
                 const int64_t out_h = s[0] * ups[f] / downs[f] + 1 + turn % 2;
                 const int64_t out_w = s[1] * ups[f] / downs[f] + (turn % 2);
-                const Case k{"check", dtype, last, planar, turn % 2 == 1, 3, last ? 24 : 5, s[0],
+                const Case k{"check", dtype, last, kernel_2d, turn % 2 == 1, 3, last ? 24 : 5, s[0],
                              s[1], out_h, std::max<int64_t>(out_w, 1), ups[f], downs[f], taps,
                              taps / 2 + turn % 3};
                 ++turn;
@@ -377,7 +392,7 @@ int check(bool small) {
         }
       }
       // One tap, through the choice: lines of whole vectors and others
-      for (const auto& s : sizes) {
+      for (const auto& s : extent.chosen ? sizes : Sizes{}) {
         for (int64_t c : {5, 24}) {
           const Case k{"check", dtype, last, c == 5, false, 3, c, s[0], s[1], s[0], s[1],
                        1, 1, 1, 0};
@@ -455,12 +470,12 @@ std::vector<Case> layers(bool quick) {
           if (quick && l[1] != 64 && l[1] != 256 && l[1] != 1024) continue;
           const int64_t c = l[0], s = l[1];
           auto add = [&](const char* op, int64_t in, int64_t out, int up, int down, int pad,
-                         bool planar) {
+                         bool kernel_2d) {
             char name[96];
             std::snprintf(name, sizeof name, "%-4s %-4s %-6s t%-2d c%-3d %5d ->%5d", name_of(dtype),
                           last ? "nhwc" : "nchw", op, taps, static_cast<int>(c),
                           static_cast<int>(in), static_cast<int>(out));
-            cases.push_back(Case{name, dtype, last, planar, false, 8, c, in, in, out, out, up, down,
+            cases.push_back(Case{name, dtype, last, kernel_2d, false, 8, c, in, in, out, out, up, down,
                                  taps, pad});
           };
           add("smooth", s, s, 1, 1, taps / 2, false);
@@ -470,10 +485,10 @@ std::vector<Case> layers(bool quick) {
           add("down2", s, s / 2, 1, 2, taps / 2 - 1, false);
           if (taps == 4) {
             cases.push_back(one_tap(dtype, last, c, s));
-            add("planar", s, s, 1, 1, 2, true);
-            add("plan-o", s + 1, s, 1, 1, 1, true);
-            add("plan-u", s / 2, s, 2, 1, 2, true);
-            add("plan-d", s, s / 2, 1, 2, 1, true);
+            add("2d", s, s, 1, 1, 2, true);
+            add("2d-odd", s + 1, s, 1, 1, 1, true);
+            add("2d-up2", s / 2, s, 2, 1, 2, true);
+            add("2d-dn2", s, s / 2, 1, 2, 1, true);
           }
         }
       }
@@ -522,7 +537,7 @@ void bench(const char* filter, bool quick) {
         time_launches(f.rotation, [&](int i) { REQUIRE(upfirdn2d_cuda(params(i), nullptr)); });
     const double rate = static_cast<double>(f.in_bytes + f.out_bytes) / seconds;
     char fused[16] = "";
-    if (k.taps <= 4 && !k.planar) {
+    if (k.taps <= 4 && !k.kernel_2d) {
       EpilogueParams e{};
       e.bias = pool.taps, e.noise_strength = pool.taps, e.noise = pool.in;
       e.slope = 0.2, e.gain = 1.4, e.clamp = -1;
@@ -598,7 +613,8 @@ int main(int argc, char** argv) {
               properties.multiProcessorCount, properties.sharedMemPerMultiprocessor / 1024);
 
   // Room for the largest layer in float32 twice
-  pool.in_bytes = pool.out_bytes = size_t{command == "variants" ? 1u : 2400u} << 20;
+  const bool exact = command == "variants" || command == "races";
+  pool.in_bytes = pool.out_bytes = size_t{exact ? 1u : 2400u} << 20;
   REQUIRE(cudaMalloc(&pool.in, pool.in_bytes));
   REQUIRE(cudaMalloc(&pool.out, pool.out_bytes));
   REQUIRE(cudaMalloc(&pool.taps, 4096));
@@ -611,8 +627,9 @@ int main(int argc, char** argv) {
   REQUIRE(cudaEventCreate(&event_stop));
 
   int status = 0;
-  if (command == "check") status = check(false);
-  if (command == "variants") status = check(true);
+  if (command == "check") status = check(kAll);
+  if (command == "variants") status = check(kFew);
+  if (command == "races") status = check(kOne);
   if (command == "bench") bench(filter, false);
   if (command == "quick") bench(filter, true);
   if (command == "tune") tune(filter);
