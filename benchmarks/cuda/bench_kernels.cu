@@ -475,8 +475,8 @@ std::vector<Case> layers(bool quick) {
             std::snprintf(name, sizeof name, "%-4s %-4s %-6s t%-2d c%-3d %5d ->%5d", name_of(dtype),
                           last ? "nhwc" : "nchw", op, taps, static_cast<int>(c),
                           static_cast<int>(in), static_cast<int>(out));
-            cases.push_back(Case{name, dtype, last, kernel_2d, false, 8, c, in, in, out, out, up, down,
-                                 taps, pad});
+            cases.push_back(Case{name, dtype, last, kernel_2d, false, 8, c, in, in, out, out, up,
+                                 down, taps, pad});
           };
           add("smooth", s, s, 1, 1, taps / 2, false);
           add("odd-in", s + 1, s, 1, 1, taps / 2 - 1, false);
@@ -572,7 +572,7 @@ void tune(const char* filter) {
       for (int walk : {16, 32, 64, 128, 256}) {
         for (int part = 1; part <= 4; part *= 2) {
           Variant v = kVariants[row];
-          v.walk = walk, v.threads = v.threads / part / 32 * 32;
+          v.walk = walk, v.threads = v.threads / part / 32 * 32, v.narrow = 0;
           TilePlan plan{};
           if (v.threads < 32 || !plan_tile(v, p, Limits{}, &plan)) continue;
           plan.variant = row;

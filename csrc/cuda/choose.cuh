@@ -57,6 +57,8 @@ inline bool serves(const Variant& v, const UpFirDn2dParams& p) {
   const int element = p.dtype == Dtype::float32 ? 4 : 2;
   const Numbers s = numbers_of(v, element);
 
+  if (s.rows == 0 || (v.widest > 0 && p.out.w > v.widest)) return false;
+
   // Filter
   if ((v.method == Method::separable) != (p.kernel == nullptr)) return false;
   if (p.up_x != v.up || p.up_y != v.up || p.down_x != v.down || p.down_y != v.down) return false;
@@ -114,6 +116,11 @@ struct TileColumns {
   }
 };
 
+// Most threads of a block, for this call.
+inline int most_threads(const Variant& v, const UpFirDn2dParams& p) {
+  return v.narrow > 0 && p.out.w <= kNarrow ? v.narrow : v.threads;
+}
+
 // Threads along the channels of one pixel (channels_last): 32 (wide loads: 64) bytes or more.
 inline int64_t channel_threads(const Variant& v, const UpFirDn2dParams& p, const Numbers& s) {
   return std::min<int64_t>(p.in.c / s.load,
@@ -127,7 +134,7 @@ inline bool fit_tile(const Variant& v, const UpFirDn2dParams& p, const Limits& l
   const Numbers s = numbers_of(v, p.dtype == Dtype::float32 ? 4 : 2);
   const bool last = v.layout == Layout::channels_last;
   const bool two_d = v.method == Method::kernel_2d;
-  const int64_t up = v.up, down = v.down;
+  const int64_t up = v.up, down = v.down, threads = most_threads(v, p);
   TileArgs a{};
 
   // What the call says
@@ -155,10 +162,10 @@ inline bool fit_tile(const Variant& v, const UpFirDn2dParams& p, const Limits& l
   a.tile_w = static_cast<int>(round_up(ceil_div(p.out.w + a.slack, tiles_x), s.run));
   const int64_t columns = tile_columns.of(a.tile_w);
   if (last) {
-    if (columns > v.threads) return false;
+    if (columns > threads) return false;
     const int64_t vectors = p.in.c / s.load;
-    if (columns * channel_threads(v, p, s) > v.threads && a.tile_w > s.run) return false;
-    const int64_t most = std::max<int64_t>(1, v.threads / columns);
+    if (columns * channel_threads(v, p, s) > threads && a.tile_w > s.run) return false;
+    const int64_t most = std::max<int64_t>(1, threads / columns);
     const int64_t parts = ceil_div(vectors, std::min(vectors, most));
     // Whole sectors of 32 bytes, so that no two blocks read the same one
     const int64_t sector = std::max(1, 32 / (s.load * s.element));
@@ -173,12 +180,12 @@ inline bool fit_tile(const Variant& v, const UpFirDn2dParams& p, const Limits& l
     a.planes = p.in.n * ceil_div(p.in.c, a.channels);
   } else {
     a.columns = static_cast<int>(ceil_div(columns, s.load));
-    if (a.columns > v.threads) return false;
+    if (a.columns > threads) return false;
     a.channels = 1;
     a.slot_threads = a.columns;
     a.planes = p.in.n * p.in.c;
     a.slots = static_cast<int>(
-        std::max<int64_t>(1, std::min<int64_t>(v.threads / a.columns, a.planes)));
+        std::max<int64_t>(1, std::min<int64_t>(threads / a.columns, a.planes)));
   }
   a.groups = static_cast<int>(std::max<int64_t>(2, a.tile_w / s.run));
   a.groups_reciprocal =
@@ -242,9 +249,10 @@ inline bool plan_tile(const Variant& v, const UpFirDn2dParams& p, const Limits& 
   // The fewest tiles: as wide as the threads of a block reach
   const Numbers s = numbers_of(v, p.dtype == Dtype::float32 ? 4 : 2);
   const TileColumns tile_columns(v, p, s);
+  const int64_t threads = most_threads(v, p);
   const int64_t reach = v.layout == Layout::channels_last
-                            ? v.threads / channel_threads(v, p, s)
-                            : static_cast<int64_t>(v.threads) * s.load;
+                            ? threads / channel_threads(v, p, s)
+                            : threads * s.load;
   const int64_t most = p.out.w + tile_columns.slack;
   const int64_t widest = std::max<int64_t>(tile_columns.widest(reach) / s.run * s.run, s.run);
   int64_t first = ceil_div(most, widest);

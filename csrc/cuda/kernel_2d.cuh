@@ -9,15 +9,20 @@
 
 namespace resample_layers {
 
+// Returns whether all taps that this thread loads are finite.
 template <class S>
-DEVICE void load_2d_taps(float* shared, const TileArgs& a) {
+DEVICE bool load_2d_taps(float* shared, const TileArgs& a) {
   const float* const kernel = static_cast<const float*>(a.kernel);
+  bool finite = true;
   for (int t = threadIdx.x; t < S::kTaps * S::kTaps; t += blockDim.x) {
     const int i = t / S::kTaps, j = t % S::kTaps;
     const int tap_y = a.flip ? i : a.kh - 1 - i;
     const int tap_x = a.flip ? j : a.kw - 1 - j;
-    shared[t] = i < a.kh && j < a.kw ? kernel[tap_y * a.kw + tap_x] : 0.0f;
+    const float tap = i < a.kh && j < a.kw ? kernel[tap_y * a.kw + tap_x] : 0.0f;
+    shared[t] = tap;
+    finite = finite && is_finite(tap);
   }
+  return finite;
 }
 
 template <class T, class S>
@@ -94,7 +99,7 @@ DEVICE void kernel_2d_contiguous(const TileArgs& a, const Epilogue& epilogue) {
   const TileThread at(a);
   float* const taps = shared;
   float* const tile = shared + S::kTaps * S::kTaps + at.slot * a.slot_floats;
-  load_2d_taps<S>(taps, a);
+  const bool finite = load_2d_taps<S>(taps, a);
 
   // Load
   int channel;
@@ -111,14 +116,20 @@ DEVICE void kernel_2d_contiguous(const TileArgs& a, const Epilogue& epilogue) {
     load_tile_rows<T, S>(rows, window_of(a.tile_h, 0, S::kUp, S::kDown, S::kTaps), tile, a.pitch,
                          column - lowest + a.margin, 0, 0, 0);
   }
-  BARRIER(5);
+  const bool exact = BARRIER_ANY(5, !finite);
+  if (!at.active) return;
+  if (exact) {
+    exact_tile<T, S>(a, at, epilogue, n, channel, 1, at.lane, a.slot_threads);
+    return;
+  }
 
   // Filter
-  if (!at.active) return;
   float f[S::kTaps * S::kTaps];
   taps_to_registers(taps, f);
   T* const out = static_cast<T*>(a.output) + at.plane * a.out_h * a.out_w;
   const float bias = epilogue.bias(channel);
+  const float strength = epilogue.strength();
+  const float* const noise = epilogue.noise_image(n);
   for (int i = at.lane; i < a.tile_h / S::kRows * a.groups; i += a.slot_threads) {
     const int k = static_cast<int>(__umulhi(static_cast<uint32_t>(i), a.groups_reciprocal));
     const int offset = (i - k * a.groups) * S::kRun;
@@ -145,8 +156,10 @@ DEVICE void kernel_2d_contiguous(const TileArgs& a, const Epilogue& epilogue) {
       float values[S::kRun];
 #pragma unroll
       for (int r = 0; r < S::kRun; ++r) values[r] = sum[row][r][0];
-      store_run<T, S::kRun>(out + (y + row) * a.out_w, x, a.out_w, values, epilogue, n,
-                            (y + row) * a.out_w, bias);
+      NoiseRun<S::kRun, Epilogue> run;
+      run.load(noise, (y + row) * a.out_w + x, x, a.out_w);
+      store_run<T, S::kRun>(out + (y + row) * a.out_w, x, a.out_w, values, epilogue, run, strength,
+                            bias);
     }
   }
 }
@@ -159,7 +172,7 @@ DEVICE void kernel_2d_channels_last(const TileArgs& a, const Epilogue& epilogue)
   const ChannelThread<S::kLoad> mine(a, at);
   float* const taps = shared;
   float* const tile = shared + S::kTaps * S::kTaps;
-  load_2d_taps<S>(taps, a);
+  const bool finite = load_2d_taps<S>(taps, a);
 
   // Load
   const int start = at.x0 * S::kDown - a.pad_x;
@@ -172,16 +185,22 @@ DEVICE void kernel_2d_channels_last(const TileArgs& a, const Epilogue& epilogue)
     load_tile_rows<T, S>(rows, window_of(a.tile_h, 0, S::kUp, S::kDown, S::kTaps), tile, a.pitch,
                          0, mine.column, mine.vector, mine.vectors);
   }
-  BARRIER(6);
+  const bool exact = BARRIER_ANY(6, !finite);
+  if (!mine.active) return;
+  if (exact) {
+    exact_tile<T, S>(a, at, epilogue, mine.n, mine.channel, S::kLoad, mine.column, a.columns);
+    return;
+  }
 
   // Filter
-  if (!mine.active) return;
   float f[S::kTaps * S::kTaps];
   taps_to_registers(taps, f);
   T* const out = static_cast<T*>(a.output) + mine.n * a.out_h * a.out_w * a.c + mine.channel;
   float bias[S::kLoad];
 #pragma unroll
   for (int e = 0; e < S::kLoad; ++e) bias[e] = epilogue.bias(mine.channel + e);
+  const float strength = epilogue.strength();
+  const float* const noise = epilogue.noise_image(mine.n);
   for (int i = mine.column; i < a.tile_h / S::kRows * a.groups; i += a.columns) {
     const int k = static_cast<int>(__umulhi(static_cast<uint32_t>(i), a.groups_reciprocal));
     const int offset = (i - k * a.groups) * S::kRun;
@@ -209,8 +228,8 @@ DEVICE void kernel_2d_channels_last(const TileArgs& a, const Epilogue& epilogue)
         if (static_cast<unsigned>(y + row) >= static_cast<unsigned>(a.out_h)) continue;
         if (x + r >= a.out_w) continue;
         const int position = (y + row) * a.out_w + x + r;
-        store_pixel<T, S::kLoad>(out + position * a.c, sum[row][r], epilogue, mine.n, position,
-                                 bias);
+        const float of_pixel = noise == nullptr ? 0.0f : strength * noise[position];
+        store_pixel<T, S::kLoad>(out + position * a.c, sum[row][r], epilogue, of_pixel, bias);
       }
     }
   }

@@ -42,26 +42,26 @@ bool fits_32_bits(const Params& p) {
 template <class Index>
 GenericArgs<Index> make_generic_args(const UpFirDn2dParams& p) {
   auto index = [](int64_t value) { return static_cast<Index>(value); };
-  GenericArgs<Index> a{};
-  a.input = p.input, a.output = p.output;
-  a.kernel = p.kernel, a.taps_x = p.taps_x, a.taps_y = p.taps_y;
-  a.total = index(elements(p.out));
-  a.c = index(p.out.c);
-  a.in_h = index(p.in.h), a.in_w = index(p.in.w);
-  a.out_h = index(p.out.h), a.out_w = index(p.out.w);
   // Of an axis of one element the stride is never used, and may not fit.
   auto stride = [&](int64_t size, int64_t value) { return index(size == 1 ? 0 : value); };
+  GenericArgs<Index> a{};
+  a.input = p.input, a.output = p.output;
+  a.total = index(elements(p.out));
+  a.c = index(p.out.c), a.out_h = index(p.out.h), a.out_w = index(p.out.w);
   a.in_stride_n = stride(p.in.n, p.in.stride_n), a.in_stride_c = stride(p.in.c, p.in.stride_c);
-  a.in_stride_h = stride(p.in.h, p.in.stride_h), a.in_stride_w = stride(p.in.w, p.in.stride_w);
   a.out_stride_n = stride(p.out.n, p.out.stride_n);
   a.out_stride_c = stride(p.out.c, p.out.stride_c);
   a.out_stride_h = stride(p.out.h, p.out.stride_h);
   a.out_stride_w = stride(p.out.w, p.out.stride_w);
-  a.kh = index(p.kh), a.kw = index(p.kw);
-  a.up_x = index(p.up_x), a.up_y = index(p.up_y);
-  a.down_x = index(p.down_x), a.down_y = index(p.down_y);
-  a.pad_x0 = index(p.pad_x0), a.pad_y0 = index(p.pad_y0);
-  a.flip = p.flip;
+  Filter<Index>& f = a.filter;
+  f.kernel = p.kernel, f.taps_x = p.taps_x, f.taps_y = p.taps_y;
+  f.kh = index(p.kh), f.kw = index(p.kw);
+  f.up_x = index(p.up_x), f.up_y = index(p.up_y);
+  f.down_x = index(p.down_x), f.down_y = index(p.down_y);
+  f.pad_x0 = index(p.pad_x0), f.pad_y0 = index(p.pad_y0);
+  f.in_h = index(p.in.h), f.in_w = index(p.in.w);
+  f.in_stride_h = stride(p.in.h, p.in.stride_h), f.in_stride_w = stride(p.in.w, p.in.stride_w);
+  f.flip = p.flip;
   a.channels_innermost = channels_innermost(p.out);
   return a;
 }

@@ -15,13 +15,17 @@
 namespace resample_layers {
 
 // Taps in the order in which a window meets its samples. Zero beyond the last one,
-// where they are never used.
+// where they are never used. Returns whether all that this thread loads are finite.
 template <int kTaps>
-DEVICE void load_taps(float* shared, const void* taps, int count, bool flip) {
+DEVICE bool load_taps(float* shared, const void* taps, int count, bool flip) {
   const float* const from = static_cast<const float*>(taps);
+  bool finite = true;
   for (int t = threadIdx.x; t < kTaps; t += blockDim.x) {
-    shared[t] = t < count ? from[flip ? t : count - 1 - t] : 0.0f;
+    const float tap = t < count ? from[flip ? t : count - 1 - t] : 0.0f;
+    shared[t] = tap;
+    finite = finite && is_finite(tap);
   }
+  return finite;
 }
 
 // One thread's columns or channels: a window of rows that moves down the image, and the rows
@@ -133,8 +137,8 @@ DEVICE void separable_contiguous(const TileArgs& a, const Epilogue& epilogue) {
   float* const taps_x = shared;
   float* const taps_y = shared + S::kTaps;
   float* const sums = shared + 2 * S::kTaps + at.slot * 2 * a.slot_floats;
-  load_taps<S::kTaps>(taps_x, a.taps_x, a.kw, a.flip);
-  load_taps<S::kTaps>(taps_y, a.taps_y, a.kh, a.flip);
+  const bool finite_x = load_taps<S::kTaps>(taps_x, a.taps_x, a.kw, a.flip);
+  const bool finite_y = load_taps<S::kTaps>(taps_y, a.taps_y, a.kh, a.flip);
 
   // Planes
   int channel;
@@ -144,6 +148,8 @@ DEVICE void separable_contiguous(const TileArgs& a, const Epilogue& epilogue) {
   const int misalignment =
       static_cast<int>(reinterpret_cast<uintptr_t>(out) / sizeof(T)) & (S::kVector - 1);
   const float bias = at.active ? epilogue.bias(channel) : 0.0f;
+  const float strength = epilogue.strength();
+  const float* const noise = epilogue.noise_image(n);
 
   // Runs begin at aligned outputs: up to `slack` outputs before the tile's first one,
   // differently in each row. start: upsampled position that the row's first output reads.
@@ -168,10 +174,23 @@ DEVICE void separable_contiguous(const TileArgs& a, const Epilogue& epilogue) {
                                              at.active && column >= 0 && column < a.in_w,
                                              (at.y0 * S::kDown - a.pad_y) >> kLogUp));
   walker.load_first();
-  BARRIER(1);
+  if (BARRIER_ANY(1, !finite_x || !finite_y)) {
+    if (at.active) {
+      exact_tile<T, S>(a, at, epilogue, n, channel, 1, at.lane, a.slot_threads);
+    }
+    return;
+  }
 
   find_columns(column, 0);
   const Runs runs(at.lane, a.slot_threads, a.groups, a.split);
+  auto load_noise = [&](int group, int out_y) {
+    NoiseRun<S::kRun, Epilogue> run;
+    const int x = at.x0 - early(out_y) + group * S::kRun;
+    const bool inside = at.active && group < a.groups &&
+                        static_cast<unsigned>(out_y) < static_cast<unsigned>(a.out_h);
+    if (inside) run.load(noise, out_y * a.out_w + x, x, a.out_w);
+    return run;
+  };
   const int y_end = min(at.y0 + a.tile_h, a.out_h);
   float* buffer = sums;
   float* other = sums + a.slot_floats;
@@ -192,6 +211,7 @@ DEVICE void separable_contiguous(const TileArgs& a, const Epilogue& epilogue) {
       }
     }
     walker.advance();
+    NoiseRun<S::kRun, Epilogue> coming = load_noise(runs.first, y + runs.row);
     BARRIER(2);
     if (y + S::kRows < y_end) walker.load_coming();
 
@@ -205,6 +225,9 @@ DEVICE void separable_contiguous(const TileArgs& a, const Epilogue& epilogue) {
         const float* const column_window =
             buffer + padded_index(a.margin + offset * S::kDown / S::kUp, S::kPeriod);
         for (int k = runs.row; k < S::kRows; k += a.split) {
+          const NoiseRun<S::kRun, Epilogue> here = coming;
+          coming = k + a.split < S::kRows ? load_noise(g, y + k + a.split)
+                                          : load_noise(g + runs.stride, y + runs.row);
           const int out_y = y + k;
           const int x = at.x0 - early(out_y) + offset;
           if (static_cast<unsigned>(out_y) >= static_cast<unsigned>(a.out_h)) continue;
@@ -214,8 +237,8 @@ DEVICE void separable_contiguous(const TileArgs& a, const Epilogue& epilogue) {
           with_phase<S::kUp>(start(out_y) & (S::kUp - 1), [&](auto phase) {
             filter_run<S, decltype(phase)::value>(window, f, a.kw, sum);
           });
-          store_run<T, S::kRun>(out + out_y * a.out_w, x, a.out_w, sum, epilogue, n,
-                                out_y * a.out_w, bias);
+          store_run<T, S::kRun>(out + out_y * a.out_w, x, a.out_w, sum, epilogue, here, strength,
+                                bias);
         }
       }
     }
@@ -265,14 +288,16 @@ DEVICE void separable_channels_last(const TileArgs& a, const Epilogue& epilogue)
   float* const taps_x = shared;
   float* const taps_y = shared + S::kTaps;
   float* const sums = shared + 2 * S::kTaps;
-  load_taps<S::kTaps>(taps_x, a.taps_x, a.kw, a.flip);
-  load_taps<S::kTaps>(taps_y, a.taps_y, a.kh, a.flip);
+  const bool finite_x = load_taps<S::kTaps>(taps_x, a.taps_x, a.kw, a.flip);
+  const bool finite_y = load_taps<S::kTaps>(taps_y, a.taps_y, a.kh, a.flip);
 
   // Channels
   T* const out = static_cast<T*>(a.output) + mine.n * a.out_h * a.out_w * a.c + mine.channel;
   float bias[S::kLoad];
 #pragma unroll
   for (int e = 0; e < S::kLoad; ++e) bias[e] = mine.active ? epilogue.bias(mine.channel + e) : 0.0f;
+  const float strength = epilogue.strength();
+  const float* const noise = epilogue.noise_image(mine.n);
 
   // First rows, on their way before anything waits
   const int start = at.x0 * S::kDown - a.pad_x;
@@ -283,9 +308,22 @@ DEVICE void separable_channels_last(const TileArgs& a, const Epilogue& epilogue)
                                              mine.active && column >= 0 && column < a.in_w,
                                              (at.y0 * S::kDown - a.pad_y) >> kLogUp));
   walker.load_first();
-  BARRIER(3);
+  if (BARRIER_ANY(3, !finite_x || !finite_y)) {
+    if (mine.active) {
+      exact_tile<T, S>(a, at, epilogue, mine.n, mine.channel, S::kLoad, mine.column, a.columns);
+    }
+    return;
+  }
 
   const Runs runs(mine.column, a.columns, a.groups, a.split);
+  auto load_noise = [&](int group, int out_y) {
+    NoiseRun<S::kRun, Epilogue> run;
+    const int x = at.x0 + group * S::kRun;
+    const bool inside = mine.active && group < a.groups &&
+                        static_cast<unsigned>(out_y) < static_cast<unsigned>(a.out_h);
+    if (inside) run.load(noise, out_y * a.out_w + x, x, a.out_w);
+    return run;
+  };
   const int y_end = min(at.y0 + a.tile_h, a.out_h);
   float* buffer = sums;
   float* other = sums + a.slot_floats;
@@ -304,6 +342,7 @@ DEVICE void separable_channels_last(const TileArgs& a, const Epilogue& epilogue)
       }
     }
     walker.advance();
+    NoiseRun<S::kRun, Epilogue> coming = load_noise(runs.first, y + runs.row);
     BARRIER(4);
     if (y + S::kRows < y_end) walker.load_coming();
 
@@ -317,20 +356,23 @@ DEVICE void separable_channels_last(const TileArgs& a, const Epilogue& epilogue)
         if (offset >= a.tile_w || x >= a.out_w) continue;
         const float* const column_window = buffer + offset * S::kDown / S::kUp * a.channels;
         for (int k = runs.row; k < S::kRows; k += a.split) {
+          const NoiseRun<S::kRun, Epilogue> here = coming;
+          coming = k + a.split < S::kRows ? load_noise(g, y + k + a.split)
+                                          : load_noise(g + runs.stride, y + runs.row);
           const int out_y = y + k;
           if (static_cast<unsigned>(out_y) >= static_cast<unsigned>(a.out_h)) continue;
           const float* const window = column_window + k * a.pitch;
           float sum[S::kRun][S::kLoad];
           with_phase<S::kUp>(start & (S::kUp - 1), [&](auto phase) {
-            filter_pixels<S, decltype(phase)::value>(window, mine.vector, mine.vectors, a.channels, f,
-                                                     a.kw, sum);
+            filter_pixels<S, decltype(phase)::value>(window, mine.vector, mine.vectors,
+                                                     a.channels, f, a.kw, sum);
           });
           const int position = out_y * a.out_w + x;
 #pragma unroll
           for (int r = 0; r < S::kRun; ++r) {
             if (x + r < a.out_w) {
-              store_pixel<T, S::kLoad>(out + (position + r) * a.c, sum[r], epilogue, mine.n,
-                                       position + r, bias);
+              store_pixel<T, S::kLoad>(out + (position + r) * a.c, sum[r], epilogue,
+                                       strength * here.of(r), bias);
             }
           }
         }

@@ -33,82 +33,106 @@ struct Variant {
   int taps;      // most taps of an axis
   bool exact;    // true: exactly that many
   int bytes;     // one thread's access; 0: one element
-  int rows32;    // output rows of one step for float32; of one thread of a 2-D kernel
+  int rows32;    // output rows of one step for float32; of one thread of a 2-D kernel; 0: the row
+                 // does not serve float32
   int rows16;    // the same for float16 and bfloat16
   int run;       // outputs along x of one thread; contiguous: at least 16 bytes
   int threads;   // most threads of one block
+  int narrow;    // the same where the output is at most kNarrow wide; 0: threads
   int blocks;    // blocks a multiprocessor shall hold: bounds the registers
   int walk;      // output rows of one block; 2-D kernel: rows of a tile
+  int widest;    // most outputs along x; 0: any number
   bool fused;    // also instantiated with the epilogue
 };
+
+constexpr int kNarrow = 128;  // outputs: small planes are better served by small blocks
 
 constexpr Method sep = Method::separable;
 constexpr Method k2d = Method::kernel_2d;
 constexpr Layout nchw = Layout::contiguous;
 constexpr Layout nhwc = Layout::channels_last;
 
-// The first row that serves a call is taken.
+// The first row that serves a call is taken. Rows of float32 alone are as measured on an H100
+// (benchmarks/NOTES.md, "The table by measurement"); those of 16-bit types are not tuned yet.
 inline constexpr Variant kVariants[] = {
-    // method layout up down taps exact  bytes rows32 rows16 run threads blocks walk  fused
-    {  sep,   nchw,  1, 1,    4, true,   16,    8,     4,    4,   160,    4,    64,  true },
-    {  sep,   nchw,  1, 1,    4, true,    0,    8,     8,    4,   256,    4,    64,  true },
-    {  sep,   nchw,  1, 1,    8, false,   0,    8,     8,    8,   256,    2,    96,  false},
-    {  sep,   nchw,  1, 1,   12, true,    0,    8,     8,    8,   256,    2,   128,  false},
-    {  sep,   nchw,  1, 1,   16, false,   0,    8,     8,    8,   256,    2,   128,  false},
-    {  sep,   nchw,  1, 1,   24, true,    0,    8,     8,    8,   256,    2,   192,  false},
-    {  sep,   nchw,  1, 1,   32, false,   0,    8,     8,    8,   256,    2,   192,  false},
-    {  sep,   nchw,  2, 1,    4, true,   16,    8,     4,    4,   160,    4,    64,  true },
-    {  sep,   nchw,  2, 1,    4, true,    0,    8,     8,    4,   256,    4,    64,  true },
-    {  sep,   nchw,  2, 1,    8, false,   0,    8,     8,    8,   256,    2,    96,  false},
-    {  sep,   nchw,  2, 1,   12, true,    0,    8,     8,    8,   256,    2,   128,  false},
-    {  sep,   nchw,  2, 1,   16, false,   0,    8,     8,    8,   256,    2,   128,  false},
-    {  sep,   nchw,  2, 1,   24, true,    0,    8,     8,    8,   256,    2,   192,  false},
-    {  sep,   nchw,  2, 1,   32, false,   0,    8,     8,    8,   256,    2,   192,  false},
-    {  sep,   nchw,  1, 2,    4, true,   16,    4,     2,    4,   160,    4,    32,  true },
-    {  sep,   nchw,  1, 2,    4, true,    0,    4,     4,    4,   256,    4,    32,  true },
-    {  sep,   nchw,  1, 2,    8, false,   0,    4,     4,    8,   256,    2,    48,  false},
-    {  sep,   nchw,  1, 2,   12, true,    0,    4,     4,    8,   256,    2,    64,  false},
-    {  sep,   nchw,  1, 2,   16, false,   0,    4,     4,    8,   256,    2,    64,  false},
-    {  sep,   nchw,  1, 2,   24, true,    0,    4,     4,    8,   256,    2,    96,  false},
-    {  sep,   nchw,  1, 2,   32, false,   0,    4,     4,    8,   256,    2,    96,  false},
-    {  sep,   nchw,  4, 1,   16, false,   0,    8,     8,    4,   256,    2,   128,  false},
-    {  sep,   nchw,  4, 1,   32, false,   0,    8,     8,    4,   256,    2,   128,  false},
-    {  sep,   nchw,  1, 4,   16, false,   0,    2,     2,    4,   256,    2,    32,  false},
-    {  sep,   nchw,  1, 4,   32, false,   0,    2,     2,    4,   256,    2,    48,  false},
-    {  sep,   nhwc,  1, 1,    4, true,   16,    4,     4,    4,   256,    2,    64,  true },
-    {  sep,   nhwc,  1, 1,    4, true,    0,    8,     8,    4,   320,    2,    64,  true },
-    {  sep,   nhwc,  1, 1,    8, false,   4,    8,     8,    4,   320,    2,    96,  false},
-    {  sep,   nhwc,  1, 1,   12, true,    4,    8,     8,    8,   512,    1,   128,  false},
-    {  sep,   nhwc,  1, 1,   16, false,   4,    8,     8,    8,   512,    1,   128,  false},
-    {  sep,   nhwc,  1, 1,   24, true,    4,    8,     8,    8,   512,    1,   192,  false},
-    {  sep,   nhwc,  1, 1,   32, false,   4,    8,     4,    8,   384,    1,   192,  false},
-    {  sep,   nhwc,  2, 1,    4, true,   16,    4,     4,    4,   256,    2,    64,  true },
-    {  sep,   nhwc,  2, 1,    4, true,    0,    8,     8,    4,   320,    2,    64,  true },
-    {  sep,   nhwc,  2, 1,    8, false,   4,    8,     8,    4,   320,    2,    96,  false},
-    {  sep,   nhwc,  2, 1,   12, true,    4,    8,     8,    8,   512,    1,   128,  false},
-    {  sep,   nhwc,  2, 1,   16, false,   4,    8,     8,    8,   512,    1,   128,  false},
-    {  sep,   nhwc,  2, 1,   24, true,    4,    8,     8,    8,   512,    1,   192,  false},
-    {  sep,   nhwc,  2, 1,   32, false,   4,    8,     8,    8,   512,    1,   192,  false},
-    {  sep,   nhwc,  1, 2,    4, true,   16,    2,     2,    4,   256,    2,    32,  true },
-    {  sep,   nhwc,  1, 2,    4, true,    0,    4,     4,    4,   320,    2,    32,  true },
-    {  sep,   nhwc,  1, 2,    8, false,   4,    4,     4,    4,   320,    2,    48,  false},
-    {  sep,   nhwc,  1, 2,   12, true,    4,    4,     4,    4,   512,    1,    64,  false},
-    {  sep,   nhwc,  1, 2,   16, false,   4,    4,     4,    4,   512,    1,    64,  false},
-    {  sep,   nhwc,  1, 2,   24, true,    4,    4,     4,    4,   512,    1,    96,  false},
-    {  sep,   nhwc,  1, 2,   32, false,   4,    4,     2,    4,   384,    1,    96,  false},
-    {  sep,   nhwc,  4, 1,   16, false,   4,    8,     8,    4,   320,    1,   128,  false},
-    {  sep,   nhwc,  4, 1,   32, false,   4,    8,     8,    4,   320,    1,   128,  false},
-    {  sep,   nhwc,  1, 4,   16, false,   4,    2,     2,    4,   512,    1,    32,  false},
-    {  sep,   nhwc,  1, 4,   32, false,   4,    2,     1,    4,   512,    1,    48,  false},
-    {  k2d,   nchw,  1, 1,    4, false,  16,    4,     4,    4,   192,    2,    16,  false},
-    {  k2d,   nchw,  1, 1,    4, false,   0,    4,     4,    4,   256,    3,    16,  false},
-    {  k2d,   nchw,  2, 1,    4, false,  16,    4,     4,    4,   192,    2,    16,  false},
-    {  k2d,   nchw,  2, 1,    4, false,   0,    4,     4,    4,   256,    3,    16,  false},
-    {  k2d,   nchw,  1, 2,    4, false,  16,    4,     2,    4,   192,    2,     8,  false},
-    {  k2d,   nchw,  1, 2,    4, false,   0,    4,     2,    4,   256,    3,    16,  false},
-    {  k2d,   nhwc,  1, 1,    4, false,  16,    4,     2,    2,   256,    2,     8,  false},
-    {  k2d,   nhwc,  2, 1,    4, false,  16,    4,     2,    2,   256,    2,     8,  false},
-    {  k2d,   nhwc,  1, 2,    4, false,  16,    2,     2,    2,   256,    2,     4,  false},
+    // method, layout, up, down, taps, exact, bytes, rows32, rows16, run, threads, narrow, blocks,
+    // walk, widest, fused
+    {sep, nchw, 1, 1,   4, true,    8,     8,     0,    4,   160,     0,    6,    16,   512, true },
+    {sep, nchw, 1, 1,   4, true,    8,     8,     0,    4,   256,     0,    3,    16,     0, true },
+    {sep, nchw, 1, 1,   4, true,   16,     0,     4,    4,   160,     0,    4,    64,     0, true },
+    {sep, nchw, 1, 1,   4, true,    0,     8,     0,    4,   256,     0,    4,    16,     0, true },
+    {sep, nchw, 1, 1,   4, true,    0,     0,     8,    4,   256,     0,    4,    64,     0, true },
+    {sep, nchw, 1, 1,   8, false,   0,     8,     8,    8,   256,     0,    2,    96,     0, false},
+    {sep, nchw, 1, 1,  12, true,    8,     8,     0,    8,   128,     0,    4,    32,     0, false},
+    {sep, nchw, 1, 1,  12, true,    0,     8,     0,    8,   256,   128,    2,   128,     0, false},
+    {sep, nchw, 1, 1,  12, true,    0,     0,     8,    8,   256,     0,    2,   128,     0, false},
+    {sep, nchw, 1, 1,  16, false,   0,     8,     8,    8,   256,     0,    2,   128,     0, false},
+    {sep, nchw, 1, 1,  24, true,    0,    16,     0,    8,   256,   128,    2,   256,     0, false},
+    {sep, nchw, 1, 1,  24, true,    0,     0,     8,    8,   256,     0,    2,   192,     0, false},
+    {sep, nchw, 1, 1,  32, false,   0,     8,     8,    8,   256,     0,    2,   192,     0, false},
+    {sep, nchw, 2, 1,   4, true,   16,     0,     4,    4,   160,     0,    4,    64,     0, true },
+    {sep, nchw, 2, 1,   4, true,    0,     8,     0,    4,   256,     0,    4,    16,     0, true },
+    {sep, nchw, 2, 1,   4, true,    0,     0,     8,    4,   256,     0,    4,    64,     0, true },
+    {sep, nchw, 2, 1,   8, false,   0,     8,     8,    8,   256,     0,    2,    96,     0, false},
+    {sep, nchw, 2, 1,  12, true,    0,     8,     0,    8,   128,     0,    4,    32,     0, false},
+    {sep, nchw, 2, 1,  12, true,    0,     0,     8,    8,   256,     0,    2,   128,     0, false},
+    {sep, nchw, 2, 1,  16, false,   0,     8,     8,    8,   256,     0,    2,   128,     0, false},
+    {sep, nchw, 2, 1,  24, true,    0,     8,     0,    8,   256,   128,    2,    64,     0, false},
+    {sep, nchw, 2, 1,  24, true,    0,     0,     8,    8,   256,     0,    2,   192,     0, false},
+    {sep, nchw, 2, 1,  32, false,   0,     8,     8,    8,   256,     0,    2,   192,     0, false},
+    {sep, nchw, 1, 2,   4, true,   16,     4,     0,    4,   160,     0,    4,    16,     0, true },
+    {sep, nchw, 1, 2,   4, true,   16,     0,     2,    4,   160,     0,    4,    32,     0, true },
+    {sep, nchw, 1, 2,   4, true,    0,     4,     4,    4,   256,     0,    4,    32,     0, true },
+    {sep, nchw, 1, 2,   8, false,   0,     4,     4,    8,   256,     0,    2,    48,     0, false},
+    {sep, nchw, 1, 2,  12, true,    0,     4,     4,    8,   256,     0,    2,    64,     0, false},
+    {sep, nchw, 1, 2,  16, false,   0,     4,     4,    8,   256,     0,    2,    64,     0, false},
+    {sep, nchw, 1, 2,  24, true,    0,     8,     0,    8,   256,   128,    2,   128,     0, false},
+    {sep, nchw, 1, 2,  24, true,    0,     0,     4,    8,   256,     0,    2,    96,     0, false},
+    {sep, nchw, 1, 2,  32, false,   0,     4,     4,    8,   256,     0,    2,    96,     0, false},
+    {sep, nchw, 4, 1,  16, false,   0,     8,     8,    4,   256,     0,    2,   128,     0, false},
+    {sep, nchw, 4, 1,  32, false,   0,     8,     8,    4,   256,     0,    2,   128,     0, false},
+    {sep, nchw, 1, 4,  16, false,   0,     2,     2,    4,   256,     0,    2,    32,     0, false},
+    {sep, nchw, 1, 4,  32, false,   0,     2,     2,    4,   256,     0,    2,    48,     0, false},
+    {sep, nhwc, 1, 1,   4, true,   16,     4,     0,    4,   256,    64,    2,    64,     0, true },
+    {sep, nhwc, 1, 1,   4, true,   16,     0,     4,    4,   256,     0,    2,    64,     0, true },
+    {sep, nhwc, 1, 1,   4, true,    0,     8,     8,    4,   320,     0,    2,    64,     0, true },
+    {sep, nhwc, 1, 1,   8, false,   4,     8,     8,    4,   320,     0,    2,    96,     0, false},
+    {sep, nhwc, 1, 1,  12, true,    4,     8,     8,    8,   512,     0,    1,   128,     0, false},
+    {sep, nhwc, 1, 1,  16, false,   4,     8,     8,    8,   512,     0,    1,   128,     0, false},
+    {sep, nhwc, 1, 1,  24, true,    4,     8,     8,    8,   512,     0,    1,   192,     0, false},
+    {sep, nhwc, 1, 1,  32, false,   4,     8,     4,    8,   384,     0,    1,   192,     0, false},
+    {sep, nhwc, 2, 1,   4, true,   16,     4,     0,    4,   256,     0,    2,    16,     0, true },
+    {sep, nhwc, 2, 1,   4, true,   16,     0,     4,    4,   256,     0,    2,    64,     0, true },
+    {sep, nhwc, 2, 1,   4, true,    0,     8,     8,    4,   320,     0,    2,    64,     0, true },
+    {sep, nhwc, 2, 1,   8, false,   4,     8,     8,    4,   320,     0,    2,    96,     0, false},
+    {sep, nhwc, 2, 1,  12, true,    4,     8,     8,    8,   512,     0,    1,   128,     0, false},
+    {sep, nhwc, 2, 1,  16, false,   4,     8,     8,    8,   512,     0,    1,   128,     0, false},
+    {sep, nhwc, 2, 1,  24, true,    4,     8,     8,    8,   512,     0,    1,   192,     0, false},
+    {sep, nhwc, 2, 1,  32, false,   4,     8,     8,    8,   512,     0,    1,   192,     0, false},
+    {sep, nhwc, 1, 2,   4, true,   16,     2,     2,    4,   256,     0,    2,    32,     0, true },
+    {sep, nhwc, 1, 2,   4, true,    0,     4,     4,    4,   320,     0,    2,    32,     0, true },
+    {sep, nhwc, 1, 2,   8, false,   4,     4,     4,    4,   320,     0,    2,    48,     0, false},
+    {sep, nhwc, 1, 2,  12, true,    4,     4,     4,    4,   512,     0,    1,    64,     0, false},
+    {sep, nhwc, 1, 2,  16, false,   4,     4,     4,    4,   512,     0,    1,    64,     0, false},
+    {sep, nhwc, 1, 2,  24, true,    4,     4,     4,    4,   512,     0,    1,    96,     0, false},
+    {sep, nhwc, 1, 2,  32, false,   4,     4,     2,    4,   384,     0,    1,    96,     0, false},
+    {sep, nhwc, 4, 1,  16, false,   4,     8,     8,    4,   320,     0,    1,   128,     0, false},
+    {sep, nhwc, 4, 1,  32, false,   4,     8,     8,    4,   320,     0,    1,   128,     0, false},
+    {sep, nhwc, 1, 4,  16, false,   4,     2,     2,    4,   512,     0,    1,    32,     0, false},
+    {sep, nhwc, 1, 4,  32, false,   4,     2,     1,    4,   512,     0,    1,    48,     0, false},
+    {k2d, nchw, 1, 1,   4, false,  16,     4,     4,    4,   192,     0,    2,    16,     0, false},
+    {k2d, nchw, 1, 1,   4, false,   0,     4,     0,    4,   128,     0,    3,    32,     0, false},
+    {k2d, nchw, 1, 1,   4, false,   0,     0,     4,    4,   256,     0,    3,    16,     0, false},
+    {k2d, nchw, 2, 1,   4, false,  16,     0,     4,    4,   192,     0,    2,    16,     0, false},
+    {k2d, nchw, 2, 1,   4, false,   0,     4,     0,    4,   128,     0,    3,    16,     0, false},
+    {k2d, nchw, 2, 1,   4, false,   0,     0,     4,    4,   256,     0,    3,    16,     0, false},
+    {k2d, nchw, 1, 2,   4, false,  16,     4,     2,    4,   192,     0,    2,     8,     0, false},
+    {k2d, nchw, 1, 2,   4, false,   0,     4,     2,    4,   256,     0,    3,    16,     0, false},
+    {k2d, nhwc, 1, 1,   4, false,  16,     4,     0,    2,   256,   128,    2,    16,     0, false},
+    {k2d, nhwc, 1, 1,   4, false,  16,     0,     2,    2,   256,     0,    2,     8,     0, false},
+    {k2d, nhwc, 2, 1,   4, false,  16,     4,     0,    2,   256,     0,    2,    16,     0, false},
+    {k2d, nhwc, 2, 1,   4, false,  16,     0,     2,    2,   256,     0,    2,     8,     0, false},
+    {k2d, nhwc, 1, 2,   4, false,  16,     2,     2,    2,   256,     0,    2,     4,     0, false},
 #if defined(UPFIRDN2D_TUNING_ROWS)
 // Candidates for benchmarks/cuda: after the table, so that the choice does not see them
 // where a row above serves.
@@ -116,6 +140,17 @@ inline constexpr Variant kVariants[] = {
 #endif
 };
 constexpr int kVariantCount = static_cast<int>(sizeof(kVariants) / sizeof(kVariants[0]));
+
+// Output rows of one step, of a row of the table for elements of so many bytes.
+constexpr int rows_of(const Variant& v, int element) {
+  return element == 4 ? v.rows32 : v.rows16;
+}
+
+// Is there a kernel of this row for a storage type?
+template <class T>
+constexpr bool has_kernel(const Variant& v, bool fused) {
+  return rows_of(v, static_cast<int>(sizeof(T))) > 0 && (v.fused || !fused);
+}
 
 // ------------------------------------------------------------------- geometry
 
@@ -143,7 +178,7 @@ struct Shape {
   static constexpr int kSize = static_cast<int>(sizeof(T));
   static constexpr int kVector = 16 / kSize;                          // elements of 16 bytes
   static constexpr int kLoad = v.bytes == 0 ? 1 : v.bytes / kSize;    // columns or channels
-  static constexpr int kRows = kSize == 4 ? v.rows32 : v.rows16;
+  static constexpr int kRows = rows_of(v, kSize);
   static constexpr int kRun =
       v.layout == Layout::contiguous && v.run < kVector ? kVector : v.run;
   static constexpr int kUp = v.up, kDown = v.down, kTaps = v.taps;
@@ -172,7 +207,7 @@ inline Numbers numbers_of(const Variant& v, int element) {
   s.element = element;
   s.vector = 16 / element;
   s.load = v.bytes == 0 ? 1 : v.bytes / element;
-  s.rows = element == 4 ? v.rows32 : v.rows16;
+  s.rows = rows_of(v, element);
   s.run = v.layout == Layout::contiguous ? std::max(v.run, s.vector) : v.run;
   s.period = std::max(1, s.run * v.down / v.up);
   return s;

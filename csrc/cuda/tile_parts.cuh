@@ -8,6 +8,7 @@
 
 #include "device.cuh"
 #include "epilogue.cuh"
+#include "output_sum.cuh"
 #include "table.cuh"
 
 namespace resample_layers {
@@ -120,18 +121,46 @@ DEVICE void with_phase(int phase, const F& f) {
   }
 }
 
+// The noise of neighbouring outputs of one row, still without its strength. It is asked for one
+// run of outputs ahead, so that nothing waits for it.
+template <int kRun, class Epilogue>
+struct NoiseRun {
+  float value[Epilogue::kActive ? kRun : 1] = {};
+
+  DEVICE float of(int r) const { return Epilogue::kActive ? value[r] : 0.0f; }
+
+  // image: the noise of the sample, or null; position: of the first output, y * out_w + x.
+  DEVICE void load(const float* image, int position, int x, int out_w) {
+    if constexpr (Epilogue::kActive) {
+      if (image == nullptr) return;
+      const float* const p = image + position;
+      if (x >= 0 && x + kRun <= out_w && reinterpret_cast<uintptr_t>(p) % 16 == 0) {
+        static_assert(kRun % 4 == 0, "whole vectors");
+#pragma unroll
+        for (int r = 0; r < kRun; r += 4) {
+          Packed<float, 4> packed;
+          packed.load(p + r);
+#pragma unroll
+          for (int i = 0; i < 4; ++i) value[r + i] = packed.get(i);
+        }
+      } else {
+#pragma unroll
+        for (int r = 0; r < kRun; ++r) {
+          if (static_cast<unsigned>(x + r) < static_cast<unsigned>(out_w)) value[r] = p[r];
+        }
+      }
+    }
+  }
+};
+
 // Neighbouring outputs of one contiguous row: 16 bytes at a time, or one by one where
 // the run crosses an edge or (2-D kernel) the row is not aligned.
 template <class T, int kRun, class Epilogue>
 DEVICE void store_run(T* row, int x, int out_w, float (&sum)[kRun], const Epilogue& epilogue,
-                      int64_t n, int row_position, float bias) {
+                      const NoiseRun<kRun, Epilogue>& noise, float strength, float bias) {
   if constexpr (Epilogue::kActive) {
 #pragma unroll
-    for (int r = 0; r < kRun; ++r) {
-      const bool inside = static_cast<unsigned>(x + r) < static_cast<unsigned>(out_w);
-      const float noise = inside ? epilogue.noise(n, row_position + x + r) : 0.0f;
-      sum[r] = epilogue(sum[r], noise, bias);
-    }
+    for (int r = 0; r < kRun; ++r) sum[r] = epilogue(sum[r], strength * noise.of(r), bias);
   }
   constexpr int kVector = 16 / static_cast<int>(sizeof(T));
   T* const p = row + x;
@@ -192,12 +221,11 @@ struct Channels {
   }
 };
 
-// The channels of one output pixel.
+// The channels of one output pixel. noise: times its strength.
 template <class T, int kLoad, class Epilogue>
-DEVICE void store_pixel(T* p, float (&sum)[kLoad], const Epilogue& epilogue, int64_t n,
-                        int position, const float (&bias)[kLoad]) {
+DEVICE void store_pixel(T* p, float (&sum)[kLoad], const Epilogue& epilogue, float noise,
+                        const float (&bias)[kLoad]) {
   if constexpr (Epilogue::kActive) {
-    const float noise = epilogue.noise(n, position);
 #pragma unroll
     for (int e = 0; e < kLoad; ++e) sum[e] = epilogue(sum[e], noise, bias[e]);
   }
@@ -207,6 +235,47 @@ DEVICE void store_pixel(T* p, float (&sum)[kLoad], const Epilogue& epilogue, int
     Packed<T, kLoad> packed;
     packed.set(sum);
     packed.store(p);
+  }
+}
+
+// ------------------------------------------------------------- taps that are not finite
+//
+// The loops over taps multiply the zeros that stand for padding, which leaves a sum as it is
+// where the taps are finite. Where one is not, which the block learns at the barrier behind
+// its taps, the outputs of the tile are computed one by one over the samples that exist.
+
+template <class S>
+DEVICE Filter<int> exact_filter(const TileArgs& a) {
+  return Filter<int>{a.kernel, a.taps_x,  a.taps_y, a.kh,    a.kw,   S::kUp,        S::kUp,
+                     S::kDown, S::kDown,  a.pad_x,  a.pad_y, a.in_h, a.in_w,        a.in_stride_h,
+                     a.in_stride_w, a.flip};
+}
+
+// The outputs of a tile that every `threads`-th of its positions holds, from `first` on, of
+// `channels` neighbouring channels.
+template <class T, class S, class Epilogue>
+DEVICE void exact_tile(const TileArgs& a, const TileThread& at, const Epilogue& epilogue,
+                       int64_t n, int first_channel, int channels, int first, int threads) {
+  const Filter<int> filter = exact_filter<S>(a);
+  const bool last = S::v.layout == Layout::channels_last;
+#pragma unroll 1
+  for (int i = first; i < a.tile_w * a.tile_h; i += threads) {
+    const int y = at.y0 + i / a.tile_w, x = at.x0 + i % a.tile_w;
+    if (y < 0 || y >= a.out_h || x >= a.out_w) continue;
+    const int position = y * a.out_w + x;
+#pragma unroll 1
+    for (int c = first_channel; c < first_channel + channels; ++c) {
+      const T* const plane =
+          static_cast<const T*>(a.input) + n * a.in_stride_n + c * a.in_stride_c;
+      float sum = output_sum<T, int>(filter, plane, y, x);
+      if constexpr (Epilogue::kActive) {
+        sum = epilogue(sum, epilogue.noise(n, position), epilogue.bias(c));
+      }
+      const int64_t pixels = static_cast<int64_t>(a.out_h) * a.out_w;
+      const int64_t to = n * a.c * pixels + (last ? static_cast<int64_t>(position) * a.c + c
+                                                  : c * pixels + position);
+      static_cast<T*>(a.output)[to] = from_accumulate<T>(sum);
+    }
   }
 }
 

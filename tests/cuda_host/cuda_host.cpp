@@ -58,6 +58,8 @@ struct Scheduler {
   size_t main_stack_size = 0;
   const std::function<void()>* body = nullptr;
   void* shared = nullptr;
+  bool flagged = false;  // at the barrier where threads wait, so far
+  bool any = false;      // at the last barrier that all have passed
 };
 Scheduler scheduler;
 
@@ -150,6 +152,16 @@ void barrier(int number) {
   threadIdx.x = self.index;
 }
 
+bool barrier_any(int number, bool flag) {
+  if (number == options.removed_barrier) {
+    barrier(number);  // which counts it
+    return flag;
+  }
+  scheduler.flagged |= flag;
+  barrier(number);
+  return scheduler.any;
+}
+
 void* shared_memory() { return scheduler.shared; }
 
 void launch(unsigned grid, unsigned block, size_t shared, const std::function<void()>& body,
@@ -197,6 +209,8 @@ void launch(unsigned grid, unsigned block, size_t shared, const std::function<vo
         waiting_at = fibre.barrier;
         ++waiting;
       }
+      scheduler.any = scheduler.flagged;
+      scheduler.flagged = false;
       // On a GPU a barrier that some threads never reach is undefined.
       if (waiting > 0 && waiting != block) fail("a thread left before a barrier");
     }

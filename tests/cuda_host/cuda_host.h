@@ -21,6 +21,7 @@
 #define __launch_bounds__(...)
 
 #define BARRIER(number) ::cuda_host::barrier(number)
+#define BARRIER_ANY(number, flag) ::cuda_host::barrier_any(number, flag)
 #define SHARED_MEMORY(type, name) \
   type* const name = static_cast<type*>(::cuda_host::shared_memory())
 
@@ -60,6 +61,7 @@ void launch(unsigned grid, unsigned block, size_t shared, const std::function<vo
             const std::vector<unsigned>& only = {});
 
 void barrier(int number);
+bool barrier_any(int number, bool flag);
 void* shared_memory();
 [[noreturn]] void fail(const char* message);
 

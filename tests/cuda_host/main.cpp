@@ -7,6 +7,7 @@
 //   cuda_host conversions                   every float16, and rounding
 //   cuda_host sweep FIRST LAST EXTRA ORDER  rows; random calls beside the edges; thread order
 //   cuda_host generic COUNT ORDER           random rates, strides, crops; the kernel's gradient
+//   cuda_host taps ORDER                    taps of NaN and infinity, and clamps without an end
 //   cuda_host large                         kernel gradients of far positions and of many taps
 //   cuda_host pointwise COUNT ORDER         one tap: edges of vectors, lines, blocks; random calls
 //   cuda_host barrier NUMBER                0: without it every row that meets it goes wrong
@@ -132,6 +133,7 @@ Tally sweep_row(int row, int extra, bool print = true) {
   const Variant& v = kVariants[row];
   for (int type = 0; type < 3; ++type) {
     const int element = type == 0 ? 4 : 2;
+    if (rows_of(v, element) == 0) continue;
     const Numbers s = numbers_of(v, element);
     Random random{std::mt19937_64(static_cast<uint64_t>(row * 3 + type))};
     const int64_t run = s.run, step = s.rows;
@@ -210,6 +212,47 @@ Tally sweep_generic(int count, bool print = true) {
         call.flip = false;
         tally.add(run_kernel_grad_any(type, call), kTypeNames[type], call);
       }
+    }
+  }
+  return tally;
+}
+
+// Taps of NaN and infinity over an image and its padding, and clamps beyond the largest number.
+Tally sweep_taps_not_finite() {
+  Tally tally;
+  Random random{std::mt19937_64(13)};
+  for (int type = 0; type < 4; ++type) {
+    auto add = [&](Call& call) {
+      for (BadTap bad : {BadTap::nan, BadTap::infinite}) {
+        call.bad_tap = bad;
+        call.seed = static_cast<uint64_t>(random(1, 1 << 30));
+        tally.add(run_any(type, call), kTypeNames[type], call);
+      }
+    };
+    for (int row = 0; row < kVariantCount && type < 3; ++row) {
+      const Variant& v = kVariants[row];
+      const Numbers s = numbers_of(v, type == 0 ? 4 : 2);
+      if (s.rows == 0) continue;
+      for (bool fused : {false, true}) {
+        if (fused && !v.fused) continue;
+        Call call = call_of(row, type == 0 ? 4 : 2, random, 2 * s.rows + 1, 4 * s.run + 1);
+        call.pad_x = random(-3, 2 * v.taps), call.pad_y = random(-3, 2 * v.taps);
+        call.threads = few_threads(row, type == 0 ? 4 : 2);
+        call.walk = s.rows;
+        call.fused = fused, call.clamp_at = 1e300;
+        add(call);
+      }
+    }
+    for (int i = 0; i < 40; ++i) {
+      Call call = generic_call(random);
+      call.clamp_at = 1e300;
+      add(call);
+    }
+    for (bool last : {false, true}) {
+      Call call;
+      call.row = kPointwise, call.c = 8, call.in_h = call.out_h = 3, call.in_w = call.out_w = 5;
+      call.channels_last = last, call.fused = true, call.clamp_at = 1e300;
+      add(call);
     }
   }
   return tally;
@@ -431,8 +474,11 @@ int check_plans() {
             wrong += expect(plan.block <= static_cast<unsigned>(round_up(v->threads, 32)) &&
                                 plan.shared <= Limits{}.shared / v->blocks,
                             "block within its bounds");
-            wrong += expect(taps != 4 || k[0] % 8 != 0 || v->bytes == 16,
-                            "aligned images are read 16 bytes at a time");
+            // Aligned images; float32 as measured (table.cuh)
+            const bool measured = dtype == Dtype::float32 && !last;
+            const int bytes = !measured || k[3] == 2 ? 16 : k[2] == 2 ? 0 : 8;
+            wrong += expect(taps != 4 || k[0] % 8 != 0 || v->bytes == bytes,
+                            "aligned images are read so many bytes at a time");
             // The padding of the launch: idle threads
             const TileArgs& a = plan.args;
             wrong += expect(a.slots * a.slot_threads * 2 > static_cast<int>(plan.block),
@@ -458,12 +504,25 @@ int check_plans() {
         wrong += expect(plan.variant >= 0, "a 4x4 kernel runs on a tile kernel at any width");
         if (plan.variant < 0) continue;
         const Variant& v = kVariants[plan.variant];
-        wrong += expect(v.method == Method::kernel_2d && (k[0] % 8 != 0 || v.bytes == 16),
-                        "and aligned images are read 16 bytes at a time");
+        const int bytes = dtype == Dtype::float32 && k[2] == 2 ? 0 : 16;
+        wrong += expect(v.method == Method::kernel_2d && (k[0] % 8 != 0 || v.bytes == bytes),
+                        "and aligned images are read so many bytes at a time");
         wrong += expect(plan.shared <= Limits{}.shared / v.blocks, "2-D: within its share");
         wrong += expect(plan.args.slots * plan.args.slot_threads * 2 > static_cast<int>(plan.block),
                         "2-D: at least half of the threads work");
       }
+    }
+  }
+
+  // A row that one type, or narrow images, have for themselves
+  for (Dtype dtype : {Dtype::float32, Dtype::float16}) {
+    for (int size : {128, 136, 512, 520}) {
+      const UpFirDn2dParams p = params_of(8, 64, size, size, size, size, 1, 1, 4, dtype, false);
+      const TilePlan plan = choose(p, Limits{}, false);
+      const Variant& v = kVariants[plan.variant];
+      wrong += expect(rows_of(v, dtype == Dtype::float32 ? 4 : 2) > 0 &&
+                          (v.widest == 0 || size <= v.widest),
+                      "a row serves its types and widths alone");
     }
   }
 
@@ -653,6 +712,10 @@ int main(int argc, char** argv) {
   if (command == "generic" && argc == 4) {
     set_order(argv[3]);
     return report("generic", sweep_generic(std::atoi(argv[2])));
+  }
+  if (command == "taps" && argc == 3) {
+    set_order(argv[2]);
+    return report("taps", sweep_taps_not_finite());
   }
   if (command == "large") return report("large", sweep_large_kernel_grads());
   if (command == "pointwise" && argc == 4) {
