@@ -126,7 +126,7 @@ __global__ void copy_kernel(const uint4* from, uint4* to, int64_t count) {
 struct Case {
   std::string name;
   Dtype dtype;
-  bool last, kernel_2d, flip;
+  bool last, planar, flip;
   int64_t n, c, in_h, in_w, out_h, out_w;
   int up, down, taps, pad;
 };
@@ -167,7 +167,7 @@ UpFirDn2dParams params_of(const Case& k, const void* in, void* out) {
   p.out = dense_plane(k.n, k.c, k.out_h, k.out_w, k.last);
   const void* taps =
       k.dtype == Dtype::float64 ? static_cast<void*>(pool.taps64) : static_cast<void*>(pool.taps);
-  if (k.kernel_2d) {
+  if (k.planar) {
     p.kernel = taps;
   } else {
     const int skip = k.dtype == Dtype::float64 ? 320 : 160;  // bytes: other taps than x has
@@ -374,13 +374,13 @@ int check(const Extent& extent) {
           const bool chosen = row < 0;
           if (!chosen && (kVariants[row].up != ups[f] || kVariants[row].down != downs[f])) continue;
           for (int taps : lengths) {
-            for (bool kernel_2d : {false, true}) {
-              if (kernel_2d && taps > 8) continue;
+            for (bool planar : {false, true}) {
+              if (planar && taps > 8) continue;
               int turn = 0;
               for (const auto& s : sizes) {
                 const int64_t out_h = s[0] * ups[f] / downs[f] + 1 + turn % 2;
                 const int64_t out_w = s[1] * ups[f] / downs[f] + (turn % 2);
-                const Case k{"check", dtype, last, kernel_2d, turn % 2 == 1, 3, last ? 24 : 5, s[0],
+                const Case k{"check", dtype, last, planar, turn % 2 == 1, 3, last ? 24 : 5, s[0],
                              s[1], out_h, std::max<int64_t>(out_w, 1), ups[f], downs[f], taps,
                              taps / 2 + turn % 3};
                 ++turn;
@@ -470,12 +470,12 @@ std::vector<Case> layers(bool quick) {
           if (quick && l[1] != 64 && l[1] != 256 && l[1] != 1024) continue;
           const int64_t c = l[0], s = l[1];
           auto add = [&](const char* op, int64_t in, int64_t out, int up, int down, int pad,
-                         bool kernel_2d) {
+                         bool planar) {
             char name[96];
             std::snprintf(name, sizeof name, "%-4s %-4s %-6s t%-2d c%-3d %5d ->%5d", name_of(dtype),
                           last ? "nhwc" : "nchw", op, taps, static_cast<int>(c),
                           static_cast<int>(in), static_cast<int>(out));
-            cases.push_back(Case{name, dtype, last, kernel_2d, false, 8, c, in, in, out, out, up,
+            cases.push_back(Case{name, dtype, last, planar, false, 8, c, in, in, out, out, up,
                                  down, taps, pad});
           };
           add("smooth", s, s, 1, 1, taps / 2, false);
@@ -485,10 +485,10 @@ std::vector<Case> layers(bool quick) {
           add("down2", s, s / 2, 1, 2, taps / 2 - 1, false);
           if (taps == 4) {
             cases.push_back(one_tap(dtype, last, c, s));
-            add("2d", s, s, 1, 1, 2, true);
-            add("2d-odd", s + 1, s, 1, 1, 1, true);
-            add("2d-up2", s / 2, s, 2, 1, 2, true);
-            add("2d-dn2", s, s / 2, 1, 2, 1, true);
+            add("planar", s, s, 1, 1, 2, true);
+            add("plan-o", s + 1, s, 1, 1, 1, true);
+            add("plan-u", s / 2, s, 2, 1, 2, true);
+            add("plan-d", s, s / 2, 1, 2, 1, true);
           }
         }
       }
@@ -537,7 +537,7 @@ void bench(const char* filter, bool quick) {
         time_launches(f.rotation, [&](int i) { REQUIRE(upfirdn2d_cuda(params(i), nullptr)); });
     const double rate = static_cast<double>(f.in_bytes + f.out_bytes) / seconds;
     char fused[16] = "";
-    if (k.taps <= 4 && !k.kernel_2d) {
+    if (k.taps <= 4 && !k.planar) {
       EpilogueParams e{};
       e.bias = pool.taps, e.noise_strength = pool.taps, e.noise = pool.in;
       e.slope = 0.2, e.gain = 1.4, e.clamp = -1;

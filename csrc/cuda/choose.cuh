@@ -133,7 +133,7 @@ inline bool fit_tile(const Variant& v, const UpFirDn2dParams& p, const Limits& l
                      int64_t tiles_x, TilePlan* plan) {
   const Numbers s = numbers_of(v, p.dtype == Dtype::float32 ? 4 : 2);
   const bool last = v.layout == Layout::channels_last;
-  const bool two_d = v.method == Method::kernel_2d;
+  const bool planar = v.method == Method::planar;
   const int64_t up = v.up, down = v.down, threads = most_threads(v, p);
   TileArgs a{};
 
@@ -153,7 +153,7 @@ inline bool fit_tile(const Variant& v, const UpFirDn2dParams& p, const Limits& l
   // Rows. Steps begin where y * down - pad_y is a multiple of up.
   a.shift_y = static_cast<int>(floor_mod(-p.pad_y0, up));
   const int64_t rows = p.out.h + a.shift_y;
-  const int64_t walk = two_d ? std::max(v.walk, s.rows) : v.walk;
+  const int64_t walk = planar ? std::max(v.walk, s.rows) : v.walk;
 
   // Columns and threads
   const TileColumns tile_columns(v, p, s);
@@ -199,7 +199,7 @@ inline bool fit_tile(const Variant& v, const UpFirDn2dParams& p, const Limits& l
   const int64_t others = ceil_div(a.planes, a.slots) * tiles_x;
   const int64_t wanted = ceil_div(static_cast<int64_t>(limits.multiprocessors) * 8, others);
   int64_t tile_h = round_up(std::min<int64_t>(walk, rows), step);
-  if (!two_d) {
+  if (!planar) {
     const int64_t spread = round_up(ceil_div(rows, wanted), step);
     const int64_t shortest = round_up(std::max<int64_t>(v.taps / up, step), step);
     tile_h = std::min(tile_h, std::max(spread, shortest));
@@ -219,9 +219,9 @@ inline bool fit_tile(const Variant& v, const UpFirDn2dParams& p, const Limits& l
         static_cast<int64_t>(a.groups) * s.period + window_of(s.run, up - 1, up, down, v.taps));
     a.pitch = padded_index(static_cast<int>(a.margin + longest), s.period) + 1;
   }
-  const int64_t buffers = two_d ? 1 : 2;
-  const int64_t tap_floats = two_d ? round_up(v.taps * v.taps, 4) : 2 * round_up(v.taps, 4);
-  const int64_t kept = two_d ? window_of(a.tile_h, 0, v.up, v.down, v.taps) : s.rows;
+  const int64_t buffers = planar ? 1 : 2;
+  const int64_t tap_floats = planar ? round_up(v.taps * v.taps, 4) : 2 * round_up(v.taps, 4);
+  const int64_t kept = planar ? window_of(a.tile_h, 0, v.up, v.down, v.taps) : s.rows;
   const int64_t share = std::min(static_cast<int64_t>(limits.shared) / v.blocks - 1024,
                                  static_cast<int64_t>(limits.shared_block));
   a.slot_floats = static_cast<int>(round_up(kept * a.pitch, 4));

@@ -23,7 +23,7 @@
 
 namespace resample_layers {
 
-enum class Method { separable, kernel_2d };  // kernel_2d: a small 2-D kernel
+enum class Method { separable, planar };  // planar: a small 2-D kernel
 enum class Layout { contiguous, channels_last };
 
 struct Variant {
@@ -33,14 +33,14 @@ struct Variant {
   int taps;      // most taps of an axis
   bool exact;    // true: exactly that many
   int bytes;     // one thread's access; 0: one element
-  int rows32;    // output rows of one step for float32; of one thread of a 2-D kernel; 0: the row
+  int rows32;    // output rows of one step for float32; of one thread where planar; 0: the row
                  // does not serve float32
   int rows16;    // the same for float16 and bfloat16
   int run;       // outputs along x of one thread; contiguous: at least 16 bytes
   int threads;   // most threads of one block
   int narrow;    // the same where the output is at most kNarrow wide; 0: threads
   int blocks;    // blocks a multiprocessor shall hold: bounds the registers
-  int walk;      // output rows of one block; 2-D kernel: rows of a tile
+  int walk;      // output rows of one block; planar: rows of a tile
   int widest;    // most outputs along x; 0: any number
   bool fused;    // also instantiated with the epilogue
 };
@@ -48,7 +48,7 @@ struct Variant {
 constexpr int kNarrow = 128;  // outputs: small planes are better served by small blocks
 
 constexpr Method sep = Method::separable;
-constexpr Method k2d = Method::kernel_2d;
+constexpr Method pln = Method::planar;
 constexpr Layout nchw = Layout::contiguous;
 constexpr Layout nhwc = Layout::channels_last;
 
@@ -120,19 +120,19 @@ inline constexpr Variant kVariants[] = {
     {sep, nhwc, 4, 1,  32, false,   4,     8,     8,    4,   320,     0,    1,   128,     0, false},
     {sep, nhwc, 1, 4,  16, false,   4,     2,     2,    4,   512,     0,    1,    32,     0, false},
     {sep, nhwc, 1, 4,  32, false,   4,     2,     1,    4,   512,     0,    1,    48,     0, false},
-    {k2d, nchw, 1, 1,   4, false,  16,     4,     4,    4,   192,     0,    2,    16,     0, false},
-    {k2d, nchw, 1, 1,   4, false,   0,     4,     0,    4,   128,     0,    3,    32,     0, false},
-    {k2d, nchw, 1, 1,   4, false,   0,     0,     4,    4,   256,     0,    3,    16,     0, false},
-    {k2d, nchw, 2, 1,   4, false,  16,     0,     4,    4,   192,     0,    2,    16,     0, false},
-    {k2d, nchw, 2, 1,   4, false,   0,     4,     0,    4,   128,     0,    3,    16,     0, false},
-    {k2d, nchw, 2, 1,   4, false,   0,     0,     4,    4,   256,     0,    3,    16,     0, false},
-    {k2d, nchw, 1, 2,   4, false,  16,     4,     2,    4,   192,     0,    2,     8,     0, false},
-    {k2d, nchw, 1, 2,   4, false,   0,     4,     2,    4,   256,     0,    3,    16,     0, false},
-    {k2d, nhwc, 1, 1,   4, false,  16,     4,     0,    2,   256,   128,    2,    16,     0, false},
-    {k2d, nhwc, 1, 1,   4, false,  16,     0,     2,    2,   256,     0,    2,     8,     0, false},
-    {k2d, nhwc, 2, 1,   4, false,  16,     4,     0,    2,   256,     0,    2,    16,     0, false},
-    {k2d, nhwc, 2, 1,   4, false,  16,     0,     2,    2,   256,     0,    2,     8,     0, false},
-    {k2d, nhwc, 1, 2,   4, false,  16,     2,     2,    2,   256,     0,    2,     4,     0, false},
+    {pln, nchw, 1, 1,   4, false,  16,     4,     4,    4,   192,     0,    2,    16,     0, false},
+    {pln, nchw, 1, 1,   4, false,   0,     4,     0,    4,   128,     0,    3,    32,     0, false},
+    {pln, nchw, 1, 1,   4, false,   0,     0,     4,    4,   256,     0,    3,    16,     0, false},
+    {pln, nchw, 2, 1,   4, false,  16,     0,     4,    4,   192,     0,    2,    16,     0, false},
+    {pln, nchw, 2, 1,   4, false,   0,     4,     0,    4,   128,     0,    3,    16,     0, false},
+    {pln, nchw, 2, 1,   4, false,   0,     0,     4,    4,   256,     0,    3,    16,     0, false},
+    {pln, nchw, 1, 2,   4, false,  16,     4,     2,    4,   192,     0,    2,     8,     0, false},
+    {pln, nchw, 1, 2,   4, false,   0,     4,     2,    4,   256,     0,    3,    16,     0, false},
+    {pln, nhwc, 1, 1,   4, false,  16,     4,     0,    2,   256,   128,    2,    16,     0, false},
+    {pln, nhwc, 1, 1,   4, false,  16,     0,     2,    2,   256,     0,    2,     8,     0, false},
+    {pln, nhwc, 2, 1,   4, false,  16,     4,     0,    2,   256,     0,    2,    16,     0, false},
+    {pln, nhwc, 2, 1,   4, false,  16,     0,     2,    2,   256,     0,    2,     8,     0, false},
+    {pln, nhwc, 1, 2,   4, false,  16,     2,     2,    2,   256,     0,    2,     4,     0, false},
 #if defined(UPFIRDN2D_TUNING_ROWS)
 // Candidates for benchmarks/cuda: after the table, so that the choice does not see them
 // where a row above serves.

@@ -3,7 +3,7 @@
 // The specialised kernels: one for each row of the table, storage type and epilogue.
 #pragma once
 
-#include "kernel_2d.cuh"
+#include "planar.cuh"
 #include "separable.cuh"
 
 namespace resample_layers {
@@ -26,9 +26,9 @@ __global__ void __launch_bounds__(Shape<T, Row>::kThreads,
     }
   } else {
     if constexpr (S::v.layout == Layout::contiguous) {
-      kernel_2d_contiguous<T, S>(args, epilogue);
+      planar_contiguous<T, S>(args, epilogue);
     } else {
-      kernel_2d_channels_last<T, S>(args, epilogue);
+      planar_channels_last<T, S>(args, epilogue);
     }
   }
 }

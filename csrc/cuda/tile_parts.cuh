@@ -154,7 +154,7 @@ struct NoiseRun {
 };
 
 // Neighbouring outputs of one contiguous row: 16 bytes at a time, or one by one where
-// the run crosses an edge or (2-D kernel) the row is not aligned.
+// the run crosses an edge or (planar) the row is not aligned.
 template <class T, int kRun, class Epilogue>
 DEVICE void store_run(T* row, int x, int out_w, float (&sum)[kRun], const Epilogue& epilogue,
                       const NoiseRun<kRun, Epilogue>& noise, float strength, float bias) {

@@ -162,7 +162,7 @@ const char* upfirdn2d_cuda_variant(const UpFirDn2dParams& params, bool fused, ch
     const Variant& v = kVariants[plan.variant];
     const TileArgs& a = plan.args;
     std::snprintf(buffer, size, "%d:%s-%s-u%dd%d-t%d%s-b%d tile %dx%d slots %d block %u grid %u",
-                  plan.variant, v.method == Method::separable ? "sep" : "2d",
+                  plan.variant, v.method == Method::separable ? "sep" : "pln",
                   v.layout == Layout::contiguous ? "nchw" : "nhwc", v.up, v.down, v.taps,
                   v.exact ? "" : "m", v.bytes, a.tile_h, a.tile_w, a.slots, plan.block, plan.grid);
   }

@@ -505,11 +505,11 @@ int check_plans() {
         if (plan.variant < 0) continue;
         const Variant& v = kVariants[plan.variant];
         const int bytes = dtype == Dtype::float32 && k[2] == 2 ? 0 : 16;
-        wrong += expect(v.method == Method::kernel_2d && (k[0] % 8 != 0 || v.bytes == bytes),
+        wrong += expect(v.method == Method::planar && (k[0] % 8 != 0 || v.bytes == bytes),
                         "and aligned images are read so many bytes at a time");
-        wrong += expect(plan.shared <= Limits{}.shared / v.blocks, "2-D: within its share");
+        wrong += expect(plan.shared <= Limits{}.shared / v.blocks, "planar: within its share");
         wrong += expect(plan.args.slots * plan.args.slot_threads * 2 > static_cast<int>(plan.block),
-                        "2-D: at least half of the threads work");
+                        "planar: at least half of the threads work");
       }
     }
   }
@@ -691,7 +691,7 @@ int main(int argc, char** argv) {
     for (int row = 0; row < kVariantCount; ++row) {
       const Variant& v = kVariants[row];
       std::printf("%d %s %s up %d down %d taps %d\n", row,
-                  v.method == Method::separable ? "separable" : "2-D",
+                  v.method == Method::separable ? "separable" : "planar",
                   v.layout == Layout::contiguous ? "contiguous" : "channels_last", v.up, v.down,
                   v.taps);
     }

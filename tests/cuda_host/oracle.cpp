@@ -12,7 +12,7 @@ std::string Call::text() const {
   s << "row " << row << " threads " << threads << " walk " << walk << " in " << n << "x" << c
     << "x" << in_h << "x" << in_w << " out " << out_h << "x" << out_w << " kernel " << kh << "x"
     << kw << " up " << up_x << "," << up_y << " down " << down_x << "," << down_y << " pad "
-    << pad_x << "," << pad_y << (separable ? " separable" : " 2-D") << (flip ? " flip" : "")
+    << pad_x << "," << pad_y << (separable ? " separable" : " planar") << (flip ? " flip" : "")
     << (channels_last ? " channels_last" : "") << (nan ? " nan" : "")
     << (bad_tap == BadTap::nan ? " NaN tap" : bad_tap == BadTap::infinite ? " infinite tap" : "")
     << (fused ? " fused" : "");

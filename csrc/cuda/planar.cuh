@@ -11,7 +11,7 @@ namespace resample_layers {
 
 // Returns whether all taps that this thread loads are finite.
 template <class S>
-DEVICE bool load_2d_taps(float* shared, const TileArgs& a) {
+DEVICE bool load_planar_taps(float* shared, const TileArgs& a) {
   const float* const kernel = static_cast<const float*>(a.kernel);
   bool finite = true;
   for (int t = threadIdx.x; t < S::kTaps * S::kTaps; t += blockDim.x) {
@@ -54,7 +54,7 @@ DEVICE void load_tile_rows(RowReader<T, S::kLoad>& rows, int count, float* to, i
 
 // rows x run outputs of one thread. read(row, column, sample): a sample of the window.
 template <class S, int kPhase, bool kFull, class Read, int kChannels>
-DEVICE void filter_2d(const float (&f)[S::kTaps * S::kTaps], int kh, int kw, const Read& read,
+DEVICE void filter_planar(const float (&f)[S::kTaps * S::kTaps], int kh, int kw, const Read& read,
                           float (&sum)[S::kRows][S::kRun][kChannels]) {
 #pragma unroll
   for (int k = 0; k < S::kRows; ++k) {
@@ -93,13 +93,13 @@ DEVICE void filter_2d(const float (&f)[S::kTaps * S::kTaps], int kh, int kw, con
 }
 
 template <class T, class S, class Epilogue>
-DEVICE void kernel_2d_contiguous(const TileArgs& a, const Epilogue& epilogue) {
+DEVICE void planar_contiguous(const TileArgs& a, const Epilogue& epilogue) {
   SHARED_MEMORY(float, shared);
   constexpr int kLogUp = log2_of(S::kUp);
   const TileThread at(a);
   float* const taps = shared;
   float* const tile = shared + S::kTaps * S::kTaps + at.slot * a.slot_floats;
-  const bool finite = load_2d_taps<S>(taps, a);
+  const bool finite = load_planar_taps<S>(taps, a);
 
   // Load
   int channel;
@@ -145,9 +145,9 @@ DEVICE void kernel_2d_contiguous(const TileArgs& a, const Epilogue& epilogue) {
     };
     with_phase<S::kUp>(start & (S::kUp - 1), [&](auto phase) {
       if (a.kh == S::kTaps && a.kw == S::kTaps) {
-        filter_2d<S, decltype(phase)::value, true>(f, a.kh, a.kw, read, sum);
+        filter_planar<S, decltype(phase)::value, true>(f, a.kh, a.kw, read, sum);
       } else {
-        filter_2d<S, decltype(phase)::value, false>(f, a.kh, a.kw, read, sum);
+        filter_planar<S, decltype(phase)::value, false>(f, a.kh, a.kw, read, sum);
       }
     });
 #pragma unroll
@@ -165,14 +165,14 @@ DEVICE void kernel_2d_contiguous(const TileArgs& a, const Epilogue& epilogue) {
 }
 
 template <class T, class S, class Epilogue>
-DEVICE void kernel_2d_channels_last(const TileArgs& a, const Epilogue& epilogue) {
+DEVICE void planar_channels_last(const TileArgs& a, const Epilogue& epilogue) {
   SHARED_MEMORY(float, shared);
   constexpr int kLogUp = log2_of(S::kUp);
   const TileThread at(a);
   const ChannelThread<S::kLoad> mine(a, at);
   float* const taps = shared;
   float* const tile = shared + S::kTaps * S::kTaps;
-  const bool finite = load_2d_taps<S>(taps, a);
+  const bool finite = load_planar_taps<S>(taps, a);
 
   // Load
   const int start = at.x0 * S::kDown - a.pad_x;
@@ -216,9 +216,9 @@ DEVICE void kernel_2d_channels_last(const TileArgs& a, const Epilogue& epilogue)
     };
     with_phase<S::kUp>(start & (S::kUp - 1), [&](auto phase) {
       if (a.kh == S::kTaps && a.kw == S::kTaps) {
-        filter_2d<S, decltype(phase)::value, true>(f, a.kh, a.kw, read, sum);
+        filter_planar<S, decltype(phase)::value, true>(f, a.kh, a.kw, read, sum);
       } else {
-        filter_2d<S, decltype(phase)::value, false>(f, a.kh, a.kw, read, sum);
+        filter_planar<S, decltype(phase)::value, false>(f, a.kh, a.kw, read, sum);
       }
     });
 #pragma unroll
