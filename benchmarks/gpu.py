@@ -7,18 +7,18 @@ has. gpu_report.py makes tables of it. ``--parts native`` writes ``native.jsonl`
 ``--self-check`` runs all of it on the CPU with tiny shapes: it shows that the benchmark works,
 and its times mean nothing.
 
-How long it takes, in seconds on an H100 by estimate, without and with NVIDIA's ops. A figure is
-timed for ``--rep`` = 20 ms after a fourth of that and 8 calls: 35 ms with what surrounds it.
+How long it takes, in seconds on an H100 with NVIDIA's ops; *native* is an estimate. A figure is
+timed for ``--rep`` = 20 ms after a fourth of that and 8 calls.
 
-================  ====  =====================================================  ===  ====
-part              rows  a row                                                  s    s
-================  ====  =====================================================  ===  ====
-copy                 1  1 figure                                                 1     1
-fused epilogue      18  9 or 12 figures, compilations of 4, 4 and 2 s          190   195
-layers             486  2 or 4 figures, one more for 4 taps; the errors         65    90
-NVIDIA's kernels        compiled before the first row                                 90
-native, compiled    48  6 figures, two compilations of 2 to 4 s; its own run   400     -
-================  ====  =====================================================  ===  ====
+================  ====  =====================================================  =====
+part              rows  a row                                                  s
+================  ====  =====================================================  =====
+copy                 1  1 figure                                               1
+fused epilogue      18  9 or 12 figures, compilations of three functions       60
+layers             486  2 or 4 figures, one more for 4 taps; the errors        22
+NVIDIA's kernels        compiled before the first row                          52
+native, compiled    48  6 figures, two compilations of 2 to 4 s; its own run   ~400
+================  ====  =====================================================  =====
 
 After ``--minutes`` no further row is begun, and those left are written down as not run; the
 largest resolutions come first, and of native the smoothing. ``--quick``: 64, 256 and 1024

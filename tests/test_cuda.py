@@ -4,7 +4,9 @@
 Their values are tested with all others, by the ``device`` fixture.
 """
 
+import contextlib
 import math
+import warnings
 
 import pytest
 import torch
@@ -193,16 +195,29 @@ def test_runs_on_its_inputs_device(current, call):
 # No synchronisation, no memory but the output
 
 
+@contextlib.contextmanager
+def synchronising_is_an_error():
+    """Any wait of torch for the GPU raises.
+
+    torch 2.11 warns when the mode is switched on, and a warning is an error in these tests: the
+    switch ignores it, and the mode is restored whatever happens.
+    """
+    before = torch.cuda.get_sync_debug_mode()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.cuda.set_sync_debug_mode("error")
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
 @every_call
 def test_never_synchronises(call, cuda):
     x, taps = draw(cuda, 2, 8, 33, 31)
-    call(x, taps)
-    before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    call(x, taps)  # loads the code, which may wait
+    with synchronising_is_an_error():
         call(x, taps)
-    finally:
-        torch.cuda.set_sync_debug_mode(before)
 
 
 @every_call
@@ -265,6 +280,36 @@ def test_the_kernels_gradient_needs_little_memory(cuda):
     assert peak <= 1024 * 16 * 4 + w.nbytes
 
 
+def test_the_kernels_gradient_of_many_taps(cuda):
+    """More groups of taps than a grid's second axis takes, and a small workspace all the same."""
+    x, g = torch.randn(1, 1, 725, 730, device=cuda), torch.randn(1, 1, 1, 6, device=cuda)
+    call = (x, g, (1, 1), (1, 1), (0, 0, 0, 0), (725, 725))
+    peak, w = peak_bytes(lambda: OPS._upfirdn2d_kernel_grad.default(*call))
+    expected = torch.nn.functional.conv2d(x.double(), g.double()).flip(2, 3)[0, 0]
+    torch.testing.assert_close(w.double(), expected, rtol=1e-5, atol=1e-5)
+    assert peak <= (8 << 20) + w.nbytes
+
+
+@pytest.mark.parametrize("up", [4096, 8192])
+def test_the_kernels_gradient_of_far_positions(up, cuda):
+    """Upsampled positions beyond 2**31 and 2**32, of which a crop leaves few."""
+    size, taps, outputs = 2**20, 3, 9
+    first = (size - 1) * up - 5
+    x, g = torch.randn(1, 1, 1, size, device=cuda), torch.randn(1, 1, 1, outputs, device=cuda)
+    pad = (-first, outputs + taps - 1 - size * up + first, 0, 0)
+    w = OPS._upfirdn2d_kernel_grad.default(x, g, (up, 1), (1, 1), pad, (taps, 1))
+    last_sample = first + 5  # the one position of a sample that any output reads
+    expected = [
+        sum(
+            float(g[0, 0, 0, t] * x[0, 0, 0, -1])
+            for t in range(outputs)
+            if t + (taps - 1 - j) + first == last_sample
+        )
+        for j in range(taps)
+    ]
+    torch.testing.assert_close(w, torch.tensor([expected], device=cuda))
+
+
 def test_out_of_memory_leaves_nothing_broken(cuda):
     x, taps = draw(cuda, 1, 1, 8, 8)
     expected = upfirdn2d(x, taps)
@@ -313,6 +358,38 @@ def test_layers_of_many_tiles(rates, size, dtype, layout, cuda):
         assert_close(
             torch.autograd.grad(out, x, g)[0], torch.autograd.grad(expected, wide, g.double())[0]
         )
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("size", [4, 12, 24, 7])
+@pytest.mark.parametrize("rates", RATES.values(), ids=RATES)
+def test_taps_that_are_not_finite(rates, size, bad, dtype, layout, cuda):
+    """Padding and inserted zeros are not multiplied: such a tap shows where it meets a sample."""
+    up, down, _ = rates
+    x = torch.rand(2, 8, 17, 16, device=cuda).to(dtype).contiguous(memory_format=layout)
+    taps = torch.rand(size, device=cuda) + 0.5
+    taps[1] = bad
+    outer = torch.outer(taps, taps)
+    call = ((up, up), (down, down), (size, size) * 2)
+    samples = torch.ones_like(x, dtype=torch.float64)
+    meets = native.resample(samples, (~outer.isfinite()).double(), None, *call) > 0
+    rest = native.resample(x.double(), outer.nan_to_num(0, 0).double(), None, *call)
+    expected = torch.where(meets, bad, rest)
+    assert meets.any()
+    assert not meets.all()
+    for kernel in (taps, outer):
+        out = upfirdn2d(x, kernel, up, down, (size, size))
+        torch.testing.assert_close(
+            out.double(), expected, rtol=4 * TOLERANCE[dtype], atol=0, equal_nan=True
+        )
+
+
+def test_a_clamp_is_at_most_the_largest_number(cuda):
+    x = torch.full((1, 1, 4, 4), math.inf, device=cuda)
+    out = ops.upfirdn2d_bias_act(x, torch.ones(1, device=cuda), clamp=1e300)
+    assert torch.equal(out, torch.full_like(out, torch.finfo(torch.float32).max))
 
 
 def offset(x):

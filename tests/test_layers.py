@@ -190,7 +190,7 @@ def assert_fresh(layer, make, dtype=torch.float32, device="cpu"):
     for ours, expected in zip(kernel_of(layer), fresh, strict=True):
         assert ours.dtype == dtype
         assert ours.device.type == device
-        assert torch.equal(ours.cpu(), expected)
+        assert torch.equal(ours.cpu(), expected.cpu())
 
 
 @pytest.mark.parametrize("make", LAYERS)
