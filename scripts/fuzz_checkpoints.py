@@ -222,7 +222,7 @@ def as_archive(rng: Random, pickled: bytes, odd: float) -> bytes:
     for name in names:
         data = contents.get(name, struct.pack("<2f", 1, 1))
         size = pick(len(data), 0, 2**32 - 1, len(data) + 1, len(data) // 2)
-        sizes = (pick(0, 1), size, pick(size, size + 1, 2 * size & 0xFFFFFFFF))
+        sizes = (pick(0, 1), size, pick(size, size - 1 & 0xFFFFFFFF, 2 * size & 0xFFFFFFFF))
         method, flags = pick(0, 8, 99), pick(0, 8, 1, 0x800)
         encoded, extra = name.encode(), bytes(pick(0, 4, 40))
         inside = pick(encoded, b"a/other", encoded[::-1])
@@ -387,7 +387,12 @@ def main() -> int:
     add("--read", type=Path, nargs="+", default=[], metavar="FILE", help="read these instead")
     add("--seconds", type=float, default=1.0, help="of the processor's time for a file")
     add("--megabytes", type=float, default=64.0, help=f"beside {TIMES} times its size")
-    add("--keep", type=Path, default=Path("fuzz_checkpoints"), help="where files that fail go")
+    add(
+        "--keep",
+        type=Path,
+        default=Path("runs", "fuzz_checkpoints"),
+        help="where files that fail go",
+    )
     add("--child", action="store_true", help=argparse.SUPPRESS)
     add("--first", type=int, default=0, help=argparse.SUPPRESS)
     add("--folder", type=Path, help=argparse.SUPPRESS)

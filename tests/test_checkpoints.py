@@ -1433,6 +1433,16 @@ def attacks():
             archived(ordinary)[:-22] + end_of(archived(ordinary), count=1),
             "must have 2 records, as it says, got 1",
         ),
+        "a part of an archive": (
+            archived(ordinary)[:-18] + b"\x01" + archived(ordinary)[-17:],
+            "must be an archive in one file, got a part of one",
+        ),
+        "encryption": (
+            archived(ordinary).replace(
+                b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x40"
+            ),
+            "must have records that are not encrypted, nor else unusual, got 'a/data.pkl'",
+        ),
         "a record between": (
             between(archived(ordinary, ("a/version", b"3")), behind[:41]),
             "must have its records one after another, got 'a/version' at bytes",

@@ -27,6 +27,7 @@ from .pickles import STORAGES, Budget, Record, read_pickle, refused
 MAGIC = 0x1950A86A20F9469CFC6C  # the value of the first pickle of torch's old format,
 PROTOCOL = 1001  # and of the second
 MOST_DIRECTORY = 2**20  # bytes of an archive's list of records: 10,000 of torch's
+FLAGS = 0x808  # of a record that may be set: a descriptor follows it, its name is in UTF-8
 DESCRIPTOR = 24  # bytes at most that may follow a record, with its sizes
 OTHER_FILES = {  # by how they start
     b"<": "a web page, perhaps of a download that failed",
@@ -205,20 +206,26 @@ def records_of(file: bytes) -> dict[str, memoryview]:
 def _check_end(data: memoryview) -> tuple[int, int]:
     """Where the central directory starts, and of how many records; it is the last in the file."""
     end = len(data) - 22
-    sign, *_, count, size, offset, comment = struct.unpack("<4s4H2IH", data[-22:])
+    sign, *disks, here, count, size, offset, comment = struct.unpack("<4s4H2IH", data[-22:])
     if sign != b"PK\x05\x06" or comment != 0:
         raise CheckpointError("must be a whole checkpoint, got an archive with another end")
-    if data[end - 20 : end - 16] == b"PK\x06\x07":  # of large archives, and of all of torch's
+    if (
+        data[end - 20 : end - 16].tobytes() == b"PK\x06\x07"
+    ):  # of large archives, and of all of torch's
         (where,) = struct.unpack("<Q", data[end - 12 : end - 4])
         end -= 76
-        sign, *_, large_count, large_size, large_offset = struct.unpack(
-            "<4sQ2H2I4Q", data[end : end + 56]
+        sign, _, _, _, *large_disks, large_here, large_count, large_size, large_offset = (
+            struct.unpack("<4sQ2H2I4Q", data[end : end + 56])
         )
+        disks += large_disks
         same = sign == b"PK\x06\x06" and where == end
+        same &= here in (large_here, 0xFFFF)
         same &= count in (large_count, 0xFFFF) and size in (large_size, 0xFFFFFFFF)
         if not same or offset not in (large_offset, 0xFFFFFFFF):
             raise CheckpointError("must have one central directory, got two")
-        count, size, offset = large_count, large_size, large_offset
+        here, count, size, offset = large_here, large_count, large_size, large_offset
+    if any(disks) or here != count:
+        raise CheckpointError("must be an archive in one file, got a part of one")
     if offset + size != end:
         raise CheckpointError(
             f"must be an archive that ends with its central directory, got that at bytes "
@@ -241,8 +248,8 @@ def _check_entry(entry: zipfile.ZipInfo) -> None:
         entry.external_attr & stat.FILE_ATTRIBUTE_DIRECTORY  # which torch would leave unread
     ):
         said = "files in its archive, and neither links nor folders"
-    elif entry.flag_bits & 1:
-        said = "records that are not encrypted"
+    elif entry.flag_bits & ~FLAGS:
+        said = "records that are not encrypted, nor else unusual"
     elif entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
         said = "records without compression, as torch's are"
     else:

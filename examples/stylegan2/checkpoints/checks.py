@@ -22,13 +22,13 @@ def naming(path: str | Path, ours: type[ValueError]) -> Iterator[None]:
     try:
         yield
     except ours as error:
-        raise CheckpointError(f"{path} {_printable(str(error))}") from None
+        raise CheckpointError(f"{path} {printable(str(error))}") from None
     except Exception as error:
-        reason = _printable(f"{type(error).__name__} {error}")[:300]
+        reason = printable(f"{type(error).__name__} {error}")[:300]
         raise CheckpointError(f"{path} must be a whole checkpoint, got {reason}") from error
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Text with names from a file, without what a terminal would obey."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import starmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,7 +95,7 @@ def read(path: str | Path) -> Contents:
 
 def _sort(file: Any, budget: Budget) -> Contents:
     groups, wrappers = _group(file, budget)
-    networks = [network for words, state in groups.items() for network in _recognise(words, state)]
+    networks = [found for found in starmap(_recognise, groups.items()) if found is not None]
     generator, discriminator = (_one(kind, networks) for kind in ("generator", "discriminator"))
     main = generator or discriminator
     if main is None:
@@ -151,7 +151,7 @@ def _group(file: Any, budget: Budget) -> tuple[Groups, set[str]]:
     wrappers: set[str] = set()
     if is_module(file):
         return {(): file}, wrappers
-    pending = [((), file)] if isinstance(file, dict) else list[tuple[tuple[str, ...], Any]]()
+    pending: list[tuple[tuple[str, ...], Any]] = [((), file)] if isinstance(file, dict) else []
     for words, part in pending:  # which grows
         budget.spend(len(part))
         for key, value in part.items():
@@ -183,16 +183,15 @@ def _group(file: Any, budget: Budget) -> tuple[Groups, set[str]]:
     return groups, wrappers
 
 
-def _recognise(words: tuple[str, ...], state: dict[str, Any] | Record) -> Iterator[Found]:
+def _recognise(words: tuple[str, ...], state: dict[str, Any] | Record) -> Found | None:
     """The network that a group is, if it is one."""
     if isinstance(state, Record):
         discriminates = any(_parts(word) & DISCRIMINATORS for word in words)
-        yield Found(words, "discriminator" if discriminates else "generator", "nvidia", state)
-        return
+        return Found(words, "discriminator" if discriminates else "generator", "nvidia", state)
     for (kind, dialect), signs in SIGNS.items():
         if any(key.startswith(signs) for key in state):
-            yield Found(words, kind, dialect, state)
-            return
+            return Found(words, kind, dialect, state)
+    return None
 
 
 def _one(kind: str, networks: list[Found]) -> Found | None:

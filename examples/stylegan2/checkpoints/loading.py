@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..blocks import BINOMIAL
 from ..discriminator import Discriminator
 from ..generator import Generator
-from .checks import CheckpointError, listed, naming
+from .checks import CheckpointError, listed, naming, printable
 from .contents import Contents, read
 from .keys import (
     COLUMNS,
@@ -139,7 +139,7 @@ def _build(contents: Contents) -> Checkpoint:
     summary = "; ".join(
         (f"{OWNERS[dialect]} StyleGAN2 of {resolution} pixels: {', '.join(parts)}", *notes)
     )
-    return Checkpoint(dialect, generator, discriminator, mean, configuration, summary)
+    return Checkpoint(dialect, generator, discriminator, mean, configuration, printable(summary))
 
 
 # Configuration

@@ -152,7 +152,10 @@ class _Machine:
         self.depths: dict[int, int] = {}
 
     def run(self) -> Any:
-        if self.take(1) != pickle.PROTO or not 2 <= self.take(1)[0] <= pickle.HIGHEST_PROTOCOL:
+        if (
+            self.take(1).tobytes() != pickle.PROTO
+            or not 2 <= self.take(1)[0] <= pickle.HIGHEST_PROTOCOL
+        ):
             raise CheckpointError("must be a pickle of protocol 2 to 5, got another")
         while (opcode := self.take(1)[0]) != pickle.STOP[0]:
             self.budget.spend(1)

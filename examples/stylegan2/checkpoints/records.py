@@ -58,7 +58,7 @@ def tensor(value: Any, budget: Budget) -> Tensor | None:
         return None
     storage, offset, size, stride, _, _, *more = value.args
     storage = _storage(storage, budget)
-    dtype = storage.dtype
+    dtype: torch.dtype | None = storage.dtype
     if value.name.endswith("_v3"):
         name, *more = more
         dtype = DTYPES.get(name.name) if type(name) is Record else None
