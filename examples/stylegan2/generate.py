@@ -355,6 +355,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         device = pick_device(args.device)
         checkpoint = load(args.checkpoint)
+        print(f"{args.checkpoint}: {checkpoint.summary}", file=sys.stderr)
         layers = checkpoint.generator.num_styles
         crossover = layers // 2 if args.crossover is None else args.crossover
         if not 0 <= crossover <= layers:
