@@ -37,7 +37,7 @@ from examples.stylegan2 import blocks
 from examples.stylegan2.data import Images, to_pixels
 from examples.stylegan2.settings import DTYPES, Settings
 from examples.stylegan2.training import Training
-from resample_layers.ops import fused_act, native
+from resample_layers.ops import leaky_relu, native
 
 from .gpu import Peer, usable_peer
 
@@ -55,7 +55,7 @@ SETTINGS = Settings(
 )
 TINY = Settings(resolution=16, batch=4, style_dim=8, channel_max=4, path_batch=2)
 # Where the networks find our ops
-PLACES = (resample_layers.layers, fused_act, blocks)
+PLACES = (resample_layers.layers, leaky_relu, blocks)
 PARTS = ("discriminator", "r1", "generator", "path length", "average")
 ROUNDS = 12
 TOLERANCE = 2e-2  # of images and scores: TF32, and sums in another order
@@ -69,7 +69,8 @@ def native_ops() -> Ops:
     def upfirdn2d(
         input: Tensor, kernel: Any, up: Any = 1, down: Any = 1, pad: Any = (0, 0)
     ) -> Tensor:
-        taps, taps_y = kernel if isinstance(kernel, tuple) else (kernel, None)
+        both = (kernel, kernel if kernel.dim() == 1 else None)
+        taps, taps_y = kernel if isinstance(kernel, tuple) else both
         (up, down), pad = _pairs(up, down), _pads(pad)
         return native.resample(input, taps, taps_y, up, down, pad)
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from .ops import extension, registration
+from .ops import extension
+from .ops.owner import OWNER
 from .version import __version__
 
 VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
@@ -23,7 +24,7 @@ def report() -> str:
 
 
 def _versions() -> list[str]:
-    here, owner = str(Path(__file__).resolve().parent), registration.OWNER.folder
+    here, owner = str(Path(__file__).resolve().parent), OWNER.folder
     return [
         "versions",
         f"  resample_layers  {__version__}  ({here})",

@@ -27,6 +27,21 @@ def device(request) -> torch.device:
     return torch.device(request.param)
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Tensors this small only wait for a second thread, and for long on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def no_report(monkeypatch):
+    """For runs whose evaluation does not matter: it takes longer than they."""
+    monkeypatch.setattr("examples.stylegan2.train.report", lambda *args: None)
+
+
 def pytest_terminal_summary(terminalreporter):
     reasons = Counter(
         report.longrepr[2].removeprefix("Skipped: ")

@@ -20,10 +20,11 @@ import torch
 
 import resample_layers
 from resample_layers.info import VARIABLES
-from resample_layers.ops import extension, native, registration
+from resample_layers.ops import extension, native
 
 from .tools import require
 
+OPS = torch.ops.resample_layers
 PACKAGE = Path(resample_layers.__file__).parent
 CPU_LIBRARY = extension.library_path("cpu")
 CALL = """
@@ -261,7 +262,8 @@ FORKS = """
 import os, sys, threading, traceback, warnings, torch
 from pathlib import Path
 from resample_layers.ops import extension, upfirdn2d
-from resample_layers.ops.registration import OP, KERNEL_GRAD
+OP = torch.ops.resample_layers.upfirdn2d.default
+KERNEL_GRAD = torch.ops.resample_layers.upfirdn2d_kernel_grad.default
 
 x, k = torch.ones(1, 1, 3, 4), torch.ones(2, 2)
 call = lambda: upfirdn2d(x, k).sum().item()
@@ -417,14 +419,14 @@ X, K = torch.ones(1, 2, 3, 4), torch.ones(2, 2)
 )
 def test_every_check_speaks(compiled, arguments, text):
     with pytest.raises(RuntimeError, match=text):
-        registration.RAW(*arguments)
+        OPS._upfirdn2d.default(*arguments)
 
 
 def test_every_check_of_the_kernel_gradient_speaks(compiled):
     with pytest.raises(RuntimeError, match=r"grad must be \[1, 2, 2, 3\], the shape of the op's"):
-        registration.RAW_KERNEL_GRAD(X, X, (1, 1), (1, 1), (0,) * 4, (2, 2))
+        OPS._upfirdn2d_kernel_grad.default(X, X, (1, 1), (1, 1), (0,) * 4, (2, 2))
     with pytest.raises(RuntimeError, match="kernel_size must have 2 values"):
-        registration.RAW_KERNEL_GRAD(X, X, (1, 1), (1, 1), (0,) * 4, (2, 2, 2))
+        OPS._upfirdn2d_kernel_grad.default(X, X, (1, 1), (1, 1), (0,) * 4, (2, 2, 2))
 
 
 LAYOUTS = {
@@ -464,10 +466,14 @@ def test_compiled_and_native_agree_on_random_calls(compiled):
                 kernel = torch.randn(kw, kh).t()
             case 1:
                 kernel, kh = torch.randn(kw), kw
+                taps_y = kernel
             case _:
                 kernel = torch.randn(2 * kw)[::2]
                 taps_y = torch.randn(kh).to(choose.choice(dtypes))
-        kernel = kernel.to(choose.choice(dtypes))
+        other = choose.choice(dtypes)
+        same = taps_y is kernel
+        kernel = kernel.to(other)
+        taps_y = kernel if same else taps_y
         up, down = (tuple(choose.choices((1, 2, 3), k=2)) for _ in range(2))
         pad, flip = tuple(choose.choices(range(-2, 6), k=4)), choose.random() < 0.5
         call = (input, kernel, taps_y, up, down, pad, flip)
@@ -476,7 +482,7 @@ def test_compiled_and_native_agree_on_random_calls(compiled):
         if out_h < 1 or out_w < 1:
             continue
         done += 1
-        ours, theirs = registration.RAW(*call), native.resample(*call)
+        ours, theirs = OPS._upfirdn2d.default(*call), native.resample(*call)
         message = f"{layout} {size} {call[1:]}"
         assert ours.dtype == theirs.dtype, message
         assert ours.stride() == theirs.stride(), message
@@ -490,7 +496,7 @@ def test_compiled_and_native_agree_on_random_calls(compiled):
         )
         grad = torch.randn_like(ours)
         other = (up, down, pad, (kw, kh))
-        ours = registration.RAW_KERNEL_GRAD(input, grad, *other)
+        ours = OPS._upfirdn2d_kernel_grad.default(input, grad, *other)
         theirs = native.kernel_grad(input, grad, *other)
         limit = 1e-11 if dtype == torch.float64 else 1e-4
         torch.testing.assert_close(
@@ -505,7 +511,7 @@ def test_compiled_and_native_agree_on_random_calls(compiled):
 def test_kernels_of_another_dtype_than_input_and_grad(compiled):
     x, g = torch.randn(1, 2, 5, 6), torch.randn(1, 2, 4, 5).bfloat16()
     call = (x, g, (1, 1), (1, 1), (0,) * 4, (2, 2))
-    torch.testing.assert_close(registration.RAW_KERNEL_GRAD(*call), native.kernel_grad(*call))
+    torch.testing.assert_close(OPS._upfirdn2d_kernel_grad.default(*call), native.kernel_grad(*call))
 
 
 def test_threads_of_the_caller(compiled):
@@ -513,12 +519,12 @@ def test_threads_of_the_caller(compiled):
     inputs = [torch.randn(2, 3, 40, 50) for _ in range(8)]
     call = (None, (2, 2), (1, 1), (2, 1, 2, 1), False)
     kernel = torch.randn(4, 4)
-    wanted = [registration.RAW(x, kernel, *call) for x in inputs]
+    wanted = [OPS._upfirdn2d.default(x, kernel, *call) for x in inputs]
     failures = []
 
     def work(x, out):
         for _ in range(50):
-            if not torch.equal(registration.RAW(x, kernel, *call), out):
+            if not torch.equal(OPS._upfirdn2d.default(x, kernel, *call), out):
                 failures.append(out)
 
     threads = [

@@ -29,12 +29,13 @@ from typing import Any, NamedTuple
 import torch
 
 from ..version import __version__
-from . import registration
+from .op import OPS
+from .owner import NAMESPACE, OWNER
 
 FOLDER = Path(__file__).resolve().parent.parent / "lib"
 VARIABLE = "RESAMPLE_LAYERS_BACKEND"
 REBUILD = "reinstall resample_layers, or rebuild it here with pip install --no-build-isolation"
-SCHEMAS = registration.SCHEMAS
+SCHEMAS = {name: op.schema for name, op in OPS.items()}
 
 
 class Choice(NamedTuple):
@@ -207,9 +208,7 @@ class Deferred:
     def __init__(self, device: str, open_it: Callable[[], tuple[ctypes.CDLL, str]]) -> None:
         self.device, self.open_it, self.lock = device, open_it, threading.Lock()
         # The registrations live as long as this object does
-        self.stand_in: torch.library.Library | None = torch.library.Library(
-            registration.NAMESPACE, "IMPL"
-        )
+        self.stand_in: torch.library.Library | None = torch.library.Library(NAMESPACE, "IMPL")
         for name, op in _operators().items():
             self.stand_in.impl(name, partial(self._call, op), device.upper())
         # When it goes, other threads may be on their way into it: what they hold must not be freed
@@ -303,10 +302,10 @@ FORCED = os.environ.get(VARIABLE, "")
 if FORCED not in ("", "native", "extension"):
     raise ValueError(f"{VARIABLE} must be native or extension, or not set, got {FORCED!r}")
 
-choices: dict[str, Choice] = registration.OWNER.choices
+choices: dict[str, Choice] = OWNER.choices
 """What serves "cpu" and "cuda"; no "cuda" yet where no CUDA tensor has come."""
 
-deferred: dict[str, Deferred] = registration.OWNER.deferred
+deferred: dict[str, Deferred] = OWNER.deferred
 """What waits for the first tensor of "cuda", where torch can have such."""
 
 if "cpu" not in choices:  # else a reload, or another copy: chosen once

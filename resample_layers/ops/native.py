@@ -20,11 +20,11 @@ from collections.abc import Callable, Iterator
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from .. import geometry
-from .arguments import check_call, is_tracing
+from .arguments import check_call
 from .epilogue import Epilogue
+from .modes import is_differentiated_elsewhere, is_tracing
 
 PIECE_BYTES = {"cpu": 2 << 20}  # input and output of one piece: the size of a core's L2 cache
 PIECE_BYTES_ELSEWHERE = 16 << 20  # few launches, and all temporaries together below 64 MB
@@ -77,7 +77,7 @@ def upfirdn2d_native(
 def resample(
     input: Tensor,  # [N, C, H, W]
     kernel: Tensor,  # [kh, kw], or [kw]: separable
-    taps_y: Tensor | None,  # [kh] of a separable kernel, None: the same as kernel
+    taps_y: Tensor | None,  # [kh] of a separable kernel; None: the kernel is 2-D
     up: tuple[int, int],  # (x, y)
     down: tuple[int, int],
     pad: tuple[int, int, int, int],  # (x0, x1, y0, y1)
@@ -88,38 +88,35 @@ def resample(
 
     The epilogue acts on sums of the accumulate dtype, before they are rounded.
     """
-    if kernel.dim() == 1:
-        taps_y = kernel if taps_y is None else taps_y
-        factors: list[Tensor] = [taps_y[:, None], kernel[None, :]]
-    else:
-        factors = [kernel]
+    size = kernel_size(kernel, taps_y)
+    factors = [kernel] if taps_y is None else [taps_y[:, None], kernel[None, :]]
     dtype = accumulate_dtype(input, *factors)
     factors = [(k.flip(0, 1) if flip else k).to(dtype) for k in factors]
     channels_last = is_channels_last(input)
     operands = [] if epilogue is None else epilogue.tensors()
     if not _is_plain(input, *factors, *operands):
-        out = _resample(input.to(dtype), factors, up, down, pad, torch.addcmul)
+        exported = is_tracing() or torch.onnx.is_in_onnx_export()
+        out = _resample(input.to(dtype), factors, up, down, pad, torch.addcmul, not exported)
         out = (out if epilogue is None else epilogue.apply(out)).to(input.dtype)
         if channels_last and not torch._C._are_functorch_transforms_active():
             out = out.contiguous(memory_format=torch.channels_last)
         return out
 
     # Piece by piece into one allocation
-    kh, kw = factors[0].shape[0], factors[-1].shape[1]
-    n, c, h, w = input.shape
-    out_h = geometry.output_size(h, up[1], down[1], pad[2], pad[3], kh)
-    out_w = geometry.output_size(w, up[0], down[0], pad[0], pad[1], kw)
     out = torch.empty(
-        (n, c, out_h, out_w),
+        (*input.shape[:2], *geometry.output_sizes(input.shape[2:], up, down, pad, size)),
         dtype=input.dtype,
         device=input.device,
         memory_format=torch.channels_last if channels_last else torch.contiguous_format,
     )
+    masked = input.device.type != "cpu" or not all(bool(k.isfinite().all()) for k in factors)
     for batch, chan, first, last in _pieces(input, out, dtype):
-        a, b, y0, y1 = geometry.row_range(h, first, last, up[1], down[1], pad[2], kh)
+        a, b, y0, y1 = geometry.row_range(
+            input.shape[2], first, last, up[1], down[1], pad[2], size[0]
+        )
         piece = input[batch, chan, a:b].to(dtype)
         pads = (*pad[:2], y0, y1)
-        sums = _resample(piece, factors, up, down, pads, Tensor.addcmul_)
+        sums = _resample(piece, factors, up, down, pads, Tensor.addcmul_, masked)
         if epilogue is not None:
             sums = epilogue.part(batch, chan, slice(first, last)).apply(sums)
         out[batch, chan, first:last] = sums
@@ -129,7 +126,7 @@ def resample(
 def resample_bias_act(
     input: Tensor,  # [N, C, H, W]
     kernel: Tensor,  # [kh, kw], or [kw]: separable
-    taps_y: Tensor | None,  # [kh] of a separable kernel, None: the same as kernel
+    taps_y: Tensor | None,  # [kh] of a separable kernel; None: the kernel is 2-D
     bias: Tensor | None,  # [C]
     noise: Tensor | None,  # [N or 1, 1, out_h, out_w]
     noise_strength: Tensor | None,  # one element
@@ -173,6 +170,22 @@ def kernel_grad(
     return total
 
 
+def kernel_size(kernel: Tensor, taps_y: Tensor | None) -> tuple[int, int]:
+    """(kh, kw) of a kernel [kh, kw], or of the outer product of ``taps_y`` [kh] and taps [kw].
+
+    Raises:
+        ValueError: if taps come without ``taps_y``, or a 2-D kernel with it.
+    """
+    if kernel.dim() != (2 if taps_y is None else 1):
+        raise ValueError(
+            "taps_y must come with a kernel of 1 dimension and not with one of 2, got a kernel of "
+            f"{kernel.dim()} {'without' if taps_y is None else 'with'} taps_y"
+        )
+    if taps_y is None:
+        return kernel.shape[0], kernel.shape[1]
+    return taps_y.shape[0], kernel.shape[0]
+
+
 def accumulate_dtype(*tensors: Tensor) -> torch.dtype:
     """float64 where any operand is, else float32: sums of half types are never kept in half."""
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
@@ -202,12 +215,20 @@ def _resample(
     up: tuple[int, int],
     down: tuple[int, int],
     pad: tuple[int, int, int, int],
-    addcmul: Callable[[Tensor, Tensor, Tensor], Tensor],
+    addcmul: Callable[[Tensor, Tensor, Tensor], Tensor],  # in place where nobody looks
+    masked: bool,  # whether taps may be NaN or infinite: they must not meet the padding then
 ) -> Tensor:
     if len(factors) == 1:
-        return _pass(x, factors[0], up, down, pad, addcmul)
-    x = _pass(x, factors[0], (1, up[1]), (1, down[1]), (0, 0, *pad[2:]), addcmul)
-    return _pass(x, factors[1], (up[0], 1), (down[0], 1), (*pad[:2], 0, 0), addcmul)
+        return _pass(x, factors[0], up, down, pad, addcmul, masked)
+    up_y, down_y, pad_y = (1, up[1]), (1, down[1]), (0, 0, pad[2], pad[3])
+    rows = _pass(x, factors[0], up_y, down_y, pad_y, addcmul, masked)
+    out = _pass(rows, factors[1], (up[0], 1), (down[0], 1), (*pad[:2], 0, 0), addcmul, masked)
+    if masked and geometry.may_miss(up[1], pad[2], pad[3], factors[0].shape[0]):
+        # A row of sums over nothing is no row of samples: the second factor must not meet it
+        column, ones = x.new_ones((1, 1, x.shape[2], 1)), torch.ones_like(factors[0])
+        met = _pass(column, ones, up_y, down_y, pad_y, torch.addcmul, False) > 0
+        out = torch.where(met, out, out.new_zeros(()))
+    return out
 
 
 def _pass(
@@ -216,15 +237,18 @@ def _pass(
     up: tuple[int, int],
     down: tuple[int, int],
     pad: tuple[int, int, int, int],
-    addcmul: Callable[[Tensor, Tensor, Tensor], Tensor],  # in place where nobody looks
+    addcmul: Callable[[Tensor, Tensor, Tensor], Tensor],
+    masked: bool,
 ) -> Tensor:
     """One sum over the taps of a 2-D kernel, phase by phase; then the phases interleaved."""
     taps = [row.unbind() for row in kernel.unbind()]  # lengths are ints here even to a tracer
     kh, kw = len(taps), len(taps[0])
     plan_x = geometry.polyphase(up[0], down[0], pad[0], pad[1], kw)
     plan_y = geometry.polyphase(up[1], down[1], pad[2], pad[3], kh)
-    out_h = geometry.output_size(x.shape[2], up[1], down[1], pad[2], pad[3], kh)
-    out_w = geometry.output_size(x.shape[3], up[0], down[0], pad[0], pad[1], kw)
+    out_h, out_w = geometry.output_sizes(x.shape[2:], up, down, pad, (kh, kw))
+    exists_y, exists_x = (
+        _existing(x, dim, plan) if masked else None for dim, plan in ((2, plan_y), (3, plan_x))
+    )
     x = _pad(x, plan_x, plan_y)
     steps_y, steps_x = plan_y.steps(out_h), plan_x.steps(out_w)
     rows = []
@@ -237,6 +261,13 @@ def _pass(
                 for j, offset_x in phase_x:
                     read = _take(strip, 3, offset_x + plan_x.before, plan_x.stride, steps_x)
                     tap = taps[i][j]
+                    for exists, dim, start, plan, steps in (
+                        (exists_y, 2, offset_y, plan_y, steps_y),
+                        (exists_x, 3, offset_x, plan_x, steps_x),
+                    ):
+                        if exists is not None:
+                            part = _take(exists, dim, start + plan.before, plan.stride, steps)
+                            tap = torch.where(part, tap, torch.zeros_like(tap))
                     acc = read * tap if acc is None else addcmul(acc, read, tap)
             columns.append(_zeros(x, kernel, steps_y, steps_x) if acc is None else acc)
         rows.append(_interleave(columns, 3, out_w))
@@ -276,6 +307,17 @@ def _pad(x: Tensor, plan_x: geometry.Polyphase, plan_y: geometry.Polyphase) -> T
     return F.pad(x, sides) if any(sides) else x
 
 
+def _existing(x: Tensor, dim: int, plan: geometry.Polyphase) -> Tensor | None:
+    """Which samples along ``dim`` of the padded input exist: [1, 1, H', 1] or [1, 1, 1, W'].
+
+    None where there is no padding.
+    """
+    if not (plan.before or plan.after):
+        return None
+    exists = F.pad(x.new_ones(x.shape[dim]), [plan.before, plan.after]) > 0
+    return exists[None, None, :, None] if dim == 2 else exists[None, None, None, :]
+
+
 def _take(x: Tensor, dim: int, start: int, stride: int, steps: int) -> Tensor:
     """``steps`` samples along ``dim``, from ``start``, every ``stride``-th: a view."""
     part = slice(start, start + stride * steps, stride)
@@ -303,12 +345,6 @@ def _is_plain(*tensors: Tensor) -> bool:
         and all(type(t) in (Tensor, torch.nn.Parameter) and not t.is_meta for t in tensors)
         and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
     )
-
-
-def is_differentiated_elsewhere() -> bool:
-    """Whether torch.func or forward mode is at work: what differentiates outside of autograd."""
-    active: bool = torch._C._are_functorch_transforms_active()
-    return active or forward_ad._current_level >= 0
 
 
 def _pieces(
