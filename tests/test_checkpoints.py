@@ -1441,7 +1441,7 @@ def attacks():
             archived(ordinary).replace(
                 b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x40"
             ),
-            "must have records that are not encrypted, nor else unusual, got 'a/data.pkl'",
+            "must have plain records, neither encrypted nor split, got 'a/data.pkl'",
         ),
         "a record between": (
             between(archived(ordinary, ("a/version", b"3")), behind[:41]),

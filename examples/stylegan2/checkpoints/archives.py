@@ -212,12 +212,12 @@ def _check_end(data: memoryview) -> tuple[int, int]:
     if (
         data[end - 20 : end - 16].tobytes() == b"PK\x06\x07"
     ):  # of large archives, and of all of torch's
-        (where,) = struct.unpack("<Q", data[end - 12 : end - 4])
+        _, disk, where, disk_count = struct.unpack("<4sIQI", data[end - 20 : end])
         end -= 76
         sign, _, _, _, *large_disks, large_here, large_count, large_size, large_offset = (
             struct.unpack("<4sQ2H2I4Q", data[end : end + 56])
         )
-        disks += large_disks
+        disks += [*large_disks, disk, disk_count - 1]
         same = sign == b"PK\x06\x06" and where == end
         same &= here in (large_here, 0xFFFF)
         same &= count in (large_count, 0xFFFF) and size in (large_size, 0xFFFFFFFF)
@@ -248,8 +248,8 @@ def _check_entry(entry: zipfile.ZipInfo) -> None:
         entry.external_attr & stat.FILE_ATTRIBUTE_DIRECTORY  # which torch would leave unread
     ):
         said = "files in its archive, and neither links nor folders"
-    elif entry.flag_bits & ~FLAGS:
-        said = "records that are not encrypted, nor else unusual"
+    elif entry.flag_bits & ~FLAGS or entry.volume:
+        said = "plain records, neither encrypted nor split"
     elif entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
         said = "records without compression, as torch's are"
     else:
