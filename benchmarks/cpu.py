@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 from collections.abc import Callable
 from functools import partial
@@ -75,6 +76,22 @@ def exact(x: Tensor, kernel: Tensor, up: int, down: int, pad: tuple[int, int]) -
     return out[:, :, ::down, ::down]
 
 
+def walk_of(
+    x: Tensor, out: Tensor, kernel: Tensor, up: int, down: int, pad: tuple[int, int]
+) -> str:
+    """The walk of the compiled kernels that serves a call (csrc/cpu/plan.h names them)."""
+    walk = ctypes.CDLL(str(extension.library_path("cpu"))).resample_layers_cpu_walk
+    walk.restype = ctypes.c_char_p
+    dtypes = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    arrays = (*x.shape, *x.stride(), *out.shape, *out.stride())
+    geometry_ = (kernel.shape[0], kernel.shape[-1], up, up, down, down, pad[0], pad[0])
+    call = (ctypes.c_int64 * 26)(*arrays, *geometry_, 0, dtypes.index(x.dtype))
+    data = ctypes.c_void_p(kernel.data_ptr())
+    taps = (None, data, data) if kernel.dim() == 1 else (data, None, None)
+    name: bytes = walk(call, *taps, None)
+    return name.decode()
+
+
 def formulations_side_by_side(quick: bool, seconds: float) -> None:
     """Time every cell and write the section ``cpu``."""
     others = formulations.available()
@@ -112,6 +129,8 @@ def formulations_side_by_side(quick: bool, seconds: float) -> None:
             operation,
             kernel_name,
         ]
+        if compiled:
+            row.append(walk_of(x, out, rest[0], up, down, pad))
         for name in [n for n in ("compiled", "native", *others) if n in calls]:
             result = calls[name]()
             assert isinstance(result, Tensor)
@@ -130,7 +149,7 @@ def formulations_side_by_side(quick: bool, seconds: float) -> None:
         for name in ("zero-stuffing", "diffusers")
         if name in ratios
     ]
-    names = [*(["compiled"] if compiled else []), "native", *others]
+    names = [*(["walk", "compiled"] if compiled else []), "native", *others]
     write_section(
         "cpu",
         f"""## On the CPU, float32, forward
@@ -138,7 +157,8 @@ def formulations_side_by_side(quick: bool, seconds: float) -> None:
 {provenance()}. Command: `{command()}`. Medians of rounds in which all columns take turns, as
 multiples of the floor `torch.empty(out).fill_(0.)` plus `input.sum()`; in brackets the spread (20th
 and 80th percentile) and the largest deviation from the float64 definition, relative to the largest
-output (`interpolate` computes another filter). {"; ".join(against)}.
+output (`interpolate` computes another filter). `walk` names the way through memory that the
+compiled kernels take (`csrc/cpu/plan.h`). {"; ".join(against)}.
 
 {table(["shape", "layout", "op", "kernel", *names], rows)}
 """,
@@ -197,7 +217,7 @@ def floors(quick: bool, seconds: float) -> None:
         )
         row = [size, str(dtype).removeprefix("torch.")]
         row += ["channels_last" if layout == torch.channels_last else "contiguous"]
-        row += [operation, kernel_name]
+        row += [operation, kernel_name, walk_of(x, out, taps, up, down, pad)]
         for direction, parts in (
             ("forward", ("fill out", "sum in")),
             ("backward", ("fill in", "sum out")),
@@ -219,7 +239,7 @@ output and `sum` of as many as the input, in float32. {summary}.
 Goals: at 4 MB and more the
 median cell of 4 taps at most 1.1, the worst 1.5, 12 taps at most 2; at 0.5 MB at most 2.
 
-{table(["size", "dtype", "layout", "op", "kernel", "forward", "backward"], rows)}
+{table(["size", "dtype", "layout", "op", "kernel", "walk", "forward", "backward"], rows)}
 """,
     )
 

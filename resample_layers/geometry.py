@@ -94,6 +94,15 @@ class Polyphase(NamedTuple):
         """Steps that cover ``out`` outputs; at most ``phases - 1`` outputs too many."""
         return (out - 1) // self.phases + 1
 
+    def reach(self, tap: Tap, size: int, steps: int) -> tuple[int, int]:
+        """The steps ``[first, last)`` of ``steps`` at which ``tap`` reads one of ``size`` samples.
+
+        It reads sample ``offset + stride * t``, hence ``-offset <= stride * t < size - offset``.
+        """
+        first = min(max(0, -(tap.offset // self.stride)), steps)
+        last = min(steps, (size - 1 - tap.offset) // self.stride + 1)
+        return first, max(first, last)
+
 
 def polyphase(up: int, down: int, pad0: int, pad1: int, taps: int) -> Polyphase:
     """The polyphase plan of one axis. Independent of the input's size.
@@ -104,18 +113,43 @@ def polyphase(up: int, down: int, pad0: int, pad1: int, taps: int) -> Polyphase:
     """
     divisor = math.gcd(up, down)
     phases, stride = up // divisor, down // divisor
-    table = tuple(
-        tuple(
-            Tap(i, (phase * down + taps - 1 - i - pad0) // up)
-            for i in range(taps)
-            if (phase * down + taps - 1 - i - pad0) % up == 0
+    if phases > MOST_PHASES:
+        table = _sparse_table(up, down, pad0, taps)
+    else:
+        table = tuple(
+            tuple(
+                Tap(i, (phase * down + taps - 1 - i - pad0) // up)
+                for i in range(taps)
+                if (phase * down + taps - 1 - i - pad0) % up == 0
+            )
+            for phase in range(phases)
         )
-        for phase in range(phases)
-    )
     offsets = [tap.offset for row in table for tap in row] or [0]  # no tap meets a sample: zeros
     before = max(0, -min(offsets))
     after = max(0, max(offsets) + 1 + (pad0 + pad1 - taps) // up)
     return Polyphase(phases, stride, table, before, after)
+
+
+MOST_PHASES = 1024  # that are searched for their taps one by one
+
+
+def _sparse_table(up: int, down: int, pad0: int, taps: int) -> tuple[tuple[Tap, ...], ...]:
+    """The taps of each phase, found from the taps: most of very many phases have none.
+
+    Tap ``i`` belongs to the phase ``r`` with ``r * down = -m`` modulo ``up``, where
+    ``m = k - 1 - i - pad0``: to none where ``g = gcd(up, down)`` does not divide ``m``, else to
+    ``-m / g`` times the inverse of ``down / g`` modulo ``up / g``.
+    """
+    divisor = math.gcd(up, down)
+    phases = up // divisor
+    inverse = pow(down // divisor, -1, phases)
+    table: list[tuple[Tap, ...]] = [()] * phases
+    for i in range(taps):
+        m = taps - 1 - i - pad0
+        if m % divisor == 0:
+            phase = -(m // divisor) * inverse % phases
+            table[phase] = (*table[phase], Tap(i, (phase * down + m) // up))
+    return tuple(table)
 
 
 def may_miss(up: int, pad0: int, pad1: int, taps: int) -> bool:

@@ -7,6 +7,10 @@ from collections import Counter
 import pytest
 import torch
 
+from resample_layers.ops import extension
+
+if extension.choices["cpu"].backend == "native":  # said once; the processes of tests are quiet
+    os.environ[extension.VARIABLE] = "native"
 REQUIRE_CUDA = os.environ.get("RESAMPLE_LAYERS_REQUIRE_CUDA") == "1"
 
 
