@@ -14,7 +14,7 @@ OP_TESTS := $(addprefix tests/test_,upfirdn2d.py gradients.py bias_act.py doors.
 	transforms.py errors.py layers.py dimensions.py)
 OLDEST_TESTS := $(addprefix tests/test_,distributed.py export.py coexistence.py)
 
-.PHONY: demo test test-native test-oldest lint format bench parity check wheel test-wheel clean
+.PHONY: demo test test-native test-oldest lint format bench parity fuzz-checkpoints check wheel test-wheel clean
 
 demo: $(VENV)/.examples  ## train the StyleGAN2 of the examples on handwritten digits
 	$(BIN)/python -m examples.stylegan2.train --out runs/demo --overwrite
@@ -43,6 +43,9 @@ bench: $(VENV)/.bench  ## time everything; writes benchmarks/RESULTS.md
 parity: $(VENV)/.test  ## compare the StyleGAN2 with the original codes; PEERS=DIR has their checkouts
 	$(if $(PEERS),,$(error parity needs PEERS=DIR, a folder of checkouts: see scripts/parity.py))
 	$(BIN)/python scripts/parity.py $(PEERS)
+
+fuzz-checkpoints: $(VENV)/.test  ## give FILES broken and malicious files to the checkpoints' reader
+	$(BIN)/python scripts/fuzz_checkpoints.py --files $(or $(FILES),100000)
 
 check:  ## what CI checks
 	.ci/run

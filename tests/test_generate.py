@@ -57,7 +57,9 @@ def assert_same(a, b):
 
 def test_a_grid_holds_each_seeds_image(checkpoint, tmp_path, capsys):
     assert run(checkpoint, tmp_path, "--seeds", "3,5-8", "--batch", 2) == 0
-    assert capsys.readouterr().out == f"1 file: {tmp_path / 'grid.png'}\n"
+    said = capsys.readouterr()
+    assert said.out == f"1 file: {tmp_path / 'grid.png'}\n"
+    assert f"{checkpoint}: rosinality's StyleGAN2 of {SIDE} pixels: generator at g_ema" in said.err
     grid = pixels(tmp_path / "grid.png")
     assert grid.shape == (2 * SIDE, 3 * SIDE, 3)
     assert run(checkpoint, tmp_path, "--seeds", "8,3,6", "--files", "--batch", 1) == 0
@@ -513,7 +515,7 @@ def test_refusals(options, sentence, checkpoint, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("contents", "sentence"),
     [
-        ({"g_ema": None}, "must hold a dict at g_ema, got None"),
+        ({"g_ema": None}, "must be a checkpoint of rosinality's, BasicSR's or NVIDIA's StyleGAN2,"),
         (
             {"d": {"final_linear.0.weight": torch.zeros(1)}},
             "must hold a generator, got only a discriminator",

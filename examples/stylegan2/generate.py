@@ -453,6 +453,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with writable(folder, names_of(args)):
             device = pick_device(args.device)
             checkpoint = load(args.checkpoint)
+            print(f"{args.checkpoint}: {checkpoint.summary}", file=sys.stderr)
             check_bytes(args, checkpoint.generator)
             layers = checkpoint.generator.num_styles
             crossover = layers // 2 if args.crossover is None else args.crossover
