@@ -10,8 +10,8 @@ SOURCES := $(shell find csrc build_backend -name '*.py' -o -type f -path 'csrc/*
 JOBS ?= $(shell nproc 2>/dev/null || echo 1)
 PYTEST := -m pytest --numprocesses $(JOBS) --dist worksteal
 
-OP_TESTS := $(addprefix tests/test_,upfirdn2d.py gradients.py bias_act.py doors.py compile.py \
-	transforms.py errors.py layers.py dimensions.py)
+OP_TESTS := $(addprefix tests/test_,upfirdn2d.py functions.py gradients.py nonfinite.py bias_act.py \
+	doors.py compile.py transforms.py errors.py layers.py dimensions.py)
 OLDEST_TESTS := $(addprefix tests/test_,distributed.py export.py coexistence.py)
 
 .PHONY: demo test test-native test-oldest lint format bench parity fuzz-checkpoints check wheel test-wheel clean

@@ -17,6 +17,7 @@ from resample_layers.ops import (
     upfirdn2d_bias_act,
     upfirdn2d_native,
 )
+from resample_layers.ops.op import OPS as EAGER
 
 from . import oracle
 from .cases import CASES
@@ -395,13 +396,29 @@ def test_out_of_memory_is_said_in_torchs_words(op, learn):
     """Compiled kernels lose them between torch and their library, and it asks again."""
     huge = torch.ones(1, 1, 8, 8).expand(2**25, 2**16, 8, 8)  # 512 TB
     taps = torch.ones(2, requires_grad=learn)
-    with pytest.raises(RuntimeError, match=r"allocate memory: you tried to allocate \d+ bytes"):
+    with pytest.raises(
+        RuntimeError, match=r"allocate memory: you tried to allocate \d+ bytes"
+    ) as caught:
         op(huge, taps)
+    first = str(caught.value).splitlines()[0]  # torch's frames follow
+    assert first == (
+        f"{op.__name__} ran out of memory on cpu, with tensors of shapes [33554432, 65536, 8, 8], "
+        "[2], [2]"
+    )
 
 
 def test_out_of_memory_of_a_backward_pass_is_said_too():
     x = torch.ones(1, 1, 1, 1).expand(1, 1, 2**24, 2**24).requires_grad_()
     out = upfirdn2d(x, torch.ones(1), down=2**23)
     assert out.shape == (1, 1, 2, 2)
-    with pytest.raises(RuntimeError, match="you tried to allocate"):
+    with pytest.raises(RuntimeError, match="you tried to allocate") as caught:
         torch.autograd.grad(out.sum(), x)
+    assert str(caught.value).startswith(
+        "upfirdn2d ran out of memory on cpu, with tensors of shapes"
+    )
+
+
+def test_out_of_memory_of_the_kernels_gradient_is_said_too():
+    x, side = torch.ones(1, 1, 4, 4), 2**24
+    with pytest.raises(RuntimeError, match="upfirdn2d_kernel_grad ran out of memory on cpu"):
+        EAGER["upfirdn2d_kernel_grad"](x, x, (1, 1), (1, 1), (side - 1, 0) * 2, (side, side))

@@ -60,7 +60,8 @@ def upfirdn2d_bias_act(
         negative_slope: slope of the leaky ReLU for negative values, >= 0; 1 is linear.
         gain: factor after the activation, > 0. The default of sqrt(2) restores the second moment
             that the activation takes away.
-        clamp: largest magnitude of the result, > 0; None: none.
+        clamp: largest magnitude of the result, > 0; None: none. It is rounded to the accumulate
+            dtype, and is at most the largest finite number there.
 
     Returns:
         The result, of the input's dtype, device and memory format. Gradients of every order exist

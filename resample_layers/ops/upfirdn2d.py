@@ -58,15 +58,19 @@ def upfirdn2d(
         input: images, float16, bfloat16, float32 or float64, of any memory format.
         kernel: a 2-D kernel ``[kh, kw]``; or ``[taps]`` for the separable kernel
             ``outer(taps, taps)``; or a pair ``(taps_x, taps_y)`` for ``outer(taps_y, taps_x)``.
-            Declaring a kernel separable makes it cheaper; it is never detected. Any of the four
-            dtypes; it is never rounded to the input's.
+            Declaring a kernel separable makes it cheaper. On a GPU that is the only way, since
+            looking at its values would make the host wait; the CPU kernels look at the values of a
+            2-D kernel, and run an outer product as one. Any of the four dtypes; the kernel is never
+            rounded to the input's.
         up: zero-insertion factor, an int or ``(x, y)``.
         down: decimation factor, an int or ``(x, y)``.
         pad: ``(before, after)`` for both axes, or ``(x0, x1, y0, y1)``.
 
     Returns:
         The result, of the input's dtype, device and memory format. Half types are summed in
-        float32. Gradients of every order exist in ``input`` and in ``kernel``.
+        float32. Sums run over the samples that exist: neither padding nor inserted zeros are
+        multiplied, so a tap that is NaN or infinite acts only where it meets a sample. Gradients
+        of every order exist in ``input`` and in ``kernel``.
 
     Shape:
         - input: ``[N, C, H, W]``; ``N`` and ``C`` may be 0
