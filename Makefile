@@ -1,6 +1,7 @@
 # Every target sets itself up in a virtual environment; nothing but Python and a network is needed.
 PYTHON ?= python3
 VENV ?= .venv
+DIST ?= dist
 BIN := $(VENV)/bin
 SETUP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := $(shell find csrc build_backend -name '*.py' -o -type f -path 'csrc/*')
@@ -46,8 +47,11 @@ parity: $(VENV)/.test  ## compare the StyleGAN2 with the original codes; PEERS=D
 check:  ## what CI checks
 	.ci/run
 
+# TORCH_CUDA_ARCH_LIST=8.6 after make wheel chooses one; with nothing after the sign, it is as if
+# the variable were not set
+wheel: export TORCH_CUDA_ARCH_LIST = all
 wheel: $(VENV)/.build  ## one wheel for every Python and torch, in dist/; all GPU architectures
-	$(BIN)/python -m pip wheel --no-build-isolation --no-deps --wheel-dir dist .
+	$(BIN)/python -m pip wheel --no-build-isolation --no-deps --wheel-dir "$(DIST)" .
 
 test-wheel: $(BIN)/python  ## build a wheel and test it on several Pythons and versions of torch
 	$(BIN)/python scripts/test_wheel.py

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +21,6 @@ from resample_layers.ops import (
     upfirdn2d,
     upfirdn2d_bias_act,
 )
-from resample_layers.ops import registration as reg
 
 from . import formulations
 from .measure import (
@@ -33,6 +33,8 @@ from .measure import (
     table,
     write_section,
 )
+
+OPS = torch.ops.resample_layers
 
 SHAPES = ((8, 64, 64, 64), (2, 64, 256, 256), (8, 512, 16, 16), (1, 3, 1024, 1024))
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
@@ -74,6 +76,22 @@ def exact(x: Tensor, kernel: Tensor, up: int, down: int, pad: tuple[int, int]) -
     return out[:, :, ::down, ::down]
 
 
+def walk_of(
+    x: Tensor, out: Tensor, kernel: Tensor, up: int, down: int, pad: tuple[int, int]
+) -> str:
+    """The walk of the compiled kernels that serves a call (csrc/cpu/plan.h names them)."""
+    walk = ctypes.CDLL(str(extension.library_path("cpu"))).resample_layers_cpu_walk
+    walk.restype = ctypes.c_char_p
+    dtypes = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    arrays = (*x.shape, *x.stride(), *out.shape, *out.stride())
+    geometry_ = (kernel.shape[0], kernel.shape[-1], up, up, down, down, pad[0], pad[0])
+    call = (ctypes.c_int64 * 26)(*arrays, *geometry_, 0, dtypes.index(x.dtype))
+    data = ctypes.c_void_p(kernel.data_ptr())
+    taps = (None, data, data) if kernel.dim() == 1 else (data, None, None)
+    name: bytes = walk(call, *taps, None)
+    return name.decode()
+
+
 def formulations_side_by_side(quick: bool, seconds: float) -> None:
     """Time every cell and write the section ``cpu``."""
     others = formulations.available()
@@ -88,7 +106,8 @@ def formulations_side_by_side(quick: bool, seconds: float) -> None:
         kernel = torch.outer(taps_1d, taps_1d)
         pad = pads(len(taps), max(up, down))
         x = torch.randn(shape).contiguous(memory_format=layout)
-        rest = (taps_1d if separable else kernel, None, (up, up), (down, down), (*pad, *pad))
+        taps = (taps_1d, taps_1d) if separable else (kernel, None)
+        rest = (*taps, (up, up), (down, down), (*pad, *pad))
         out = native.resample(x, *rest)
         calls: dict[str, Callable[[], object]] = {
             "fill": lambda size=out.shape: torch.empty(size).fill_(0.0),
@@ -96,7 +115,7 @@ def formulations_side_by_side(quick: bool, seconds: float) -> None:
             "native": partial(native.resample, x, *rest),
         }
         if compiled:
-            calls["compiled"] = partial(reg.RAW, x, *rest, False)
+            calls["compiled"] = partial(OPS._upfirdn2d.default, x, *rest, False)
         calls |= {
             name: partial(function, x, kernel, up, down, pad)  # type: ignore[arg-type]
             for name, function in others.items()
@@ -110,6 +129,8 @@ def formulations_side_by_side(quick: bool, seconds: float) -> None:
             operation,
             kernel_name,
         ]
+        if compiled:
+            row.append(walk_of(x, out, rest[0], up, down, pad))
         for name in [n for n in ("compiled", "native", *others) if n in calls]:
             result = calls[name]()
             assert isinstance(result, Tensor)
@@ -128,7 +149,7 @@ def formulations_side_by_side(quick: bool, seconds: float) -> None:
         for name in ("zero-stuffing", "diffusers")
         if name in ratios
     ]
-    names = [*(["compiled"] if compiled else []), "native", *others]
+    names = [*(["walk", "compiled"] if compiled else []), "native", *others]
     write_section(
         "cpu",
         f"""## On the CPU, float32, forward
@@ -136,7 +157,8 @@ def formulations_side_by_side(quick: bool, seconds: float) -> None:
 {provenance()}. Command: `{command()}`. Medians of rounds in which all columns take turns, as
 multiples of the floor `torch.empty(out).fill_(0.)` plus `input.sum()`; in brackets the spread (20th
 and 80th percentile) and the largest deviation from the float64 definition, relative to the largest
-output (`interpolate` computes another filter). {"; ".join(against)}.
+output (`interpolate` computes another filter). `walk` names the way through memory that the
+compiled kernels take (`csrc/cpu/plan.h`). {"; ".join(against)}.
 
 {table(["shape", "layout", "op", "kernel", *names], rows)}
 """,
@@ -164,7 +186,7 @@ def floors(quick: bool, seconds: float) -> None:
         taps = torch.tensor(values, dtype=wide)
         pad = (*pads(len(values), max(up, down)),) * 2
         x = torch.randn(shape).to(dtype).contiguous(memory_format=layout)
-        out = reg.RAW(x, taps, None, (up, up), (down, down), pad, False)
+        out = OPS._upfirdn2d.default(x, taps, taps, (up, up), (down, down), pad, False)
         kernel_size = (len(values),) * 2
         g_pad = geometry.adjoint_pads(
             x.shape[2:], out.shape[2:], (up, up), (down, down), pad, kernel_size
@@ -177,16 +199,25 @@ def floors(quick: bool, seconds: float) -> None:
                 "sum in": lambda s=source: s.sum(),
                 "fill in": lambda s=source: torch.empty(s.numel()).fill_(0.0),
                 "sum out": lambda t=target: t.sum(),
-                "forward": partial(reg.RAW, x, taps, None, (up, up), (down, down), pad, False),
+                "forward": partial(
+                    OPS._upfirdn2d.default, x, taps, taps, (up, up), (down, down), pad, False
+                ),
                 "backward": partial(
-                    reg.RAW, torch.randn_like(out), taps, None, (down, down), (up, up), g_pad, True
+                    OPS._upfirdn2d.default,
+                    torch.randn_like(out),
+                    taps,
+                    None,
+                    (down, down),
+                    (up, up),
+                    g_pad,
+                    True,
                 ),
             },
             seconds,
         )
         row = [size, str(dtype).removeprefix("torch.")]
         row += ["channels_last" if layout == torch.channels_last else "contiguous"]
-        row += [operation, kernel_name]
+        row += [operation, kernel_name, walk_of(x, out, taps, up, down, pad)]
         for direction, parts in (
             ("forward", ("fill out", "sum in")),
             ("backward", ("fill in", "sum out")),
@@ -208,7 +239,7 @@ output and `sum` of as many as the input, in float32. {summary}.
 Goals: at 4 MB and more the
 median cell of 4 taps at most 1.1, the worst 1.5, 12 taps at most 2; at 0.5 MB at most 2.
 
-{table(["size", "dtype", "layout", "op", "kernel", "forward", "backward"], rows)}
+{table(["size", "dtype", "layout", "op", "kernel", "walk", "forward", "backward"], rows)}
 """,
     )
 
@@ -350,7 +381,8 @@ from resample_layers.ops import native
 x = torch.randn(4, 32, 512, 512).to(torch.{dtype}).contiguous(memory_format=torch.{layout})
 taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
 kernel = {kernel}
-native.resample(x[:1, :1, :32, :32], kernel, None, ({up},) * 2, ({down},) * 2, {pad})
+kernel = (kernel, kernel if kernel.dim() == 1 else None)
+native.resample(x[:1, :1, :32, :32], *kernel, ({up},) * 2, ({down},) * 2, {pad})
 """
     rows = []
     for dtype, size in (("float32", 4), ("float64", 8), ("bfloat16", 2)):
@@ -363,7 +395,7 @@ native.resample(x[:1, :1, :32, :32], kernel, None, ({up},) * 2, ({down},) * 2, {
                         setup.format(
                             dtype=dtype, layout=layout, kernel=kernel, up=up, down=down, pad=pad
                         ),
-                        f"native.resample(x, kernel, None, ({up},) * 2, ({down},) * 2, {pad})",
+                        f"native.resample(x, *kernel, ({up},) * 2, ({down},) * 2, {pad})",
                     )
                     ratio = (source + added) / (source + result)
                     megabytes = [f"{b / 2**20:.0f} MB" for b in (source, result, added - result)]

@@ -33,7 +33,15 @@ struct Plane4d {
   int64_t stride_n, stride_c, stride_h, stride_w;  // strides    [elements]
 };
 
-struct UpFirDn2dParams {
+// What every kernel of the op needs to know beside the arrays.
+struct Geometry {
+  int64_t kh, kw;          // kernel size                        [taps], >= 1
+  int64_t up_x, up_y;      // zero insertion                     [factor], >= 1
+  int64_t down_x, down_y;  // decimation                         [factor], >= 1
+  int64_t pad_x0, pad_y0;  // before the first sample            [upsampled samples]
+};
+
+struct UpFirDn2dParams : Geometry {
   const void* input;       // data of in                         [dtype]
   void* output;            // data of out                        [dtype]
   Plane4d in;              //
@@ -41,10 +49,6 @@ struct UpFirDn2dParams {
   const void* kernel;      // [kh, kw] row-major; null: separable [accumulate type]
   const void* taps_x;      // [kw]; null: not separable          [accumulate type]
   const void* taps_y;      // [kh]; null: not separable          [accumulate type]
-  int64_t kh, kw;          // kernel size                        [taps], >= 1
-  int64_t up_x, up_y;      // zero insertion                     [factor], >= 1
-  int64_t down_x, down_y;  // decimation                         [factor], >= 1
-  int64_t pad_x0, pad_y0;  // before the first sample            [upsampled samples]
   bool flip;               // true: taps are read backwards, k[kh-1-i, kw-1-j]
   Dtype dtype;             // of input and output
 };
@@ -61,16 +65,12 @@ struct EpilogueParams {
   double clamp;                // largest magnitude; negative: none
 };
 
-struct KernelGradParams {
+struct KernelGradParams : Geometry {
   const void* input;       // data of in                         [dtype]
   const void* grad;        // data of out's gradient             [dtype]
   void* kernel_grad;       // [kh, kw] row-major                 [accumulate type]
   Plane4d in;              //
   Plane4d out;             // any strides
-  int64_t kh, kw;          // kernel size                        [taps], >= 1
-  int64_t up_x, up_y;      // as above
-  int64_t down_x, down_y;  //
-  int64_t pad_x0, pad_y0;  //
   Dtype dtype;             // of input and grad
 };
 

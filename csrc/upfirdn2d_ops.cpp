@@ -56,19 +56,6 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using Ints = std::vector<int64_t>;
 
-// The schemas as the functions below read them. extension.py holds them against
-// those that Python has defined: a boxed kernel of another schema would crash.
-constexpr const char* kSchema =
-    "(Tensor input, Tensor kernel, Tensor? taps_y, int[2] up, int[2] down, SymInt[4] pad, "
-    "bool flip) -> Tensor";
-constexpr const char* kBiasActSchema =
-    "(Tensor input, Tensor kernel, Tensor? taps_y, Tensor? bias, Tensor? noise, "
-    "Tensor? noise_strength, int[2] up, int[2] down, SymInt[4] pad, float negative_slope, "
-    "float gain, float? clamp) -> Tensor";
-constexpr const char* kKernelGradSchema =
-    "(Tensor input, Tensor grad, int[2] up, int[2] down, SymInt[4] pad, SymInt[2] kernel_size) "
-    "-> Tensor";
-
 // ---------------------------------------------------------------- the kernels of one device
 
 #ifdef RESAMPLE_LAYERS_CUDA
@@ -240,8 +227,9 @@ Tensor as_dense(const Tensor& tensor, ScalarType type) {
 
 // ---------------------------------------------------------------- arguments
 
-struct Geometry {
-  int64_t up_x, up_y, down_x, down_y, pad_x0, pad_x1, pad_y0, pad_y1, kh, kw;
+// The geometry of a call as the operators get it: with the pads after the samples too.
+struct PaddedGeometry : Geometry {
+  int64_t pad_x1, pad_y1;  // after the last sample              [upsampled samples]
 
   int64_t out_h(int64_t h) const { return size(h, up_y, down_y, pad_y0 + pad_y1, kh); }
   int64_t out_w(int64_t w) const { return size(w, up_x, down_x, pad_x0 + pad_x1, kw); }
@@ -249,12 +237,13 @@ struct Geometry {
  private:
   // 0 where the kernel does not fit: the quotient is rounded down.
   static int64_t size(int64_t n, int64_t up, int64_t down, int64_t pad, int64_t taps) {
-    const int64_t places = n * up + pad - taps;
-    return places < 0 ? 0 : places / down + 1;
+    const int64_t room = n * up + pad - taps;
+    return room < 0 ? 0 : room / down + 1;
   }
 };
 
-Geometry geometry_of(const Ints& up, const Ints& down, const Ints& pad, int64_t kh, int64_t kw) {
+PaddedGeometry geometry_of(const Ints& up, const Ints& down, const Ints& pad, int64_t kh,
+                           int64_t kw) {
   STD_TORCH_CHECK(up.size() == 2 && down.size() == 2 && pad.size() == 4,
                   "up and down must have 2 values (x, y) and pad 4 (x0, x1, y0, y1), got ",
                   up.size(), ", ", down.size(), " and ", pad.size());
@@ -262,7 +251,13 @@ Geometry geometry_of(const Ints& up, const Ints& down, const Ints& pad, int64_t 
                   "up and down must be >= 1, got up=(", up[0], ", ", up[1], "), down=(", down[0],
                   ", ", down[1], ")");
   STD_TORCH_CHECK(kh >= 1 && kw >= 1, "kernel must have at least one tap, got ", kh, "x", kw);
-  return Geometry{up[0], up[1], down[0], down[1], pad[0], pad[1], pad[2], pad[3], kh, kw};
+  PaddedGeometry g{};
+  g.kh = kh, g.kw = kw;
+  g.up_x = up[0], g.up_y = up[1];
+  g.down_x = down[0], g.down_y = down[1];
+  g.pad_x0 = pad[0], g.pad_x1 = pad[1];
+  g.pad_y0 = pad[2], g.pad_y1 = pad[3];
+  return g;
 }
 
 // ---------------------------------------------------------------- the operators
@@ -313,8 +308,9 @@ class EpilogueOperands {
 
 // The op for operands of types that go together; `channels_last` is of the output.
 Tensor resample(const Tensor& input, const Tensor& kernel, const std::optional<Tensor>& taps_y,
-                const Geometry& g, bool flip, bool channels_last, const Epilogue* epilogue) {
-  UpFirDn2dParams p{};
+                const PaddedGeometry& g, bool flip, bool channels_last,
+                const Epilogue* epilogue) {
+  UpFirDn2dParams p{g};
   p.dtype = dtype_of(input.scalar_type(), "input");
   p.in = plane_of(input, "input");
   p.out = dense_plane(p.in.n, p.in.c, g.out_h(p.in.h), g.out_w(p.in.w), channels_last);
@@ -342,10 +338,6 @@ Tensor resample(const Tensor& input, const Tensor& kernel, const std::optional<T
   }
   p.input = input.const_data_ptr();
   p.output = output.mutable_data_ptr();
-  p.kh = g.kh, p.kw = g.kw;
-  p.up_x = g.up_x, p.up_y = g.up_y;
-  p.down_x = g.down_x, p.down_y = g.down_y;
-  p.pad_x0 = g.pad_x0, p.pad_y0 = g.pad_y0;
   p.flip = flip;
   // Nothing but padding: a single zero takes the place of the samples that are not there
   std::optional<Tensor> zero;
@@ -375,7 +367,7 @@ Tensor checked_resample(const Tensor& input, const Tensor& kernel,
                   taps_y ? taps_y->dim() : 0, " and ", rank);
   const int64_t kh = rank == 1 && taps_y ? taps_y->size(0) : kernel.size(0);
   const int64_t kw = kernel.size(rank - 1);
-  const Geometry g = geometry_of(up, down, pad, kh, kw);
+  const PaddedGeometry g = geometry_of(up, down, pad, kh, kw);
   check_same_device(input, kernel, "kernel");
   if (taps_y) check_same_device(input, *taps_y, "taps_y");
 
@@ -416,7 +408,7 @@ Tensor upfirdn2d_kernel_grad(const Tensor& input, const Tensor& grad, const Ints
                              const Ints& down, const Ints& pad, const Ints& kernel_size) {
   STD_TORCH_CHECK(kernel_size.size() == 2, "kernel_size must have 2 values (kw, kh), got ",
                   kernel_size.size());
-  const Geometry g = geometry_of(up, down, pad, kernel_size[1], kernel_size[0]);
+  const PaddedGeometry g = geometry_of(up, down, pad, kernel_size[1], kernel_size[0]);
   check_same_device(input, grad, "grad");
   const ScalarType type = input.scalar_type(), grad_type = grad.scalar_type();
   const bool wide = type == ScalarType::Double || grad_type == ScalarType::Double;
@@ -425,7 +417,7 @@ Tensor upfirdn2d_kernel_grad(const Tensor& input, const Tensor& grad, const Ints
     return upfirdn2d_kernel_grad(torch::stable::to(input, accumulate),
                                  torch::stable::to(grad, accumulate), up, down, pad, kernel_size);
   }
-  KernelGradParams p{};
+  KernelGradParams p{g};
   p.dtype = dtype_of(type, "input");
   p.in = plane_of(input, "input");
   p.out = plane_of(grad, "grad");
@@ -444,13 +436,34 @@ Tensor upfirdn2d_kernel_grad(const Tensor& input, const Tensor& grad, const Ints
   }
   p.input = input.const_data_ptr();
   p.grad = grad.const_data_ptr();
-  p.kh = g.kh, p.kw = g.kw;
-  p.up_x = g.up_x, p.up_y = g.up_y;
-  p.down_x = g.down_x, p.down_y = g.down_y;
-  p.pad_x0 = g.pad_x0, p.pad_y0 = g.pad_y0;
   device.run(p, input);
   return result;
 }
+
+// The operators of this library. A new one is one more row.
+struct Operator {
+  const char* name;
+  // As the function reads its arguments. extension.py holds it against the schema that
+  // Python has defined: a boxed function of another schema would crash.
+  const char* schema;
+  void (*boxed)(StableIValue* stack, uint64_t arguments, uint64_t results);
+};
+
+constexpr Operator kOperators[] = {
+    {"upfirdn2d",
+     "(Tensor input, Tensor kernel, Tensor? taps_y, int[2] up, int[2] down, SymInt[4] pad, "
+     "bool flip) -> Tensor",
+     TORCH_BOX(&upfirdn2d)},
+    {"upfirdn2d_bias_act",
+     "(Tensor input, Tensor kernel, Tensor? taps_y, Tensor? bias, Tensor? noise, "
+     "Tensor? noise_strength, int[2] up, int[2] down, SymInt[4] pad, float negative_slope, "
+     "float gain, float? clamp) -> Tensor",
+     TORCH_BOX(&upfirdn2d_bias_act)},
+    {"upfirdn2d_kernel_grad",
+     "(Tensor input, Tensor grad, int[2] up, int[2] down, SymInt[4] pad, SymInt[2] kernel_size) "
+     "-> Tensor",
+     TORCH_BOX(&upfirdn2d_kernel_grad)},
+};
 
 std::string describe() {
   std::string text;
@@ -471,9 +484,7 @@ std::string describe() {
                    std::to_string(CUDART_VERSION % 1000 / 10));
   line("architectures", STRING(RESAMPLE_LAYERS_ARCHITECTURES));
 #endif
-  line("upfirdn2d", kSchema);
-  line("upfirdn2d_bias_act", kBiasActSchema);
-  line("upfirdn2d_kernel_grad", kKernelGradSchema);
+  for (const Operator& op : kOperators) line(op.name, op.schema);
   return text;
 }
 
@@ -482,16 +493,10 @@ void register_kernels() {
   TorchLibraryHandle library = nullptr;
   CHECK_TORCH(
       aoti_torch_library_init_impl("resample_layers", kKey, "upfirdn2d_ops.cpp", 0, &library));
-  for (const char* name : {"upfirdn2d", "_upfirdn2d"}) {
-    CHECK_TORCH(torch_library_impl(library, name, TORCH_BOX(&upfirdn2d), TORCH_ABI_VERSION));
-  }
-  for (const char* name : {"upfirdn2d_bias_act", "_upfirdn2d_bias_act"}) {
-    CHECK_TORCH(
-        torch_library_impl(library, name, TORCH_BOX(&upfirdn2d_bias_act), TORCH_ABI_VERSION));
-  }
-  for (const char* name : {"upfirdn2d_kernel_grad", "_upfirdn2d_kernel_grad"}) {
-    CHECK_TORCH(
-        torch_library_impl(library, name, TORCH_BOX(&upfirdn2d_kernel_grad), TORCH_ABI_VERSION));
+  for (const Operator& op : kOperators) {
+    for (const std::string& name : {std::string(op.name), "_" + std::string(op.name)}) {
+      CHECK_TORCH(torch_library_impl(library, name.c_str(), op.boxed, TORCH_ABI_VERSION));
+    }
   }
 }
 

@@ -13,9 +13,11 @@ import torch
 
 from resample_layers import geometry, ops
 from resample_layers.ops import extension, native, upfirdn2d, upfirdn2d_bias_act
-from resample_layers.ops import registration as reg
 
 from .conftest import REQUIRE_CUDA
+from .tools import as_operands
+
+OPS = torch.ops.resample_layers
 
 BUSY = 500_000_000  # cycles of torch.cuda._sleep: a fourth of a second, far above any call here
 TAPS = (1.0, 3.0, 3.0, 1.0)
@@ -271,7 +273,9 @@ def test_allocates_its_output_alone(rates, dtype, layout, cuda):
 def test_the_kernels_gradient_needs_little_memory(cuda):
     """Partial sums of 1024 blocks, whatever the size of the images."""
     x = torch.randn(4, 64, 128, 128, device=cuda)
-    peak, w = peak_bytes(lambda: reg.RAW_KERNEL_GRAD(x, x, (1, 1), (1, 1), (2, 1, 2, 1), (4, 4)))
+    peak, w = peak_bytes(
+        lambda: OPS._upfirdn2d_kernel_grad.default(x, x, (1, 1), (1, 1), (2, 1, 2, 1), (4, 4))
+    )
     assert w.shape == (4, 4)
     assert peak <= 1024 * 16 * 4 + w.nbytes
 
@@ -280,7 +284,7 @@ def test_the_kernels_gradient_of_many_taps(cuda):
     """More groups of taps than a grid's second axis takes, and a small workspace all the same."""
     x, g = torch.randn(1, 1, 725, 730, device=cuda), torch.randn(1, 1, 1, 6, device=cuda)
     call = (x, g, (1, 1), (1, 1), (0, 0, 0, 0), (725, 725))
-    peak, w = peak_bytes(lambda: reg.RAW_KERNEL_GRAD(*call))
+    peak, w = peak_bytes(lambda: OPS._upfirdn2d_kernel_grad.default(*call))
     expected = torch.nn.functional.conv2d(x.double(), g.double()).flip(2, 3)[0, 0]
     torch.testing.assert_close(w.double(), expected, rtol=1e-5, atol=1e-5)
     assert peak <= (8 << 20) + w.nbytes
@@ -293,7 +297,7 @@ def test_the_kernels_gradient_of_far_positions(up, cuda):
     first = (size - 1) * up - 5
     x, g = torch.randn(1, 1, 1, size, device=cuda), torch.randn(1, 1, 1, outputs, device=cuda)
     pad = (-first, outputs + taps - 1 - size * up + first, 0, 0)
-    w = reg.RAW_KERNEL_GRAD(x, g, (up, 1), (1, 1), pad, (taps, 1))
+    w = OPS._upfirdn2d_kernel_grad.default(x, g, (up, 1), (1, 1), pad, (taps, 1))
     last_sample = first + 5  # the one position of a sample that any output reads
     expected = [
         sum(
@@ -349,7 +353,7 @@ def test_layers_of_many_tiles(rates, size, dtype, layout, cuda):
         out = upfirdn2d(x, taps, up, down, pad)
         g = torch.randn_like(out)
         wide = x.detach().double().requires_grad_()
-        expected = native.resample(wide, taps.double(), None, (up, up), (down, down), pad)
+        expected = native.resample(wide, taps.double(), taps.double(), (up, up), (down, down), pad)
         assert_close(out, expected)
         assert_close(
             torch.autograd.grad(out, x, g)[0], torch.autograd.grad(expected, wide, g.double())[0]
@@ -418,7 +422,7 @@ def test_inputs_of_any_strides(rates, dtype, view, cuda):
     strided = view(x.to(dtype))
     for kernel in (taps, torch.outer(taps, taps), torch.randn(12, device=cuda)):
         out = upfirdn2d(strided, kernel, up, down, pad)
-        wide = (strided.double(), kernel.double(), None, (up, up), (down, down), pad * 2)
+        wide = (strided.double(), *as_operands(kernel.double()), (up, up), (down, down), pad * 2)
         assert_close(out, native.resample(*wide))
 
 
@@ -471,7 +475,12 @@ def test_more_than_two_to_the_31_elements(operation, layout, cuda):
     assert max(x.numel(), out.numel()) > 2**31
     for n in (0, samples - 2, samples - 1):
         expected = native.resample(
-            x[n : n + 1, -4:].double(), taps.double(), None, (up, up), (down, down), pad * 2
+            x[n : n + 1, -4:].double(),
+            taps.double(),
+            taps.double(),
+            (up, up),
+            (down, down),
+            pad * 2,
         )
         assert_close(out[n : n + 1, -4:], expected)
 
@@ -496,7 +505,9 @@ def test_one_plane_of_more_than_two_to_the_31_elements(cuda):
     out = upfirdn2d(x, taps)
     for rows in (slice(0, 64), slice(side - 67, side - 3)):
         part = x[:, :, rows.start : rows.stop + 3, -4099:]
-        expected = native.resample(part.double(), taps.double(), None, (1, 1), (1, 1), (0,) * 4)
+        expected = native.resample(
+            part.double(), taps.double(), taps.double(), (1, 1), (1, 1), (0,) * 4
+        )
         assert_close(out[:, :, rows, -4096:], expected)
 
 
@@ -504,8 +515,11 @@ def test_the_kernels_gradient_of_more_than_two_to_the_31_elements(cuda):
     """The sum over the batch, sample by sample in float64."""
     x = half_images(1, cuda, 65, 32, 1024, 1025)
     rest = ((1, 1), (1, 1), (1, 0, 1, 0), (2, 2))
-    w = reg.RAW_KERNEL_GRAD(x, x, *rest)
-    parts = [reg.RAW_KERNEL_GRAD(x[n : n + 1], x[n : n + 1], *rest).double() for n in range(65)]
+    w = OPS._upfirdn2d_kernel_grad.default(x, x, *rest)
+    parts = [
+        OPS._upfirdn2d_kernel_grad.default(x[n : n + 1], x[n : n + 1], *rest).double()
+        for n in range(65)
+    ]
     assert_close(w, torch.stack(parts).sum(0))
 
 
@@ -515,7 +529,7 @@ def test_backward_of_more_than_two_to_the_31_elements(cuda):
     taps = torch.tensor(TAPS, device=cuda) / 8
     in_size = (size[0] // 2, size[1] // 2)
     g_pad = geometry.adjoint_pads(in_size, size, up, down, (2, 1, 2, 1), (4, 4))
-    out = reg.RAW(grad, taps, None, down, up, g_pad, True)
+    out = OPS._upfirdn2d.default(grad, taps, taps, down, up, g_pad, True)
     assert out.shape == (65, 32, *in_size)
     for n in (0, 63, 64):
         wide = grad[n : n + 1, -4:].double()

@@ -19,3 +19,10 @@ def require(tool: str, *, found: bool | None = None) -> str:
             pytest.fail(f"RESAMPLE_LAYERS_REQUIRE asks for {tool}, and there is none")
         pytest.skip(f"no {tool}")
     return path
+
+
+def as_operands(kernel):
+    """A kernel as users pass it, as the operators want it: (kernel, taps_y)."""
+    if isinstance(kernel, tuple):
+        return kernel
+    return kernel, kernel if kernel.dim() == 1 else None

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // What one call comes to after the integer arithmetic: the polyphase form of
-// both axes and the cut into tiles. Made once per call by upfirdn2d_cpu.cpp,
-// read by the kernels of every instruction set. Plain data on purpose: nothing
-// here may be compiled twice under two instruction sets.
+// both axes, the walk that serves it, and the cut into tiles. Made once per call
+// by choose.cpp, read by the kernels of every instruction set. Plain data on
+// purpose: nothing here may be compiled twice under two instruction sets.
 //
-// Polyphase. With g = gcd(up, down), outputs x = classes * m + q (classes =
-// up / g) of one class q meet the same taps, every up-th one, and each step of
-// m moves them by step = down / g input samples:
+// Polyphase, in the words of resample_layers/geometry.py. With g = gcd(up, down),
+// outputs x = phases * step + q (phases = up / g) of one phase q use the same taps,
+// every up-th one, and each step moves them by stride = down / g input samples:
 //
-//   out[classes * m + q] = sum over t of weight[q][t] * in[first + shift[q] + step * m + t]
+//   out[phases * step + q] = sum over t of weight[q][t] * in[first + offset[q] + stride * step + t]
 //
-// So an inserted zero is never met. `m` is called the group below.
+// So no inserted zero is multiplied. The other way round, a row of the input falls into
+// `stride` components: component c holds the samples c, c + stride, c + 2 * stride, ...
 #pragma once
 
 #include <cstdint>
@@ -22,16 +23,38 @@ namespace resample_layers {
 namespace cpu {
 
 struct AxisPlan {
-  int64_t classes;        // up / g                               [outputs per group]
-  int64_t step;           // down / g                             [samples per group]
-  int64_t first;          // sample that group 0 reads first      [samples]
-  int64_t span;           // samples that one group reaches over  [samples], >= 1
-  int64_t groups;         // ceil(out_size / classes)
-  const int64_t* shift;   // [classes] first sample of a class    [samples after first]
-  const int64_t* taps;    // [classes] number of taps, 0 possible
-  const int64_t* weight;  // [classes] where a class's weights begin
-  const int64_t* offset;  // [classes] first tap, in reading order; then every up-th
-  int64_t up;             //                                      [factor]
+  int64_t phases;            // up / g                            [outputs per step]
+  int64_t stride;            // down / g                          [samples per step]
+  int64_t first;             // sample that step 0 reads first    [samples]
+  int64_t span;              // samples that one step reaches over  [samples], >= 1
+  int64_t steps;             // ceil(out_size / phases)
+  const int64_t* offset;     // [phases] first sample of a phase  [samples after first]
+  const int64_t* taps;       // [phases] number of taps, 0 possible
+  const int64_t* weight_at;  // [phases] where a phase's weights begin
+  const int64_t* first_tap;  // [phases] first tap, in reading order; then every up-th
+  int64_t up;                //                                   [factor]
+};
+
+// The ways through a tile; the table in choose.cpp says what each serves.
+enum class Walk : int32_t {
+  single,         // one output at a time, from the samples that exist
+  planar,         // not separable: all taps at once
+  sliding,        // long pixels, few taps: both passes in registers
+  stream_paired,  // 16-bit types, few taps: both passes in registers; bfloat16, see below
+  stream,         // the same without pairs
+  rows_paired,    // passes by rows; bfloat16, rows fetched as even and odd elements, as they
+                  // come out of 32-bit loads
+  rows_direct,    // passes by rows; rows are read where they lie, split after the first pass
+  rows_late,      // passes by rows; rows are fetched, split after the first pass
+  rows,           // passes by rows; rows are fetched and split before the first pass
+};
+
+// How the outputs of a row are made from the phases in x.
+enum class Columns : int32_t {
+  plain,        // there is one phase
+  joined,       // two phases that alternate by elements, interleaved in registers
+  interleaved,  // a row of each phase in scratch, then interleaved
+  pixelwise,    // pixel by pixel, for long pixels
 };
 
 struct Plan {
@@ -41,44 +64,37 @@ struct Plan {
   const EpilogueParams* epilogue;  // null: none
   Plane4d in, out;          // out: of the gradient where there is one
   AxisPlan x, y;
-  bool separable;
-  const void* weights_x;    // by class, then tap             [accumulate type]
+  Walk walk;                // the op only
+  const UpFirDn2dParams* call;  // Walk::single, which has one phase and as many steps as
+                                // there are outputs
+  Columns columns;
+  const void* weights_x;    // by phase, then tap             [accumulate type]
   const void* weights_y;    //
-  const void* weights_xy;   // by y class, x class, y tap, x tap; not separable
-  const int64_t* tap_phase; // by x class, then tap: the phase of its samples,
+  const void* weights_xy;   // by y phase, x phase, y tap, x tap; Walk::planar
+  const int64_t* tap_component;  // by x phase, then tap: the component of its samples,
   const int64_t* tap_pixel; // and the first of them there    [pixels]
   int64_t tap_count;        // of both
 
-  // A tile: `channels` interleaved channels (1: contiguous), `tile_groups`
-  // groups of columns; it is walked down in blocks of `block_groups` groups of
-  // rows, with `row_slots` fetched rows in a ring.
+  // A tile: `channels` interleaved channels (1: contiguous), `tile_steps` steps of
+  // columns; it is walked down in blocks of `block_steps` steps of rows, with
+  // `row_slots` fetched rows in a ring.
   int64_t channels;         // [elements per pixel of a row]
   int64_t channel_tiles;    // per image
-  int64_t tile_groups;      // [groups in x]
+  int64_t tile_steps;       // [steps in x]
   int64_t x_tiles;
-  int64_t unit_groups;      // rows of one unit of work       [groups in y]
+  int64_t unit_steps;       // rows of one unit of work       [steps in y]
   int64_t y_units;
-  int64_t block_groups;     // [groups in y]
+  int64_t block_steps;      // [steps in y]
   int64_t row_slots;        // fetched rows that are kept     [rows], a power of two
-  bool pixelwise;           // rates in x by combining pixel by pixel; else by phases
-
-  // How rows of a separable kernel are read and written.
-  bool direct;              // input rows are read where they lie, not fetched
-  bool margins_fetched;     // fetched rows have margins, and phases, already
-  bool paired;              // bfloat16, rate 1: even and odd elements apart, as they
-                            // fall out of one 32-bit load; tap tables count both
-  bool streamed;            // 16-bit types, few taps: both passes in registers
-  bool sliding;             // pixels of two vectors and more, few taps: the same
-  bool far;                 // what is large comes from memory: prefetch
-  bool joined;              // two classes in x, of equal taps, alternate by elements
+  bool far;                 // Walk::sliding: input and output are larger than caches: prefetch
 
   // Scratch of a thread, in elements of the accumulate type but for the last.
-  int64_t phase_pitch;      // between phases of a row
+  int64_t component_pitch;  // between components of a row
   int64_t slot_pitch;       // between rows
   int64_t most_lead;        // of a row, within its pitch; a power of two
-  int64_t line_pitch;       // between rows before they are split into phases
-  int64_t slots_at, buffer_at, phases_at, line_at, zeros_at, places_at, grad_at, sums_at;
-  int64_t phase_stride;     // between two phases of the output (phases_at)
+  int64_t line_pitch;       // between rows before they are split into components
+  int64_t slots_at, buffer_at, phase_rows_at, line_at, zeros_at, tap_table_at, grad_at, sums_at;
+  int64_t phase_pitch;      // between two phases of the output (phase_rows_at)
   // With an epilogue: a block of rows of sums, what is added to a row, and the biases.
   int64_t done_pitch;       // between rows of sums
   int64_t done_at, addends_at, biases_at;

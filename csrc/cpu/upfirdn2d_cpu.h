@@ -36,3 +36,13 @@ void upfirdn2d_kernel_grad_cpu(const KernelGradParams& params, ParallelFor paral
 const char* cpu_capability();
 
 }  // namespace resample_layers
+
+// For tests and benchmarks, which call it through ctypes: the name of the walk that serves
+// a call of upfirdn2d_cpu. The call comes as its integers: sizes and strides of in and of
+// out (8 each, as in Plane4d), Geometry (8), flip, dtype.
+extern "C" __attribute__((visibility("default"))) const char* resample_layers_cpu_walk(
+    const int64_t* call, const void* kernel, const void* taps_x, const void* taps_y,
+    const resample_layers::EpilogueParams* epilogue);
+
+// The names of all walks, one a line.
+extern "C" __attribute__((visibility("default"))) const char* resample_layers_cpu_walks();

@@ -3,12 +3,21 @@
 // 16-byte vectors in the compiler's own notation: SSE2 on x86-64, NEON on ARM,
 // plain code elsewhere. Included inside the namespace of one instruction set.
 
+// Chooses elements of two vectors by their numbers, which go on from the first vector to
+// the second. Clang has only one of the two builtins, g++ before 12 only the other.
+#ifdef __clang__
+#define RESAMPLE_LAYERS_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define RESAMPLE_LAYERS_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, Numbers{__VA_ARGS__})
+#endif
+
 template <class A>
 struct Vec;
 
 template <>
 struct Vec<float> {
   typedef float R __attribute__((vector_size(16)));
+  typedef int32_t Numbers __attribute__((vector_size(16)));
   static constexpr int64_t N = 4;
   static R set1(float a) { return R{a, a, a, a}; }
   static R mul(R a, R b) { return a * b; }
@@ -51,12 +60,12 @@ struct Vec<float> {
     for (int64_t i = 0; i < n; ++i) narrow(p + i, r[i]);
   }
   static void even_odd(R a, R b, R& even, R& odd) {
-    even = __builtin_shufflevector(a, b, 0, 2, 4, 6);
-    odd = __builtin_shufflevector(a, b, 1, 3, 5, 7);
+    even = RESAMPLE_LAYERS_SHUFFLE(a, b, 0, 2, 4, 6);
+    odd = RESAMPLE_LAYERS_SHUFFLE(a, b, 1, 3, 5, 7);
   }
   static void zip(R even, R odd, R& a, R& b) {
-    a = __builtin_shufflevector(even, odd, 0, 4, 1, 5);
-    b = __builtin_shufflevector(even, odd, 2, 6, 3, 7);
+    a = RESAMPLE_LAYERS_SHUFFLE(even, odd, 0, 4, 1, 5);
+    b = RESAMPLE_LAYERS_SHUFFLE(even, odd, 2, 6, 3, 7);
   }
   static double sum(R r) { return (double(r[0]) + r[1]) + (double(r[2]) + r[3]); }
 };
@@ -64,6 +73,7 @@ struct Vec<float> {
 template <>
 struct Vec<double> {
   typedef double R __attribute__((vector_size(16)));
+  typedef int64_t Numbers __attribute__((vector_size(16)));
   static constexpr int64_t N = 2;
   static R set1(double a) { return R{a, a}; }
   static R mul(R a, R b) { return a * b; }
@@ -83,8 +93,8 @@ struct Vec<double> {
     for (int64_t i = 0; i < n; ++i) p[i] = r[i];
   }
   static void even_odd(R a, R b, R& even, R& odd) {
-    even = __builtin_shufflevector(a, b, 0, 2);
-    odd = __builtin_shufflevector(a, b, 1, 3);
+    even = RESAMPLE_LAYERS_SHUFFLE(a, b, 0, 2);
+    odd = RESAMPLE_LAYERS_SHUFFLE(a, b, 1, 3);
   }
   static void zip(R even, R odd, R& a, R& b) { even_odd(even, odd, a, b); }
   static double sum(R r) { return r[0] + r[1]; }

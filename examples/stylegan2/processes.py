@@ -11,12 +11,15 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from .device import pick_device
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,14 @@ class World:
         """Go on when all processes are here."""
         if self.size > 1:
             dist.barrier()
+
+    def gather(self, content: T) -> list[T]:
+        """What each process brings, in all of them, in the order of their numbers."""
+        if self.size == 1:
+            return [content]
+        gathered: list[T] = [content] * self.size
+        dist.all_gather_object(gathered, content)
+        return gathered
 
     def any(self, flag: bool, device: torch.device) -> bool:
         """Whether the flag is true in any process."""

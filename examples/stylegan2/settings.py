@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from .decode import parse_colour
 from .generator import channel_table
 
 if sys.version_info >= (3, 11):
@@ -40,7 +41,9 @@ class Settings:
     The defaults suit five minutes of two cores; StyleGAN2's own are in ``configs/``.
     """
 
-    data: str = option("digits", "digits, photographs, or a folder of images")
+    data: str = option("digits", "digits, photographs, or a folder or zip archive of images")
+    background: str = option("white", "colour seen where images are transparent")
+    skip_broken: bool = option(False, "leave out images that cannot be decoded")
     resolution: int = option(32, "side of the images, a power of two >= 8")
     seed: int = option(0, "of weights, latents, noise and the order of the images")
     batch: int = option(16, "images in a step, over all processes and rounds")
@@ -95,6 +98,7 @@ class Settings:
                 "clamp must be > 0 for precision float16, which ends at 65,504, got 0: "
                 "256 is what NVIDIA's networks have"
             )
+        parse_colour(self.background)
         self.channels()
 
     def channels(self) -> dict[int, int]:

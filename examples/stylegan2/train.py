@@ -35,7 +35,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from .data import ImageError, load
+from .data import load
+from .decode import ImageError
 from .evaluate import check_inception, evaluate, find_inception, format_report
 from .processes import World, join
 from .run import Run
@@ -116,7 +117,14 @@ def prepare(
     state = run.read(device) if args.resume else None
     settings = Settings(**args.said) if state is None else resumed_settings(state, args.said, run)
     settings.check()
-    images = load(settings.data, settings.resolution, args.workers)
+    images = load(
+        settings.data,
+        settings.resolution,
+        args.workers,
+        settings.background,
+        settings.skip_broken,
+        world,
+    )
     if state is not None and images.fingerprint() != state["images"] and "data" not in args.said:
         raise ValueError(
             f"--resume needs the images of the earlier run, got {images.fingerprint()} for "
@@ -243,6 +251,8 @@ def announce(training: Training) -> None:
     images = training.images
     networks = (training.ema, training.discriminator)
     generator, discriminator = (sum(p.numel() for p in n.parameters()) for n in networks)
+    if images.summary:
+        print(images.summary)
     processes = f", {training.world.size} processes" if training.world.size > 1 else ""
     print(
         f"{len(images.train):,} images of {images.name} to learn from, {len(images.held_out):,} "
@@ -303,6 +313,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             training, run, inception = prepare(args, world, device)
         except (OSError, ValueError) as error:
             parser.error(str(error))
+        except KeyboardInterrupt:  # reading all images takes a while
+            print("stopped before the first step", file=sys.stderr)
+            return STOPPED
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

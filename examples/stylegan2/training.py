@@ -16,9 +16,11 @@ from torch.optim import Adam
 from torch.utils.data import DataLoader
 
 from . import augment, losses
-from .data import ImageError, Images, Order, Shares, to_pixels, worker_signals
+from .data import Images, to_pixels
+from .decode import ImageError
 from .discriminator import Discriminator
 from .generator import Generator
+from .order import Order, Shares, worker_signals
 from .processes import World
 from .settings import DTYPES, Settings
 

@@ -2,29 +2,32 @@
 """The op and its kernel's gradient in plain torch: any device, differentiable to any order.
 
 Every output is a sum over the taps of its phase, ``acc += input[shifted, strided slice] * tap``.
-No inserted zero is multiplied, and no output is computed that is thrown away but for the last
-``phases - 1`` rows and columns. Slices, multiplications and additions only: no convolution, so
+No inserted zero is multiplied. Slices, multiplications and additions only: no convolution, so
 that no cuDNN algorithm, TF32 flag, autocast mode or 2^31 limit has a say in the result, it is
 the same from run to run, and a compiler can fuse all of it into one kernel.
 
-Two functions compute (``_resample``, ``_kernel_grad``); they are functional, hence traceable and
-differentiable. Where nothing is traced or differentiated, they run piece by piece (``_pieces``)
-so that temporaries stay in cache on a CPU and below 64 MB elsewhere; a piece is never less than a
-row.
+Each sum is written twice. ``_pass`` and ``_kernel_grad`` are functional, hence traceable and
+differentiable; they pad with zeros, since a tracer must not look at sizes, and mask the taps over
+the padding, except in exported graphs, which multiply its zeros. Where nothing is traced
+or differentiated, ``_pass_in_place`` and ``_kernel_grad_in_place`` read the samples that exist and
+no padding, so that memory follows what is computed and a tap that is not finite is multiplied with
+samples only. They run piece by piece (``_pieces``) so that temporaries stay in cache on a CPU and
+below 64 MB elsewhere; a piece is never less than a row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from .. import geometry
-from .arguments import check_call, is_tracing
+from .arguments import check_call
 from .epilogue import Epilogue
+from .modes import is_differentiated_elsewhere, is_tracing
 
 PIECE_BYTES = {"cpu": 2 << 20}  # input and output of one piece: the size of a core's L2 cache
 PIECE_BYTES_ELSEWHERE = 16 << 20  # few launches, and all temporaries together below 64 MB
@@ -77,7 +80,7 @@ def upfirdn2d_native(
 def resample(
     input: Tensor,  # [N, C, H, W]
     kernel: Tensor,  # [kh, kw], or [kw]: separable
-    taps_y: Tensor | None,  # [kh] of a separable kernel, None: the same as kernel
+    taps_y: Tensor | None,  # [kh] of a separable kernel; None: the kernel is 2-D
     up: tuple[int, int],  # (x, y)
     down: tuple[int, int],
     pad: tuple[int, int, int, int],  # (x0, x1, y0, y1)
@@ -88,38 +91,39 @@ def resample(
 
     The epilogue acts on sums of the accumulate dtype, before they are rounded.
     """
-    if kernel.dim() == 1:
-        taps_y = kernel if taps_y is None else taps_y
-        factors: list[Tensor] = [taps_y[:, None], kernel[None, :]]
-    else:
-        factors = [kernel]
+    size = kernel_size(kernel, taps_y)
+    factors = [kernel] if taps_y is None else [taps_y[:, None], kernel[None, :]]
     dtype = accumulate_dtype(input, *factors)
     factors = [(k.flip(0, 1) if flip else k).to(dtype) for k in factors]
     channels_last = is_channels_last(input)
     operands = [] if epilogue is None else epilogue.tensors()
     if not _is_plain(input, *factors, *operands):
-        out = _resample(input.to(dtype), factors, up, down, pad, torch.addcmul)
+        exported = is_tracing() or torch.onnx.is_in_onnx_export()
+        one_pass = _pass if exported else partial(_pass, masked=True)
+        out = _resample(input.to(dtype), factors, up, down, pad, one_pass)
+        if len(factors) == 2 and not exported:
+            out = _without_unreached(out, input.shape[2], up[1], down[1], pad[2:], size[0])
         out = (out if epilogue is None else epilogue.apply(out)).to(input.dtype)
         if channels_last and not torch._C._are_functorch_transforms_active():
             out = out.contiguous(memory_format=torch.channels_last)
         return out
 
     # Piece by piece into one allocation
-    kh, kw = factors[0].shape[0], factors[-1].shape[1]
-    n, c, h, w = input.shape
-    out_h = geometry.output_size(h, up[1], down[1], pad[2], pad[3], kh)
-    out_w = geometry.output_size(w, up[0], down[0], pad[0], pad[1], kw)
     out = torch.empty(
-        (n, c, out_h, out_w),
+        (*input.shape[:2], *geometry.output_sizes(input.shape[2:], up, down, pad, size)),
         dtype=input.dtype,
         device=input.device,
         memory_format=torch.channels_last if channels_last else torch.contiguous_format,
     )
     for batch, chan, first, last in _pieces(input, out, dtype):
-        a, b, y0, y1 = geometry.row_range(h, first, last, up[1], down[1], pad[2], kh)
+        a, b, y0, y1 = geometry.row_range(
+            input.shape[2], first, last, up[1], down[1], pad[2], size[0]
+        )
         piece = input[batch, chan, a:b].to(dtype)
         pads = (*pad[:2], y0, y1)
-        sums = _resample(piece, factors, up, down, pads, Tensor.addcmul_)
+        sums = _resample(piece, factors, up, down, pads, _pass_in_place)
+        if len(factors) == 2:
+            _clear_unreached(sums, piece.shape[2], up[1], down[1], y0, size[0])
         if epilogue is not None:
             sums = epilogue.part(batch, chan, slice(first, last)).apply(sums)
         out[batch, chan, first:last] = sums
@@ -129,7 +133,7 @@ def resample(
 def resample_bias_act(
     input: Tensor,  # [N, C, H, W]
     kernel: Tensor,  # [kh, kw], or [kw]: separable
-    taps_y: Tensor | None,  # [kh] of a separable kernel, None: the same as kernel
+    taps_y: Tensor | None,  # [kh] of a separable kernel; None: the kernel is 2-D
     bias: Tensor | None,  # [C]
     noise: Tensor | None,  # [N or 1, 1, out_h, out_w]
     noise_strength: Tensor | None,  # one element
@@ -162,7 +166,7 @@ def kernel_grad(
         a, b, y0, y1 = geometry.row_range(
             input.shape[2], first, last, up[1], down[1], pad[2], kernel_size[1]
         )
-        total += _kernel_grad(
+        total += _kernel_grad_in_place(
             input[batch, chan, a:b].to(dtype),
             grad[batch, chan, first:last].to(dtype),
             up,
@@ -171,6 +175,22 @@ def kernel_grad(
             kernel_size,
         )
     return total
+
+
+def kernel_size(kernel: Tensor, taps_y: Tensor | None) -> tuple[int, int]:
+    """(kh, kw) of a kernel [kh, kw], or of the outer product of ``taps_y`` [kh] and taps [kw].
+
+    Raises:
+        ValueError: if taps come without ``taps_y``, or a 2-D kernel with it.
+    """
+    if kernel.dim() != (2 if taps_y is None else 1):
+        raise ValueError(
+            "taps_y must come with a kernel of 1 dimension and not with one of 2, got a kernel of "
+            f"{kernel.dim()} {'without' if taps_y is None else 'with'} taps_y"
+        )
+    if taps_y is None:
+        return kernel.shape[0], kernel.shape[1]
+    return taps_y.shape[0], kernel.shape[0]
 
 
 def accumulate_dtype(*tensors: Tensor) -> torch.dtype:
@@ -202,12 +222,12 @@ def _resample(
     up: tuple[int, int],
     down: tuple[int, int],
     pad: tuple[int, int, int, int],
-    addcmul: Callable[[Tensor, Tensor, Tensor], Tensor],
+    one_pass: Callable[..., Tensor],
 ) -> Tensor:
     if len(factors) == 1:
-        return _pass(x, factors[0], up, down, pad, addcmul)
-    x = _pass(x, factors[0], (1, up[1]), (1, down[1]), (0, 0, *pad[2:]), addcmul)
-    return _pass(x, factors[1], (up[0], 1), (down[0], 1), (*pad[:2], 0, 0), addcmul)
+        return one_pass(x, factors[0], up, down, pad)
+    x = one_pass(x, factors[0], (1, up[1]), (1, down[1]), (0, 0, *pad[2:]))
+    return one_pass(x, factors[1], (up[0], 1), (down[0], 1), (*pad[:2], 0, 0))
 
 
 def _pass(
@@ -216,15 +236,17 @@ def _pass(
     up: tuple[int, int],
     down: tuple[int, int],
     pad: tuple[int, int, int, int],
-    addcmul: Callable[[Tensor, Tensor, Tensor], Tensor],  # in place where nobody looks
+    masked: bool = False,  # whether taps may be NaN or infinite: they must not meet the padding
 ) -> Tensor:
     """One sum over the taps of a 2-D kernel, phase by phase; then the phases interleaved."""
     taps = [row.unbind() for row in kernel.unbind()]  # lengths are ints here even to a tracer
     kh, kw = len(taps), len(taps[0])
     plan_x = geometry.polyphase(up[0], down[0], pad[0], pad[1], kw)
     plan_y = geometry.polyphase(up[1], down[1], pad[2], pad[3], kh)
-    out_h = geometry.output_size(x.shape[2], up[1], down[1], pad[2], pad[3], kh)
-    out_w = geometry.output_size(x.shape[3], up[0], down[0], pad[0], pad[1], kw)
+    out_h, out_w = geometry.output_sizes(x.shape[2:], up, down, pad, (kh, kw))
+    exists_y, exists_x = (
+        _mask(x, dim, plan) if masked else None for dim, plan in ((2, plan_y), (3, plan_x))
+    )
     x = _pad(x, plan_x, plan_y)
     steps_y, steps_x = plan_y.steps(out_h), plan_x.steps(out_w)
     rows = []
@@ -237,10 +259,125 @@ def _pass(
                 for j, offset_x in phase_x:
                     read = _take(strip, 3, offset_x + plan_x.before, plan_x.stride, steps_x)
                     tap = taps[i][j]
-                    acc = read * tap if acc is None else addcmul(acc, read, tap)
+                    for exists, dim, start, plan, steps in (
+                        (exists_y, 2, offset_y, plan_y, steps_y),
+                        (exists_x, 3, offset_x, plan_x, steps_x),
+                    ):
+                        if exists is not None:
+                            part = _take(exists, dim, start + plan.before, plan.stride, steps)
+                            tap = torch.where(part, tap, torch.zeros_like(tap))
+                    acc = read * tap if acc is None else torch.addcmul(acc, read, tap)
             columns.append(_zeros(x, kernel, steps_y, steps_x) if acc is None else acc)
         rows.append(_interleave(columns, 3, out_w))
     return _interleave(rows, 2, out_h)
+
+
+def _pass_in_place(
+    x: Tensor,
+    kernel: Tensor,
+    up: tuple[int, int],
+    down: tuple[int, int],
+    pad: tuple[int, int, int, int],
+) -> Tensor:
+    """:func:`_pass` from the samples that exist, where only values are asked for."""
+    taps = [row.unbind() for row in kernel.unbind()]
+    kh, kw = len(taps), len(taps[0])
+    plan_x = geometry.polyphase(up[0], down[0], pad[0], pad[1], kw)
+    plan_y = geometry.polyphase(up[1], down[1], pad[2], pad[3], kh)
+    out_h, out_w = geometry.output_sizes(x.shape[2:], up, down, pad, (kh, kw))
+    layout = torch.channels_last if is_channels_last(x) else torch.contiguous_format
+    out = torch.empty(
+        (*x.shape[:2], out_h, out_w), dtype=x.dtype, device=x.device, memory_format=layout
+    ).zero_()
+    for part, phase_y, phase_x in _phases(out, plan_y, plan_x):
+        # Sums of neighbours are faster than those of every second element
+        acc = part if plan_y.phases == plan_x.phases == 1 else torch.zeros_like(part)
+        for tap_y in phase_y:
+            for tap_x in phase_x:
+                read, steps = _existing(x, plan_y, plan_x, tap_y, tap_x, acc)
+                acc[steps].addcmul_(read, taps[tap_y.position][tap_x.position])
+        if acc is not part:
+            part.copy_(acc)
+    return out
+
+
+def _without_unreached(
+    out: Tensor,
+    height: int,  # of the input
+    up: int,
+    down: int,
+    pad: Sequence[int],  # (y0, y1)
+    taps: int,
+) -> Tensor:
+    """:func:`_clear_unreached` for tracers and transforms, which allow no writing."""
+    if not geometry.may_miss(up, pad[0], pad[1], taps):
+        return out
+    column, ones = out.new_ones((1, 1, height, 1)), out.new_ones((taps, 1))
+    reached = _pass(column, ones, (1, up), (1, down), (0, 0, pad[0], pad[1])) > 0
+    return torch.where(reached, out, out.new_zeros(()))
+
+
+def _phases(
+    out: Tensor, plan_y: geometry.Polyphase, plan_x: geometry.Polyphase
+) -> Iterator[tuple[Tensor, tuple[geometry.Tap, ...], tuple[geometry.Tap, ...]]]:
+    """The outputs of each pair of phases that have taps, a view, and these taps."""
+    for first_y, phase_y in enumerate(plan_y.taps[: out.shape[2]]):
+        rows = out[:, :, first_y :: plan_y.phases]
+        for first_x, phase_x in enumerate(plan_x.taps[: out.shape[3]] if phase_y else ()):
+            if phase_x:
+                yield rows[:, :, :, first_x :: plan_x.phases], phase_y, phase_x
+
+
+def _existing(
+    x: Tensor,
+    plan_y: geometry.Polyphase,
+    plan_x: geometry.Polyphase,
+    tap_y: geometry.Tap,
+    tap_x: geometry.Tap,
+    part: Tensor,  # outputs of the phases of both taps
+) -> tuple[Tensor, tuple[slice, ...]]:
+    """The samples that the taps read, and the index of the outputs that they belong to."""
+    read, steps = x, [slice(None), slice(None)]
+    for dim, plan, tap in ((2, plan_y, tap_y), (3, plan_x, tap_x)):
+        first, last = plan.reach(tap, x.shape[dim], part.shape[dim])
+        start = max(0, tap.offset + plan.stride * first)
+        read = _take(read, dim, start, plan.stride, last - first)
+        steps.append(slice(first, last))
+    return read, tuple(steps)
+
+
+def _clear_unreached(out: Tensor, size: int, up: int, down: int, pad0: int, taps: int) -> None:
+    """Set rows that no sample reaches to 0, where a pass along x made other values of zeros."""
+    plan = geometry.polyphase(up, down, pad0, 0, taps)
+    for phase, phase_taps in enumerate(plan.taps[: out.shape[2]]):
+        rows = out[:, :, phase :: plan.phases]
+        reaches = [plan.reach(tap, size, rows.shape[2]) for tap in phase_taps]
+        reaches = [(first, last) for first, last in reaches if first < last] or [(0, 0)]
+        first, last = min(r[0] for r in reaches), max(r[1] for r in reaches)
+        if (first, last) != (0, rows.shape[2]):
+            rows[:, :, :first] = 0
+            rows[:, :, last:] = 0
+
+
+def _kernel_grad_in_place(
+    x: Tensor,
+    grad: Tensor,
+    up: tuple[int, int],
+    down: tuple[int, int],
+    pad: tuple[int, int, int, int],
+    kernel_size: tuple[int, int],
+) -> Tensor:
+    """:func:`_kernel_grad` from the samples that exist, where only values are asked for."""
+    kw, kh = kernel_size
+    plan_x = geometry.polyphase(up[0], down[0], pad[0], pad[1], kw)
+    plan_y = geometry.polyphase(up[1], down[1], pad[2], pad[3], kh)
+    sums = torch.zeros((kh, kw), dtype=x.dtype, device=x.device)
+    for part, phase_y, phase_x in _phases(grad, plan_y, plan_x):
+        for tap_y in phase_y:
+            for tap_x in phase_x:
+                read, steps = _existing(x, plan_y, plan_x, tap_y, tap_x, part)
+                sums[tap_y.position, tap_x.position] = (read * part[steps]).sum()
+    return sums
 
 
 def _kernel_grad(
@@ -276,6 +413,17 @@ def _pad(x: Tensor, plan_x: geometry.Polyphase, plan_y: geometry.Polyphase) -> T
     return F.pad(x, sides) if any(sides) else x
 
 
+def _mask(x: Tensor, dim: int, plan: geometry.Polyphase) -> Tensor | None:
+    """Which samples along ``dim`` of the padded input exist: [1, 1, H', 1] or [1, 1, 1, W'].
+
+    None where there is no padding.
+    """
+    if not (plan.before or plan.after):
+        return None
+    exists = F.pad(x.new_ones(x.shape[dim]), [plan.before, plan.after]) > 0
+    return exists[None, None, :, None] if dim == 2 else exists[None, None, None, :]
+
+
 def _take(x: Tensor, dim: int, start: int, stride: int, steps: int) -> Tensor:
     """``steps`` samples along ``dim``, from ``start``, every ``stride``-th: a view."""
     part = slice(start, start + stride * steps, stride)
@@ -303,12 +451,6 @@ def _is_plain(*tensors: Tensor) -> bool:
         and all(type(t) in (Tensor, torch.nn.Parameter) and not t.is_meta for t in tensors)
         and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
     )
-
-
-def is_differentiated_elsewhere() -> bool:
-    """Whether torch.func or forward mode is at work: what differentiates outside of autograd."""
-    active: bool = torch._C._are_functorch_transforms_active()
-    return active or forward_ad._current_level >= 0
 
 
 def _pieces(

@@ -54,7 +54,7 @@ def strides_of(tensor: torch.Tensor) -> list[int]:
 
 
 def cell(library, op, kernel, dtype, layout, shape, budget):
-    """Median seconds of the op and of its floor."""
+    """Seconds of the op and of its floor, the bytes moved, and the walk that serves it."""
     size = harness.SIZE[dtype]
     n, c, h, w = shape
     c = max(1, c * 4 // size)
@@ -114,7 +114,8 @@ def cell(library, op, kernel, dtype, layout, shape, budget):
             function()
             times.append(time.perf_counter() - before)
     op_time, fill_time, sum_time = (low(times) for times in samples)
-    return op_time, fill_time + sum_time, (x.numel() + int(np.prod(out))) * size
+    walk = library.resample_layers_cpu_walk(where, *pointers, None).decode()
+    return op_time, fill_time + sum_time, (x.numel() + int(np.prod(out))) * size, walk
 
 
 def main() -> None:
@@ -128,14 +129,14 @@ def main() -> None:
     for shape_name, shape in SHAPES.items():
         for kernel in KERNELS:
             for op in OPS:
-                row = []
+                row, walks = [], []
                 for dtype in ("float32", "float64", "bfloat16", "float16"):
                     for layout in ("contiguous", "channels_last"):
                         name = f"{shape_name} {kernel} {op} {dtype} {layout}"
                         if not all(part in name.split() for part in wanted):
                             continue
                         for _ in range(4):
-                            taken, floor, moved = cell(
+                            taken, floor, moved, walk = cell(
                                 library, op, kernel, dtype, layout, shape, BUDGET
                             )
                             # Below page-fault sizes, a floor this slow is another user's time.
@@ -145,6 +146,7 @@ def main() -> None:
                             if not busy:
                                 break
                         row.append("  -  " if busy else f"{taken / floor:5.2f}")
+                        walks.append(walk)
                         if not busy:
                             ratios[name] = taken / floor
                 if row:
@@ -152,6 +154,7 @@ def main() -> None:
                         f"{shape_name:8} {kernel:>3} {op:6}",
                         " ".join(row),
                         f"  ({moved / 2**20:.1f} MB, floor {floor * 1e6:.0f} us)",
+                        *walks,
                         flush=True,
                     )
     for kernel in KERNELS:

@@ -36,6 +36,11 @@ resample_layers::Plane4d plane(const int64_t* v) {
   return {v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]};
 }
 
+// v: in (8), out (8), kh, kw, up_x, up_y, down_x, down_y, pad_x0, pad_y0, flip, dtype
+resample_layers::Geometry geometry(const int64_t* v) {
+  return {v[16], v[17], v[18], v[19], v[20], v[21], v[22], v[23]};
+}
+
 }  // namespace
 
 extern "C" {
@@ -44,14 +49,13 @@ void use_torch_pool(void* address) { torch_pool = reinterpret_cast<TorchParallel
 
 const char* capability() { return resample_layers::cpu_capability(); }
 
-// v: in (8), out (8), kh, kw, up_x, up_y, down_x, down_y, pad_x0, pad_y0, flip, dtype
 void forward(const void* input, void* output, const void* kernel, const void* taps_x,
              const void* taps_y, const int64_t* v, int num_threads,
              const resample_layers::EpilogueParams* epilogue) {
   threads = num_threads;
   const resample_layers::UpFirDn2dParams params = {
-      input, output, plane(v), plane(v + 8), kernel, taps_x, taps_y, v[16], v[17], v[18],
-      v[19], v[20],  v[21],    v[22],        v[23],  v[24] != 0, resample_layers::Dtype(v[25])};
+      geometry(v), input,  output, plane(v), plane(v + 8),
+      kernel,      taps_x, taps_y, v[24] != 0, resample_layers::Dtype(v[25])};
   resample_layers::upfirdn2d_cpu(params, epilogue, parallel_for, num_threads);
 }
 
@@ -59,8 +63,7 @@ void kernel_grad(const void* input, const void* grad, void* result, const int64_
                  int num_threads) {
   threads = num_threads;
   const resample_layers::KernelGradParams params = {
-      input, grad,  result, plane(v), plane(v + 8), v[16], v[17],
-      v[18], v[19], v[20],  v[21],    v[22],        v[23], resample_layers::Dtype(v[25])};
+      geometry(v), input, grad, result, plane(v), plane(v + 8), resample_layers::Dtype(v[25])};
   resample_layers::upfirdn2d_kernel_grad_cpu(params, parallel_for, num_threads);
 }
 

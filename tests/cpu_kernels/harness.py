@@ -79,6 +79,9 @@ def load(path: Path) -> ctypes.CDLL:
     library.forward.restype = None
     library.kernel_grad.argtypes = [pointer] * 4 + [threads]
     library.kernel_grad.restype = None
+    library.resample_layers_cpu_walk.argtypes = [pointer] * 5
+    library.resample_layers_cpu_walk.restype = ctypes.c_char_p
+    library.resample_layers_cpu_walks.restype = ctypes.c_char_p
     library.use_torch_pool.argtypes = [pointer]
     library.use_torch_pool.restype = None
     return library
@@ -147,8 +150,25 @@ def reference(x: np.ndarray, kernel: np.ndarray, up, down, pad, out_size, flip) 
     return out
 
 
-def reference_epilogue(sums, bias, noise, strength, slope, gain, clamp) -> np.ndarray:
-    """The formula of EpilogueParams; bias [C], noise [N or 1, H, W]."""
+def reference_separable(x: np.ndarray, taps_x, taps_y, up, down, pad, out_size, flip):
+    """`reference` along y, then along x; an output that no sample reaches is 0.
+
+    For taps that are not finite, which make another sum of the outer product.
+    """
+    columns = reference(
+        x, taps_y[:, None], (1, up[1]), (1, down[1]), (0, pad[1]), (out_size[0], x.shape[3]), flip
+    )
+    out = reference(columns, taps_x[None, :], (up[0], 1), (down[0], 1), (pad[0], 0), out_size, flip)
+    reached = reference(
+        np.ones((1, 1, x.shape[2], 1)), np.ones((len(taps_y), 1)), (1, up[1]), (1, down[1]),
+        (0, pad[1]), (out_size[0], 1), flip,
+    )  # fmt: skip
+    return np.where(reached > 0, out, 0.0)
+
+
+def reference_epilogue(sums, bias, noise, strength, slope, gain, clamp, largest) -> np.ndarray:
+    """The formula of EpilogueParams; bias [C], noise [N or 1, H, W]; a clamp is <= `largest`."""
+    clamp = min(clamp, largest)
     value = sums + strength * noise[:, None] + bias[:, None, None]
     value = gain * np.where(value < 0, slope * value, value)
     return np.clip(value, -clamp, clamp) if clamp >= 0 else value
@@ -163,14 +183,13 @@ def reference_grad(x: np.ndarray, g: np.ndarray, kernel_size, up, down, pad) -> 
 
 
 def reference_loops(x: np.ndarray, kernel: np.ndarray, up, down, pad, out_size, flip):
-    """`reference` by plain loops; outside the input a tap meets a zero, between samples nothing."""
+    """`reference` by plain loops: neither padding nor an inserted zero is multiplied."""
     height, width = x.shape[2:]
     k = kernel if flip else kernel[::-1, ::-1]
     out = np.zeros((*x.shape[:2], *out_size))
     for oy, ox, s, t in np.ndindex(*out_size, *k.shape):
         row, rest_y = divmod(oy * down[1] + s - pad[1], up[1])
         column, rest_x = divmod(ox * down[0] + t - pad[0], up[0])
-        if rest_y == 0 and rest_x == 0:
-            inside = 0 <= row < height and 0 <= column < width
-            out[:, :, oy, ox] += k[s, t] * (x[:, :, row, column] if inside else 0.0)
+        if rest_y == rest_x == 0 and 0 <= row < height and 0 <= column < width:
+            out[:, :, oy, ox] += k[s, t] * x[:, :, row, column]
     return out

@@ -3,12 +3,15 @@
 
     python sweep.py LIBRARY [count] [seed]
 
+Tells how many configurations each walk of the kernels served.
+
 Run in a process of its own: RESAMPLE_LAYERS_CPU is read once, and the library
 under AddressSanitizer wants its run-time loaded first.
 """
 
 from __future__ import annotations
 
+import collections
 import ctypes
 import sys
 from pathlib import Path
@@ -78,8 +81,10 @@ class Epilogue:
             if rng.random() < 0.2:  # a NaN, which must reach its own outputs only
                 self.noise[tuple(int(rng.integers(size)) for size in self.noise.shape)] = np.nan
         slope = float(pick(rng, 0.0, 0.2, 1.0, 1.5))
-        gain, clamp = float(pick(rng, 1.0, np.sqrt(2))), float(pick(rng, -1.0, 0.0, 1.25, 4.0))
+        gain = float(pick(rng, 1.0, np.sqrt(2)))
+        clamp = float(pick(rng, -1.0, 0.0, 1.25, 4.0, 1e300))
         self.numbers = (slope, gain, clamp)
+        self.largest = float(np.finfo(accumulate).max)
         self.params = harness.Epilogue(
             *(None if a is None else a.ctypes.data for a in (self.bias, self.noise, self.strength)),
             h * w if images > 1 else 0,
@@ -92,22 +97,24 @@ class Epilogue:
         )
 
     def reference(self, sums):
-        """The result, and how far the rounding of what the sum meets may move it."""
+        """The result, and how far the rounding of its addends may move it."""
         if self.pointer is None:
             return sums, 0.0, 1.0
         noise = np.zeros((1, 1, 1)) if self.noise is None else self.noise.astype(np.float64)
         bias = np.zeros(1) if self.bias is None else self.bias.astype(np.float64)
         strength = 1.0 if self.strength is None else float(self.strength)
-        wanted = harness.reference_epilogue(sums, bias, noise, strength, *self.numbers)
+        wanted = harness.reference_epilogue(
+            sums, bias, noise, strength, *self.numbers, self.largest
+        )
         added = abs(sums) + abs(strength * noise[:, None]) + abs(bias[:, None, None])
         return wanted, 4 * np.nan_to_num(added), max(1.0, self.numbers[0]) * self.numbers[1]
 
 
-def one(library, rng) -> str:
-    """Draws a configuration, runs it, raises where it is wrong; tells what it was."""
+def one(library, rng) -> tuple[str, str]:
+    """Draws a configuration, runs it, raises where it is wrong: what it was, and its walk."""
     # Rates, taps, pads; a crop as often as a pad. Sizes from a point to several tiles.
-    dtype = pick(rng, *harness.DTYPES)
-    usual = rng.random() < 0.2  # what has kernels of its own: 3 or 4 taps, long pixels
+    usual = rng.random() < 0.3  # what has walks of its own: few taps, long pixels, bfloat16
+    dtype = pick(rng, *harness.DTYPES, *(["bfloat16"] * 2 if usual else []))
     common = usual or rng.random() < 0.5
     up = (int(pick(rng, 1, 1, 2)),) * 2 if common else tuple(int(v) for v in rng.integers(1, 7, 2))
     down = (
@@ -127,7 +134,7 @@ def one(library, rng) -> str:
             int(rng.integers(1, 9)),
         )
     if usual:
-        taps, c = (int(pick(rng, 3, 4, 4)),) * 2, int(rng.integers(8, 140))
+        taps, c = (int(pick(rng, 3, 4, 4, 6)),) * 2, int(pick(rng, 3, rng.integers(8, 140)))
     pad = tuple(int(v) for v in rng.integers(-6, 12, 2))
     if rng.random() < 0.05:
         pad = (int(rng.integers(-40, 90)), int(rng.integers(-40, 90)))
@@ -148,6 +155,9 @@ def one(library, rng) -> str:
     taps_x = rng.standard_normal(taps[0]).astype(accumulate)
     taps_y = rng.standard_normal(taps[1]).astype(accumulate)
     kernel = rng.standard_normal((taps[1], taps[0])).astype(accumulate)
+    if rng.random() < 0.1:  # taps that are not finite, which no padding may be multiplied with
+        for array in (taps_x, taps_y, kernel):
+            array.flat[int(rng.integers(array.size))] = pick(rng, np.inf, -np.inf, np.nan)
     x = Array(rng, (n, c, h, w), in_layout, dtype, True)
     y = Array(rng, (n, c, out_h, out_w), out_layout, dtype)
     epilogue = Epilogue(rng, y.view.shape, accumulate)
@@ -158,6 +168,8 @@ def one(library, rng) -> str:
     pointers = (
         (0, taps_x.ctypes.data, taps_y.ctypes.data) if separable else (kernel.ctypes.data, 0, 0)
     )
+    walk = library.resample_layers_cpu_walk(values, *pointers, epilogue.pointer).decode()
+    what += f" walk {walk}"
     library.forward(x.pointer, y.pointer, *pointers, values, threads, epilogue.pointer)
     y.check_guards()
     bits = y.view.tobytes()
@@ -169,6 +181,9 @@ def one(library, rng) -> str:
         kernel = np.outer(taps_y.astype(np.float64), taps_x.astype(np.float64))
     exact_x, exact_k = harness.to_float(x.view), kernel.astype(np.float64)
     sums = harness.reference(exact_x, exact_k, up, down, pad, (out_h, out_w), flip)
+    if separable and not np.isfinite(exact_k).all():
+        both = (taps_x.astype(np.float64), taps_y.astype(np.float64))
+        sums = harness.reference_separable(exact_x, *both, up, down, pad, (out_h, out_w), flip)
     size = harness.reference(abs(exact_x), abs(exact_k), up, down, pad, (out_h, out_w), flip)
     wanted, added, factor = epilogue.reference(sums)
     bound = 2 * harness.EPSILON[accumulate] * ((sum(taps) + 2) * size + added) * factor
@@ -176,8 +191,10 @@ def one(library, rng) -> str:
     bound += 0.51 * harness.EPSILON[dtype] * abs(wanted) + (1e-7 if dtype == "float16" else 1e-37)
     got = harness.to_float(y.view)
     error = abs(got - wanted)
-    if not ((error <= bound) | (np.isnan(wanted) & np.isnan(got))).all():
-        worst = np.unravel_index(np.argmax(np.nan_to_num(error - bound, nan=np.inf)), error.shape)
+    rounded = harness.to_float(harness.stored(wanted, dtype))
+    same = (error <= bound) | (got == rounded) | (np.isnan(wanted) & np.isnan(got))
+    if not same.all():
+        worst = np.unravel_index(np.argmin(same), same.shape)
         raise AssertionError(
             f"{what}: at {worst} {harness.to_float(y.view)[worst]} is not {wanted[worst]}"
         )
@@ -198,23 +215,27 @@ def one(library, rng) -> str:
     again = np.empty_like(result)
     library.kernel_grad(x.pointer, g.pointer, again.ctypes.data, values, 3)
     assert again.tobytes() == result.tobytes(), f"{what}: kernel gradient depends on threads"
-    return what
+    return what, walk
 
 
 def main() -> None:
     library = harness.load(Path(sys.argv[1]))
     count = int(sys.argv[2]) if len(sys.argv) > 2 else 1000
     seed = int(sys.argv[3]) if len(sys.argv) > 3 else 0
-    failed = 0
+    failed, walks = 0, collections.Counter()
     for i in range(count):
         try:
-            one(library, np.random.default_rng([seed, i]))
+            with np.errstate(all="ignore"):  # infinite and NaN taps
+                _, walk = one(library, np.random.default_rng([seed, i]))
+            walks[walk] += 1
         except AssertionError as error:
             failed += 1
             print(f"FAILED [{seed}, {i}]: {error}")
             if failed > 10:
                 break
     print(f"{library.capability().decode()}: {count - failed} of {count} configurations are right")
+    for walk in library.resample_layers_cpu_walks().decode().split():
+        print(f"walk {walk}: {walks[walk]}")
     sys.exit(failed > 0)
 
 

@@ -55,6 +55,49 @@ def test_sweep(built, level):
     if said.startswith("error: "):
         pytest.skip(f"NOT RUN: sweep on {level}, this processor lacks it")
     assert said.startswith(f"{level}: {COUNT} of {COUNT}")
+    # Every walk is reached; the sliding one needs more registers than the baseline has
+    unreached = re.findall(r"walk (\S+): 0$", said, re.MULTILINE)
+    assert unreached == (["sliding"] if level == "baseline" else [])
+
+
+@pytest.mark.parametrize(
+    ("walk", "dtype", "layout", "channels", "taps", "up", "down", "fused"),
+    [
+        ("single", "float32", "contiguous", 8, 4, 5000, 1, False),
+        ("planar", "float32", "contiguous", 8, "4x4", 2, 1, False),
+        ("planar", "bfloat16", "channels_last", 64, "4x4", 1, 1, True),
+        ("sliding", "float16", "channels_last", 64, 4, 1, 2, False),
+        ("sliding", "bfloat16", "channels_last", 64, 4, 1, 1, True),
+        ("stream-paired", "bfloat16", "contiguous", 8, 4, 1, 1, False),
+        ("stream-paired", "bfloat16", "channels_last", 3, 8, 1, 1, False),
+        ("stream", "float16", "contiguous", 8, 4, 1, 1, False),
+        ("stream", "bfloat16", "contiguous", 8, 4, 2, 1, False),
+        ("rows-paired", "bfloat16", "contiguous", 8, 4, 1, 1, True),
+        ("rows-direct", "float32", "contiguous", 8, 12, 2, 1, False),
+        ("rows-direct", "float64", "channels_last", 3, 4, 1, 2, True),
+        ("rows-late", "float16", "channels_last", 3, 4, 1, 2, False),
+        ("rows", "float16", "contiguous", 8, 12, 1, 2, False),
+        ("rows", "bfloat16", "channels_last", 64, 12, 2, 1, False),
+    ],
+)
+def test_the_walk_of_a_call(library, walk, dtype, layout, channels, taps, up, down, fused):
+    if walk == "sliding" and library.capability() == b"baseline":
+        pytest.skip("NOT RUN: the sliding walk, this processor has 16-byte vectors only")
+    size, out = 32, 32 * up // down
+    shapes = [(2, channels, side, side) for side in (size, out)]
+    arrays = []
+    for n, c, h, w in shapes:
+        last = (c * h * w, 1, w * c, c)
+        arrays += [(n, c, h, w), last if layout == "channels_last" else (c * h * w, h * w, w, 1)]
+    count = 4 if taps == "4x4" else taps
+    values = harness.arguments(
+        *arrays, (count, count), (up, up), (down, down), (count // 2,) * 2, False, dtype
+    )
+    k = np.ones((count, count) if taps == "4x4" else count, np.float32)
+    pointers = (k.ctypes.data, 0, 0) if k.ndim == 2 else (0, k.ctypes.data, k.ctypes.data)
+    epilogue = harness.Epilogue(None, None, None, 0, 0.2, 1.0, -1.0)
+    where = ctypes.addressof(epilogue) if fused else None
+    assert library.resample_layers_cpu_walk(values, *pointers, where).decode() == walk
 
 
 def test_sweep_under_sanitizers(tmp_path):
@@ -94,7 +137,7 @@ def test_no_wide_code_leaks(built):
     """Nothing compiled for wide vectors has a name that a narrow processor could reach."""
     if shutil.which("objdump") is None:
         pytest.skip("NOT RUN: leak of wide code, objdump is not installed")
-    for name in ("kernels_baseline", "upfirdn2d_cpu", "driver"):
+    for name in ("kernels_baseline", "upfirdn2d_cpu", "choose", "driver"):
         code = subprocess.run(
             ["objdump", "-d", str(built.parent / f"{name}.o")],
             capture_output=True,
@@ -141,7 +184,7 @@ def test_the_references_agree():
 
 @pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2), (3, 2)])
 def test_non_finite_taps_and_samples_propagate(library, up, down):
-    """A zero tap still meets an infinite sample, and an infinite tap the zeros of the pad."""
+    """A zero tap is multiplied with an infinite sample; an infinite tap not with padding."""
     rng = np.random.default_rng(1)
     x = rng.standard_normal((1, 2, 9, 40))
     x[0, 0, 4, 7], x[0, 1, 2, 3] = np.inf, np.nan
@@ -164,6 +207,38 @@ def test_non_finite_taps_and_samples_propagate(library, up, down):
     got = call(library, x, np.outer(taps, taps), *rates, separable=(taps, taps))
     assert (np.isnan(got) == np.isnan(wanted)).all()
     np.testing.assert_allclose(got[~np.isnan(wanted)], wanted[~np.isnan(wanted)], rtol=1e-4)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("separable", [False, True])
+@pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2), (3, 2)])
+def test_a_nan_pixel_reaches_the_outputs_whose_window_covers_it(
+    library, up, down, separable, layout
+):
+    """Those through zero taps included, in every dtype; and no others."""
+    taps = np.array([1.0, 0.0, 3.0, 1.0])
+    channels, h, w = 64, 9, 11
+    rates = ((up, up), (down, down), (2, 2), (h * up // down, w * up // down))
+    pixel = np.zeros((1, channels, h, w))
+    pixel[0, 5, 4, 7] = 1
+    covered = harness.reference(pixel, np.ones((4, 4)), *rates, False) > 0
+    for dtype in harness.DTYPES:
+        x = harness.stored(np.where(pixel > 0, np.nan, 1.0), dtype)
+        out = np.zeros((1, channels, *rates[3]), x.dtype)
+        if layout == "channels_last":
+            x, out = (
+                np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+                for a in (x, out)
+            )
+        k = taps.astype("float64" if dtype == "float64" else "float32")
+        kernel = np.outer(k, k)
+        pointers = (0, k.ctypes.data, k.ctypes.data) if separable else (kernel.ctypes.data, 0, 0)
+        strides = [[stride // a.itemsize for stride in a.strides] for a in (x, out)]
+        values = harness.arguments(
+            x.shape, strides[0], out.shape, strides[1], (4, 4), *rates[:3], False, dtype
+        )
+        library.forward(x.ctypes.data, out.ctypes.data, *pointers, values, 1, None)
+        assert (np.isnan(harness.to_float(out)) == covered).all(), dtype
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 4, 5), (2, 0, 4, 5)])

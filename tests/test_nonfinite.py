@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Taps and pixels that are not finite: sums run over the samples that exist.
+
+Neither the zeros of a padding nor inserted zeros are multiplied, so that a NaN or infinite tap
+over them leaves no trace; a NaN pixel reaches the outputs whose window covers it, and no others.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+from resample_layers.ops import upfirdn2d, upfirdn2d_bias_act
+
+from . import oracle
+
+RATES = [
+    ((1, 1), (1, 1), (2, 1, 1, 2)),
+    ((2, 2), (1, 1), (2, 1, 2, 1)),
+    ((1, 1), (2, 2), (1, 1, 1, 1)),
+    ((3, 2), (2, 1), (-1, 5, 3, 0)),
+    ((5, 1), (1, 1), (9, 2, 8, 9)),  # outputs that no sample reaches
+]
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def along(x, taps, axis, up, down, pad):
+    """The op along one axis of an array of 4, and which outputs a sample reaches."""
+    shape = [1, 1]
+    shape[axis - 2] = len(taps)
+    factors, pads = [1, 1], [0, 0, 0, 0]
+    at = 3 - axis  # (x, y)
+    rates = ([*factors], [*factors])
+    rates[0][at], rates[1][at] = up, down
+    pads[2 * at : 2 * at + 2] = pad
+    exists = oracle.padded_samples(np.ones_like(x), rates[0], pads) > 0
+    u = oracle.padded_samples(x, rates[0], pads)
+    count = u.shape[axis] - len(taps) + 1
+    total, reached = 0.0, False
+    for i, tap in enumerate(taps[::-1]):
+        window = [slice(None)] * 4
+        window[axis] = slice(i, i + count, down)
+        there = exists[tuple(window)]
+        total = total + np.where(there, tap * np.where(there, u[tuple(window)], 0.0), 0.0)
+        reached = reached | there
+    return total, reached
+
+
+def definition(x, kernel, up, down, pad):
+    """The op over existing samples: a kernel [kh, kw], or (taps_x, taps_y) along y, then x."""
+    with np.errstate(invalid="ignore"):
+        if isinstance(kernel, tuple):
+            columns, rows = along(x, kernel[1], 2, up[1], down[1], pad[2:])
+            out, _ = along(columns, kernel[0], 3, up[0], down[0], pad[:2])
+            return np.where(rows.any(axis=3, keepdims=True), out, 0.0)
+        total = 0.0
+        for i, row in enumerate(kernel):  # one row of taps at a time
+            tap = np.zeros(len(kernel))
+            tap[i] = 1.0
+            part, _ = along(x, tap, 2, up[1], down[1], pad[2:])
+            out, _ = along(part, row, 3, up[0], down[0], pad[:2])
+            here, _ = along(np.ones_like(x), tap, 2, up[1], down[1], pad[2:])
+            total = total + np.where(here.any(axis=3, keepdims=True), out, 0.0)
+        return total
+
+
+def assert_same(out, wanted, dtype):
+    got = out.double().numpy()
+    wanted = torch.from_numpy(wanted).to(torch.float32 if dtype != torch.float64 else dtype)
+    wanted = wanted.to(dtype).double().numpy()
+    assert (np.isnan(got) == np.isnan(wanted)).all()
+    assert (got[np.isinf(wanted)] == wanted[np.isinf(wanted)]).all()
+    finite = np.isfinite(wanted)
+    np.testing.assert_allclose(got[finite], wanted[finite], atol=20 * oracle.TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("up", "down", "pad"), RATES)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("where", ["x", "y", "2-D"])
+def test_taps_are_not_multiplied_with_padding(where, bad, up, down, pad, dtype, layout):
+    x = torch.randn(2, 3, 5, 6).to(dtype).contiguous(memory_format=layout)
+    accumulate = torch.float64 if dtype == torch.float64 else torch.float32
+    kernel = torch.randn(3, 4, dtype=accumulate)
+    taps_x, taps_y = torch.randn(4, dtype=accumulate), torch.randn(3, dtype=accumulate)
+    kernel[0, 0] = (taps_x if where == "x" else taps_y)[0] = bad
+    image = x.double().numpy()
+    if where == "2-D":
+        wanted = definition(image, kernel.numpy(), up, down, pad)
+        out = upfirdn2d(x, kernel, up, down, pad)
+    else:
+        wanted = definition(image, (taps_x.numpy(), taps_y.numpy()), up, down, pad)
+        out = upfirdn2d(x, (taps_x, taps_y), up, down, pad)
+    assert not np.isnan(wanted).all()
+    assert_same(out, wanted, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_clamp_is_at_most_the_largest_finite_number(dtype):
+    accumulate = torch.float64 if dtype == torch.float64 else torch.float32
+    x = torch.full((1, 1, 2, 3), torch.inf, dtype=dtype)
+    one = torch.ones(1, dtype=accumulate)
+    out = upfirdn2d_bias_act(x, one, clamp=1e300, gain=1.0)
+    largest = min(1e300, torch.finfo(accumulate).max)
+    assert (out == torch.tensor(largest, dtype=accumulate).to(dtype)).all()
