@@ -72,8 +72,9 @@ def native_ops() -> Ops:
     def upfirdn2d(
         input: Tensor, kernel: Any, up: Any = 1, down: Any = 1, pad: Any = (0, 0)
     ) -> Tensor:
-        both = (kernel, kernel if kernel.dim() == 1 else None)
-        taps, taps_y = kernel if isinstance(kernel, tuple) else both
+        taps, taps_y = kernel if isinstance(kernel, tuple) else (kernel, kernel)
+        if taps.dim() == 2:
+            taps_y = None
         (up, down), pad = _pairs(up, down), _pads(pad)
         return native.resample(input, taps, taps_y, up, down, pad)
 
