@@ -1,6 +1,7 @@
 # Every target sets itself up in a virtual environment; nothing but Python and a network is needed.
 PYTHON ?= python3
 VENV ?= .venv
+DIST ?= dist
 BIN := $(VENV)/bin
 SETUP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := $(shell find csrc build_backend -name '*.py' -o -type f -path 'csrc/*')
@@ -13,7 +14,7 @@ OP_TESTS := $(addprefix tests/test_,upfirdn2d.py gradients.py bias_act.py doors.
 	transforms.py errors.py layers.py dimensions.py)
 OLDEST_TESTS := $(addprefix tests/test_,distributed.py export.py coexistence.py)
 
-.PHONY: demo test test-native test-oldest lint format bench parity check wheel test-wheel clean
+.PHONY: demo test test-native test-oldest lint format bench parity fuzz-checkpoints check wheel test-wheel clean
 
 demo: $(VENV)/.examples  ## train the StyleGAN2 of the examples on handwritten digits
 	$(BIN)/python -m examples.stylegan2.train --out runs/demo --overwrite
@@ -43,11 +44,17 @@ parity: $(VENV)/.test  ## compare the StyleGAN2 with the original codes; PEERS=D
 	$(if $(PEERS),,$(error parity needs PEERS=DIR, a folder of checkouts: see scripts/parity.py))
 	$(BIN)/python scripts/parity.py $(PEERS)
 
+fuzz-checkpoints: $(VENV)/.test  ## give FILES broken and malicious files to the checkpoints' reader
+	$(BIN)/python scripts/fuzz_checkpoints.py --files $(or $(FILES),100000)
+
 check:  ## what CI checks
 	.ci/run
 
+# TORCH_CUDA_ARCH_LIST=8.6 after make wheel chooses one; with nothing after the sign, it is as if
+# the variable were not set
+wheel: export TORCH_CUDA_ARCH_LIST = all
 wheel: $(VENV)/.build  ## one wheel for every Python and torch, in dist/; all GPU architectures
-	$(BIN)/python -m pip wheel --no-build-isolation --no-deps --wheel-dir dist .
+	$(BIN)/python -m pip wheel --no-build-isolation --no-deps --wheel-dir "$(DIST)" .
 
 test-wheel: $(BIN)/python  ## build a wheel and test it on several Pythons and versions of torch
 	$(BIN)/python scripts/test_wheel.py

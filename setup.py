@@ -4,11 +4,11 @@
 What is not here is in pyproject.toml. Switches, all environment variables:
 
 RESAMPLE_LAYERS_EXTENSION  0: no compiled kernels, 1: an error without a C++ compiler; not set:
-                           compiled where there is one
+                           compiled where there is one, on Linux
 RESAMPLE_LAYERS_CUDA       0: no CUDA kernels, 1: an error without nvcc; not set: compiled where
                            there is one
-TORCH_CUDA_ARCH_LIST       architectures, such as "8.6;9.0+PTX"; not set: all for a wheel, one for
-                           a development install. No GPU is ever looked for.
+TORCH_CUDA_ARCH_LIST       architectures, such as "8.6;9.0+PTX", or all: every GPU since Turing;
+                           not set: those of the GPUs that nvidia-smi lists, else 9.0
 CXX, CXXFLAGS, LDFLAGS     the C++ compiler and flags for it
 CUDA_HOME                  the CUDA toolkit; not set: that of nvcc on the PATH
 CC                         nvcc's host compiler; not set: nvcc's choice
@@ -27,13 +27,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import setuptools
 from setuptools import Extension, setup
-from setuptools.command.bdist_wheel import bdist_wheel
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "build_backend"))
 
 import toolchain  # noqa: E402
+
+try:
+    from setuptools.command.bdist_wheel import bdist_wheel
+except ImportError:  # a new environment may hold an old setuptools
+    toolchain.fail(
+        f"setuptools {setuptools.__version__} is too old",
+        "pip install --upgrade 'setuptools>=77', or drop --no-build-isolation",
+    )
 
 VERSION = re.findall(r'__version__ = "(.*)"', (ROOT / "resample_layers/version.py").read_text())[0]
 
@@ -98,10 +106,9 @@ def compiled_part() -> dict[str, Any]:
         remove_libraries(LIBRARIES)
     cxx = toolchain.find_cxx()
     if cxx is None:
-        toolchain.say("no compiled kernels: no C++ compiler was found, or none is wanted")
         toolchain.say("this installation computes natively, in plain torch")
         return {}
-    toolchain.check_cxx(cxx)
+    toolchain.check_cxx(cxx, [str(ROOT / name) for name in CPU_SOURCES if "/kernels_" in name])
     try:
         from torch.utils import cpp_extension
     except ImportError as error:
@@ -128,8 +135,7 @@ def compiled_part() -> dict[str, Any]:
     ]
     cuda = wanted_cuda(cpp_extension)
     if cuda is not None:
-        default = toolchain.DEVELOPMENT_ARCHITECTURES if developing() else toolchain.ARCHITECTURES
-        architectures = toolchain.choose_architectures(cuda, default)
+        architectures = toolchain.choose_architectures(cuda)
         toolchain.check_nvcc(cuda, architectures)
         toolchain.say(
             f"CUDA kernels: nvcc of CUDA {cuda.version} in {cuda.home}, architectures "
@@ -202,9 +208,9 @@ def build_command(cpp_extension: Any, cxx: str) -> type:
 
         def finalize_options(self) -> None:
             super().finalize_options()
-            # A lasting place, also for an editable install: only what has changed is compiled
-            kind = "development" if developing() else "wheel"
-            self.build_temp = str(ROOT / "build" / f"{kind}-torch-{torch.__version__}")
+            # A lasting place, the same for a wheel and an editable install: only what has
+            # changed is compiled
+            self.build_temp = str(ROOT / "build" / f"torch-{torch.__version__}")
             self.include_dirs: list[str] = []  # without Python's headers
 
         def build_extensions(self) -> None:
@@ -228,8 +234,9 @@ def build_command(cpp_extension: Any, cxx: str) -> type:
             except Exception as error:
                 toolchain.fail(
                     f"a compiler or the linker failed, its words are above ({error})",
-                    "if the compiler is at fault, name another in CXX; to build without the CUDA "
-                    "kernels set RESAMPLE_LAYERS_CUDA=0, without any RESAMPLE_LAYERS_EXTENSION=0",
+                    "if the compiler is at fault, name another in CXX, such as "
+                    f"{toolchain.OLDEST_COMPILERS}, or newer; to build without the CUDA kernels "
+                    "set RESAMPLE_LAYERS_CUDA=0, without any RESAMPLE_LAYERS_EXTENSION=0",
                 )
 
         def build_extension(self, extension: Extension) -> None:

@@ -21,7 +21,6 @@ from resample_layers.ops import (
     upfirdn2d,
     upfirdn2d_bias_act,
 )
-from resample_layers.ops import registration as reg
 
 from . import formulations
 from .measure import (
@@ -34,6 +33,8 @@ from .measure import (
     table,
     write_section,
 )
+
+OPS = torch.ops.resample_layers
 
 SHAPES = ((8, 64, 64, 64), (2, 64, 256, 256), (8, 512, 16, 16), (1, 3, 1024, 1024))
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
@@ -105,7 +106,8 @@ def formulations_side_by_side(quick: bool, seconds: float) -> None:
         kernel = torch.outer(taps_1d, taps_1d)
         pad = pads(len(taps), max(up, down))
         x = torch.randn(shape).contiguous(memory_format=layout)
-        rest = (taps_1d if separable else kernel, None, (up, up), (down, down), (*pad, *pad))
+        taps = (taps_1d, taps_1d) if separable else (kernel, None)
+        rest = (*taps, (up, up), (down, down), (*pad, *pad))
         out = native.resample(x, *rest)
         calls: dict[str, Callable[[], object]] = {
             "fill": lambda size=out.shape: torch.empty(size).fill_(0.0),
@@ -113,7 +115,7 @@ def formulations_side_by_side(quick: bool, seconds: float) -> None:
             "native": partial(native.resample, x, *rest),
         }
         if compiled:
-            calls["compiled"] = partial(reg.RAW, x, *rest, False)
+            calls["compiled"] = partial(OPS._upfirdn2d.default, x, *rest, False)
         calls |= {
             name: partial(function, x, kernel, up, down, pad)  # type: ignore[arg-type]
             for name, function in others.items()
@@ -184,7 +186,7 @@ def floors(quick: bool, seconds: float) -> None:
         taps = torch.tensor(values, dtype=wide)
         pad = (*pads(len(values), max(up, down)),) * 2
         x = torch.randn(shape).to(dtype).contiguous(memory_format=layout)
-        out = reg.RAW(x, taps, None, (up, up), (down, down), pad, False)
+        out = OPS._upfirdn2d.default(x, taps, taps, (up, up), (down, down), pad, False)
         kernel_size = (len(values),) * 2
         g_pad = geometry.adjoint_pads(
             x.shape[2:], out.shape[2:], (up, up), (down, down), pad, kernel_size
@@ -197,9 +199,18 @@ def floors(quick: bool, seconds: float) -> None:
                 "sum in": lambda s=source: s.sum(),
                 "fill in": lambda s=source: torch.empty(s.numel()).fill_(0.0),
                 "sum out": lambda t=target: t.sum(),
-                "forward": partial(reg.RAW, x, taps, None, (up, up), (down, down), pad, False),
+                "forward": partial(
+                    OPS._upfirdn2d.default, x, taps, taps, (up, up), (down, down), pad, False
+                ),
                 "backward": partial(
-                    reg.RAW, torch.randn_like(out), taps, None, (down, down), (up, up), g_pad, True
+                    OPS._upfirdn2d.default,
+                    torch.randn_like(out),
+                    taps,
+                    None,
+                    (down, down),
+                    (up, up),
+                    g_pad,
+                    True,
                 ),
             },
             seconds,
@@ -370,7 +381,8 @@ from resample_layers.ops import native
 x = torch.randn(4, 32, 512, 512).to(torch.{dtype}).contiguous(memory_format=torch.{layout})
 taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
 kernel = {kernel}
-native.resample(x[:1, :1, :32, :32], kernel, None, ({up},) * 2, ({down},) * 2, {pad})
+kernel = (kernel, kernel if kernel.dim() == 1 else None)
+native.resample(x[:1, :1, :32, :32], *kernel, ({up},) * 2, ({down},) * 2, {pad})
 """
     rows = []
     for dtype, size in (("float32", 4), ("float64", 8), ("bfloat16", 2)):
@@ -383,7 +395,7 @@ native.resample(x[:1, :1, :32, :32], kernel, None, ({up},) * 2, ({down},) * 2, {
                         setup.format(
                             dtype=dtype, layout=layout, kernel=kernel, up=up, down=down, pad=pad
                         ),
-                        f"native.resample(x, kernel, None, ({up},) * 2, ({down},) * 2, {pad})",
+                        f"native.resample(x, *kernel, ({up},) * 2, ({down},) * 2, {pad})",
                     )
                     ratio = (source + added) / (source + result)
                     megabytes = [f"{b / 2**20:.0f} MB" for b in (source, result, added - result)]

@@ -7,18 +7,18 @@ has. gpu_report.py makes tables of it. ``--parts native`` writes ``native.jsonl`
 ``--self-check`` runs all of it on the CPU with tiny shapes: it shows that the benchmark works,
 and its times mean nothing.
 
-How long it takes, in seconds on an H100 by estimate, without and with NVIDIA's ops. A figure is
-timed for ``--rep`` = 20 ms after a fourth of that and 8 calls: 35 ms with what surrounds it.
+How long it takes, in seconds on an H100 with NVIDIA's ops; *native* is an estimate. A figure is
+timed for ``--rep`` = 20 ms after a fourth of that and 8 calls.
 
-================  ====  =====================================================  ===  ====
-part              rows  a row                                                  s    s
-================  ====  =====================================================  ===  ====
-copy                 1  1 figure                                                 1     1
-fused epilogue      18  9 or 12 figures, compilations of 4, 4 and 2 s          190   195
-layers             486  2 or 4 figures, one more for 4 taps; the errors         65    90
-NVIDIA's kernels        compiled before the first row                                 90
-native, compiled    48  6 figures, two compilations of 2 to 4 s; its own run   400     -
-================  ====  =====================================================  ===  ====
+================  ====  =====================================================  =====
+part              rows  a row                                                  s
+================  ====  =====================================================  =====
+copy                 1  1 figure                                               1
+fused epilogue      18  9 or 12 figures, compilations of three functions       60
+layers             486  2 or 4 figures, one more for 4 taps; the errors        22
+NVIDIA's kernels        compiled before the first row                          52
+native, compiled    48  6 figures, two compilations of 2 to 4 s; its own run   ~400
+================  ====  =====================================================  =====
 
 After ``--minutes`` no further row is begun, and those left are written down as not run; the
 largest resolutions come first, and of native the smoothing. ``--quick``: 64, 256 and 1024
@@ -51,7 +51,8 @@ from torch import Tensor
 from resample_layers import geometry, ops
 from resample_layers.filters import kaiser_lowpass
 from resample_layers.ops import extension, native
-from resample_layers.ops import registration as reg
+
+OPS = torch.ops.resample_layers
 
 BATCH = 8
 CHANNELS = {4: 512, 8: 512, 16: 512, 32: 512, 64: 512, 128: 256, 256: 128, 512: 64, 1024: 32}
@@ -208,7 +209,7 @@ def usable_peer(checkout: str | None, device: torch.device) -> Peer | None:
         x = torch.randn(2, 3, 16, 16, device=device)
         taps = torch.tensor([1.0, 3.0, 3.0, 1.0], device=device) / 8
         resampled = peer.upfirdn2d(x, torch.outer(taps, taps), 2, 1, [2, 1, 2, 1], gain=4)
-        expected = native.resample(x, taps * 2, None, (2, 2), (1, 1), (2, 1, 2, 1))
+        expected = native.resample(x, taps * 2, taps * 2, (2, 2), (1, 1), (2, 1, 2, 1))
         torch.testing.assert_close(resampled, expected, rtol=1e-4, atol=1e-4)
         activated = peer.bias_act(x, x[0, :, 0, 0].clone(), act="lrelu", alpha=SLOPE, gain=GAIN)
         expected = F.leaky_relu(x + x[0, :, 0, 0, None, None], SLOPE) * GAIN
@@ -260,22 +261,28 @@ class Layer:
         self.bytes = self.x.nbytes + self.out.nbytes
 
     def forward(self) -> Tensor:
-        out: Tensor = reg.RAW(self.x, self.taps, None, self.up, self.down, self.pad, False)
+        out: Tensor = OPS._upfirdn2d.default(
+            self.x, self.taps, self.taps, self.up, self.down, self.pad, False
+        )
         return out
 
     def backward(self) -> Tensor:
-        out: Tensor = reg.RAW(self.grad, self.taps, None, self.down, self.up, self.g_pad, True)
+        out: Tensor = OPS._upfirdn2d.default(
+            self.grad, self.taps, self.taps, self.down, self.up, self.g_pad, True
+        )
         return out
 
     def expected(self) -> Tensor:
         """The first sample's first four channels in float64."""
         x = self.x[:1, :4].double()
-        return native.resample(x, self.taps.double(), None, self.up, self.down, self.pad)
+        return native.resample(
+            x, self.taps.double(), self.taps.double(), self.up, self.down, self.pad
+        )
 
     def expected_backward(self) -> Tensor:
         """The same of the gradient."""
         grad, taps = self.grad[:1, :4].double(), self.taps.double()
-        return native.resample(grad, taps, None, self.down, self.up, self.g_pad, True)
+        return native.resample(grad, taps, taps, self.down, self.up, self.g_pad, True)
 
     def peer_forward(self, peer: Peer) -> Tensor:
         up, down, gain = self.cell.up, self.cell.down, self.cell.up**2
@@ -305,8 +312,14 @@ def measure_layer(layer: Layer, peer: Peer | None, timer: Timer) -> Iterator[dic
     if layer.cell.taps == 4:
         kernel = torch.outer(layer.taps, layer.taps)
         settings = (None, layer.up, layer.down, layer.pad, False)
-        check(relative_error(reg.RAW(layer.x, kernel, *settings), expected), dtype, "our 4x4")
-        row["4x4 forward"] = timer.milliseconds(lambda: reg.RAW(layer.x, kernel, *settings))
+        check(
+            relative_error(OPS._upfirdn2d.default(layer.x, kernel, *settings), expected),
+            dtype,
+            "our 4x4",
+        )
+        row["4x4 forward"] = timer.milliseconds(
+            lambda: OPS._upfirdn2d.default(layer.x, kernel, *settings)
+        )
     yield row
     if peer is not None and dtype in PEER_DTYPES:
         check(relative_error(layer.peer_forward(peer), expected), torch.bfloat16, "NVIDIA's")
@@ -408,8 +421,8 @@ def measure_fused(layer: Layer, peer: Peer | None, timer: Timer) -> Iterator[dic
 @torch.no_grad()
 def measure_native(layer: Layer, timer: Timer) -> Iterator[dict[str, Any]]:
     """Forward and backward: the compiled kernel, native, and torch.compile of native."""
-    forward = (layer.x, layer.taps, None, layer.up, layer.down, layer.pad, False)
-    backward = (layer.grad, layer.taps, None, layer.down, layer.up, layer.g_pad, True)
+    forward = (layer.x, layer.taps, layer.taps, layer.up, layer.down, layer.pad, False)
+    backward = (layer.grad, layer.taps, layer.taps, layer.down, layer.up, layer.g_pad, True)
     row: dict[str, Any] = {"bytes": layer.bytes}
     for direction, arguments, ours, expected in (
         ("forward", forward, layer.forward, layer.expected()),

@@ -11,23 +11,27 @@
 # exit status is 1 after any.
 #
 #   build       the libraries, in place, for this machine's GPU
-#   tests_cuda  tests/test_cuda.py, test_upfirdn2d.py and test_bias_act.py, one after the other
 #   compile     the kernels without torch, for check, memcheck and racecheck
 #   check       every variant against float64
-#   training    a training step of the StyleGAN2 example: training.json, profile.txt
+#   tests_cuda  tests/test_cuda.py, test_upfirdn2d.py and test_bias_act.py, one after the other
+#   racecheck   every variant under compute-sanitizer, for shared memory: one shape for each
 #   benchmark   gpu.jsonl
+#   training    a training step of the StyleGAN2 example: training.json, profile.txt
+#   half        the same in float16: training-float16.json, profile-float16.txt
+#   tests_most  tests of compile, export, transforms, gradients and layers; in parallel with
+#               pytest-xdist, as are the next two
+#   tests       the rest of tests/test_*.py
+#   memcheck    every variant under compute-sanitizer, over more shapes than racecheck
 #   native      the compiled kernels beside native and torch.compile of native: native.jsonl
 #   plot        gpu.svg
-#   tests       the rest of tests/test_*.py; in parallel with pytest-xdist
-#   memcheck    every variant under compute-sanitizer
-#   racecheck   the same, for shared memory
 #   host        what compiles for minutes and needs no GPU: tests/cpu_kernels and tests/cuda_host
 #
-# Tests run with RESAMPLE_LAYERS_REQUIRE_CUDA=1. All steps together take at most MINUTES (9.5), and
+# NVIDIA's ops, which are compiled for a minute, are compiled in the background while the steps
+# before the benchmark run. Tests run with RESAMPLE_LAYERS_REQUIRE_CUDA=1. All steps together take at most MINUTES (9.5), and
 # each has a limit of its own: one that no longer fits is NOT RUN, one that lasts longer is
 # interrupted and FAILED. Where nothing limits a command: --minutes 60.
 #
-# FOLDER is $OUT, or runs/gpu; at most seven files come into it. CHECKOUT is NVIDIA's stylegan3, to
+# FOLDER is $OUT, or runs/gpu; at most nine files come into it. CHECKOUT is NVIDIA's stylegan3, to
 # compare with. PYTHON names the Python with torch; MAX_JOBS bounds compilers and test processes;
 # PYTEST_ADDOPTS goes to pytest. Without a GPU each step does what it can (builds, tests on the CPU,
 # tiny benchmarks) and says NOT RUN of the rest. benchmarks/NOTES.md says how long the steps take.
@@ -37,7 +41,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 here=$PWD out=${OUT:-runs/gpu} stylegan3='' only='' minutes=9.5 quick=() told=''
-names=' build tests_cuda compile check training benchmark native plot tests memcheck racecheck host '
+names=' build compile check tests_cuda racecheck benchmark training half tests_most tests memcheck native plot host '
 while [ $# -gt 0 ]; do
   case $1 in
     --stylegan3 | --out | --only | --minutes)
@@ -143,19 +147,19 @@ tests() {
 parallel_tests() {
   local parallel=()
   if [ "$jobs" -gt 1 ] && "$PYTHON" -c 'import xdist' 2>/dev/null; then
-    parallel=(-n "$((jobs < 8 ? jobs : 8))" --dist loadfile)
+    # pytest-benchmark warns beside xdist, and a warning is an error in the tests
+    parallel=(-n "$((jobs < 8 ? jobs : 8))" --dist loadfile -p no:benchmark)
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
   fi
   tests "${parallel[@]}" "$@"
 }
 
 # Exit status 0 is not enough: the tool's summary must say so, of calls that were made
-sanitize() {
-  local tool=$1 summary=$2
-  timed "$sanitizer" --error-exitcode 1 --print-limit 20 --tool "$tool" \
-    "$kernels/bench_kernels" variants || return
-  grep -qE "$summary" "$out/$tool.log" || { echo "no line '$summary'"; return 1; }
-  checked "$tool"
+sanitize() { # TOOL CALLS SUMMARY
+  timed "$sanitizer" --error-exitcode 1 --print-limit 20 --tool "$1" \
+    "$kernels/bench_kernels" "$2" || return
+  grep -qE "$3" "$out/$1.log" || { echo "no line '$3'"; return 1; }
+  checked "$1"
 }
 
 checked() { # STEP: its log's line of a nonzero number of calls, none wrong
@@ -164,6 +168,23 @@ checked() { # STEP: its log's line of a nonzero number of calls, none wrong
 }
 
 check() { timed "$kernels/bench_kernels" check && checked check; }
+
+# NVIDIA's ops are compiled when they are first called; the lock that torch takes makes a step that
+# comes too early wait for them
+if [ ${#peer[@]} -gt 0 ] && [ -n "$gpu" ] && { wanted benchmark || wanted training || wanted half; }
+then
+  "$PYTHON" -c 'import sys, torch
+from benchmarks.gpu import usable_peer
+usable_peer(sys.argv[1], torch.device("cuda"))' "${peer[1]}" >"$out/peers.log" 2>&1 &
+  peers=$!
+fi
+wait_for_peers() {
+  if [ -n "${peers:-}" ]; then
+    wait "$peers" || true
+    { echo "==== NVIDIA's ops" && cat "$out/peers.log"; } >>"$out/logs.txt" && rm "$out/peers.log"
+    peers=''
+  fi
+}
 
 timed_minutes() { # COMMAND...: so many minutes before the limit no further row begins
   timed "$@" --minutes "$(awk -v s="$limit" 'BEGIN { print (s > 90 ? s - 30 : s * 2 / 3) / 60 }')"
@@ -181,27 +202,34 @@ if [ -z "$sanitizer" ]; then no_sanitizer=${no_gpu:-there is no compute-sanitize
 say "gpu: $gpu_name"
 say "arguments:$told"
 first=(tests/test_cuda.py tests/test_upfirdn2d.py tests/test_bias_act.py)
+most=()
+for name in compile export transforms gradients layers dimensions doors extension; do
+  most+=("tests/test_$name.py")
+done
 rest=()
 for file in tests/test_*.py; do
-  [[ " ${first[*]} " == *" $file "* ]] || rest+=("$file")
+  [[ " ${first[*]} ${most[*]} " == *" $file "* ]] || rest+=("$file")
 done
 arguments=(--out "$out" "${peer[@]}" "${self_check[@]}")
 module=(timed_minutes "$PYTHON" -m)
 
 step build 20 300 '' "$PYTHON" setup.py build_ext --inplace
-step tests_cuda 30 240 '' tests "${first[@]}"
 step compile 20 180 "$no_nvcc" bash benchmarks/cuda/run.sh "$kernels" none
 step check 20 120 "$no_gpu" check
-step training 60 240 '' "${module[@]}" benchmarks.gpu_training "${arguments[@]}"
+step tests_cuda 30 240 '' tests "${first[@]}"
+step racecheck 30 120 "$no_sanitizer" sanitize racecheck races 'RACECHECK SUMMARY: 0 hazards'
+wait_for_peers
 step benchmark 60 450 '' "${module[@]}" benchmarks.gpu "${arguments[@]}" "${quick[@]}"
+step training 60 240 '' "${module[@]}" benchmarks.gpu_training "${arguments[@]}"
+step half 60 240 "$no_gpu" "${module[@]}" benchmarks.gpu_training --precision float16 "${arguments[@]}"
+step tests_most 60 480 '' parallel_tests "${most[@]}"
+step tests 60 480 '' parallel_tests "${rest[@]}"
+step memcheck 30 240 "$no_sanitizer" sanitize memcheck variants 'ERROR SUMMARY: 0 errors'
 step native 45 450 '' "${module[@]}" benchmarks.gpu --parts native "${arguments[@]}" "${quick[@]}"
 step plot 10 60 "$no_plot" "$PYTHON" -m benchmarks.gpu_report --plot "$out"
-step tests 60 480 '' parallel_tests "${rest[@]}"
-step memcheck 30 240 "$no_sanitizer" sanitize memcheck 'ERROR SUMMARY: 0 errors'
-step racecheck 30 240 "$no_sanitizer" sanitize racecheck 'RACECHECK SUMMARY: 0 hazards'
 step host 60 900 '' parallel_tests tests/cpu_kernels tests/cuda_host
 if [ -n "$no_gpu" ]; then
-  for name in training benchmark native; do
+  for name in benchmark training native; do
     if wanted "$name" && grep -q "^ok: $name," "$out/steps.txt"; then say "NOT RUN: $name on a GPU, $no_gpu; tiny shapes ran on the CPU"; fi
   done
 fi

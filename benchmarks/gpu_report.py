@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ UNMEASURED = "*unmeasured*"
 LABELS = ("part", "operation", "resolution", "taps", "dtype", "layout", "bytes")
 
 Row = dict[str, Any]
+Table = list[list[str]]
 
 
 class Results(NamedTuple):
@@ -34,7 +35,7 @@ class Results(NamedTuple):
 
     steps: dict[str, str]  # a step of gpu.sh, its outcome and what it says was not run
     rows: list[Row]  # gpu.jsonl and native.jsonl
-    training: Row  # training.json
+    training: list[Row]  # training.json and those of other precisions
     gpus: list[str]  # of each folder; "no GPU", or "" where the folder does not tell
     commands: list[str]
 
@@ -57,7 +58,7 @@ def read(folders: Iterable[Path]) -> Results:
     """All folders together; of two that hold the same, the last counts."""
     steps: dict[str, str] = {}
     files: dict[str, list[Row]] = {}
-    training: Row = {}
+    training: dict[str, Row] = {}
     gpus: list[str] = []
     commands: list[str] = []
     for folder in folders:
@@ -74,10 +75,14 @@ def read(folders: Iterable[Path]) -> Results:
         for name in ("gpu.jsonl", "native.jsonl"):
             if (folder / name).exists():
                 files[name] = merged((folder / name).read_text().splitlines())
-        if (folder / "training.json").exists():
-            training = json.loads((folder / "training.json").read_text())
+        for path in sorted(folder.glob("training*.json")):
+            training[path.name] = json.loads(path.read_text())
     return Results(
-        steps, [row for rows in files.values() for row in rows], training, gpus, commands
+        steps,
+        [row for rows in files.values() for row in rows],
+        list(training.values()),
+        gpus,
+        commands,
     )
 
 
@@ -153,20 +158,26 @@ def goals(results: Results) -> str:
     def two_devices() -> str:
         notes = step("tests_cuda").split("; ")
         skipped = [note for note in notes if "fewer than two CUDA devices" in note]
-        return skipped[0] if skipped else step("tests_cuda")
+        if skipped:
+            return skipped[0]
+        return step("tests_cuda") if notes[0].startswith("ok") else UNMEASURED
 
-    training = results.training.get("steps", {})
-    some_rounds = results.training.get("rounds", 0) < results.training.get("planned rounds", 0)
+    some_rounds = any(t["rounds"] < t["planned rounds"] for t in results.training)
     some_nvidia = some or lacks_nvidia(layers, "nvidia forward")
     some_bias_act = some_fused or lacks_nvidia(fused, "smoothing, nvidia bias_act")
-    ratios = []
-    if "nvidia" in training:
-        ratios = [training["nvidia"][kind] / training["ours"][kind] for kind in training["ours"]]
+    ratios = [
+        t["steps"]["nvidia"][kind] / time
+        for t in results.training
+        if "nvidia" in t["steps"]
+        for kind, time in t["steps"]["ours"].items()
+    ]
     lines = [
         ["tests/test_cuda.py, test_upfirdn2d.py, test_bias_act.py, "
          "`RESAMPLE_LAYERS_REQUIRE_CUDA=1`: among them a stream of its own, CUDA graphs, more "
          "than 2^31 elements, out of memory, no synchronisation", "pass", step("tests_cuda")],
         ["two devices (tests/test_cuda.py)", "pass", two_devices()],
+        ["tests of compile, export, transforms, gradients and layers, "
+         "`RESAMPLE_LAYERS_REQUIRE_CUDA=1`", "pass", step("tests_most")],
         ["the rest of tests/test_*.py, `RESAMPLE_LAYERS_REQUIRE_CUDA=1`", "pass", step("tests")],
         ["every variant against float64, without torch", "pass", step("check")],
         ["compute-sanitizer memcheck, every variant", "no error", step("memcheck")],
@@ -190,29 +201,88 @@ def goals(results: Results) -> str:
         ["smoothing, then eager noise, bias, leaky ReLU, gain / the fused op", "3",
          spread(speedup("smoothing, eager", "fused"), 3.0, some_fused)],
         ["training step of the StyleGAN2 example, 256 pixels, batch 16, with NVIDIA's ops / with "
-         "ours (plain and amortised)", "1.15", spread(ratios, 1.15, some_rounds)],
+         "ours (plain and amortised, each precision)", "1.15", spread(ratios, 1.15, some_rounds)],
         ["plot of the shares", "", "benchmarks/gpu.svg" if layers else UNMEASURED],
     ]  # fmt: skip
     return table(["what", "goal", "measured"], lines)
 
 
-def layer_table(results: Results) -> str:
-    """One line for each layer, type and format."""
-    copy, peak = results.device["copy"], results.device["multiply_adds"]
-    names = ["forward", "backward", "4x4 forward"]
-    peers = ["forward", "backward"]
-    lines: list[list[str]] = []
-    for row in results.part("layer"):
-        line = [str(row[k]) for k in ("operation", "resolution", "taps", "dtype", "layout")]
-        line.append(f"{row['bytes'] / 2**20:.1f}")
-        line += [f"{share(row, name, copy):.2f}" if name in row else "" for name in names]
-        rate = row["multiply_adds"] / (row["forward"] * 1e-3)
-        line.append(f"{rate / peak:.2f}" if peak else "")
-        ratio = [(row.get(f"nvidia {name}"), row[name]) for name in peers]
-        line += [f"{theirs / ours:.2f}" if theirs else "" for theirs, ours in ratio]
-        lines.append([*line, f"{row['error']:.0e}"])
-    header = ["op", "px", "taps", "dtype", "layout", "MB", *names, "arithmetic"]
-    return table([*header, "NVIDIA forward", "NVIDIA backward", "error"], lines)
+FORMATS = tuple(
+    (d, f) for d in ("float32", "float16", "bfloat16") for f in ("contiguous", "channels_last")
+)
+OPERATIONS = ("smooth", "up 2", "down 2")
+
+
+def by_format(rows: list[Row], cell: Callable[[list[Row]], str], kernel: str = "taps") -> Table:
+    """One line for each operation and length of the taps, one cell for each dtype and format."""
+    lines: Table = []
+    for operation in OPERATIONS:
+        for taps in TAPS:
+            alike = [r for r in rows if (r["operation"], r["taps"]) == (operation, taps)]
+            cells = [cell([r for r in alike if (r["dtype"], r["layout"]) == f]) for f in FORMATS]
+            if any(cells):
+                lines.append([operation, f"{taps} taps" if kernel == "taps" else kernel, *cells])
+    return lines
+
+
+def extent(values: Sequence[float], second: float | None = None) -> str:
+    """The least value, and the largest or ``second``."""
+    return f"{min(values):.2f} / {max(values) if second is None else second:.2f}" if values else ""
+
+
+def layer_tables(results: Results) -> list[str]:
+    """Shares of the copy's bandwidth at 64 MB and more, and NVIDIA's times over ours."""
+    copy, rows = results.device["copy"], results.part("layer")
+    large = [row for row in rows if row["bytes"] >= LARGE]
+
+    def shares(name: str) -> Callable[[list[Row]], str]:
+        return lambda alike: extent([share(row, name, copy) for row in alike if name in row])
+
+    def ratios(alike: list[Row]) -> str:
+        values = [
+            row[f"nvidia {d}"] / row[d]
+            for row in alike
+            for d in ("forward", "backward")
+            if f"nvidia {d}" in row
+        ]
+        return extent(values, statistics.median(values)) if values else ""
+
+    header = ["op", "kernel", *(f"{dtype}, {layout}" for dtype, layout in FORMATS)]
+    forward = by_format(large, shares("forward")) + by_format(large, shares("4x4 forward"), "4x4")
+    error = max((row["error"] for row in rows if row["dtype"] == "float32"), default=0.0)
+    return [
+        "Forward, 64 MB and more: bytes of input and output over the time, as a share of the "
+        "copy's bandwidth; least / largest. *4x4*: the kernel is given as 4x4.",
+        table(header, forward),
+        "Backward likewise:",
+        table(header, by_format(large, shares("backward"))),
+        "NVIDIA's time over ours, forward and backward, all sizes; least / median:",
+        table(header, by_format(rows, ratios)),
+        f"Results were checked against float64; largest relative error in float32: {error:.0e}.",
+    ]
+
+
+def fused_table(results: Results) -> str:
+    """The fused op beside what it replaces: shares of the copy's bandwidth and ratios of times."""
+    copy = results.device["copy"]
+    ratios = {
+        "compiled pass": ("smoothing, compiled", "fused"),
+        "eager passes": ("smoothing, eager", "fused"),
+        "NVIDIA's bias_act": ("smoothing, nvidia bias_act", "fused, no noise"),
+        "compiled pass, step": ("smoothing, compiled step", "fused step"),
+    }
+    shares = {
+        "fused": "fused", "without noise": "fused, no noise", "activation alone": "activation"
+    }  # fmt: skip
+    lines = []
+    for row in results.part("fused"):
+        line = [str(row["resolution"]), row["dtype"], row["layout"]]
+        line += [f"{share(row, name, copy):.2f}" if name in row else "" for name in shares.values()]
+        line += [
+            f"{row[a] / row[b]:.2f}" if a in row and b in row else "" for a, b in ratios.values()
+        ]
+        lines.append(line)
+    return table(["px", "dtype", "layout", *shares, *ratios], lines)
 
 
 def time_table(rows: list[Row], keys: Sequence[str]) -> str:
@@ -244,7 +314,7 @@ def section(results: Results) -> str:
     parts.append(goals(results))
     notes = [
         f"{name}: {note}"
-        for name in ("training", "benchmark", "native")
+        for name in ("benchmark", "training", "half", "native")
         for note in results.steps.get(name, "").split("; ")
         if "NOT RUN" in note or "FAILED" in note
     ]
@@ -252,20 +322,16 @@ def section(results: Results) -> str:
         parts.append("Of the benchmarks: " + "; ".join(notes) + ".")
     if results.part("layer"):
         parts.append("![Share of the copy's bandwidth](gpu.svg)")
-        parts.append(
-            "*forward*, *backward*, *4x4 forward* (the kernel given as 4x4): bytes of input and "
-            "output over the time, as a share of the copy's bandwidth. *arithmetic*: multiply-adds "
-            "of the forward pass over its time, as a share of the float32 units' rate at their "
-            "highest clock, where it is known. *NVIDIA*: stylegan3's time over ours. *error*: of "
-            "the forward, relative to float64; backward and 4x4 were checked against it too."
-        )
-        parts.append(layer_table(results))
+        parts += layer_tables(results)
     if results.part("fused"):
         parts.append(
-            "Smoothing with noise, bias, leaky ReLU and gain [ms]; *step*: and backward. Bias and "
-            "noise are float32, NVIDIA's bias is of the images' dtype."
+            "Smoothing with noise, bias, leaky ReLU and gain in one op, as a share of the copy's "
+            "bandwidth (*without noise*; *activation alone*: no smoothing), and the time of what "
+            "it replaces over its own: smoothing, then one *compiled pass*, *eager passes*, or "
+            "*NVIDIA's bias_act* (which has no noise; neither has ours there). *step*: forward and "
+            "backward. Bias and noise are float32, NVIDIA's bias is of the images' dtype."
         )
-        parts.append(time_table(results.part("fused"), ("resolution", "dtype", "layout")))
+        parts.append(fused_table(results))
     if results.part("native"):
         parts.append(
             "Beside native and torch.compile of native [ms], the layers of 256 and 1024 pixels "
@@ -274,16 +340,16 @@ def section(results: Results) -> str:
         )
         keys = ("operation", "resolution", "taps", "dtype", "layout")
         parts.append(time_table(results.part("native"), keys))
-    if results.training:
-        t = results.training
+    for t in results.training:
         lines = []
         for name, steps in t["steps"].items():
             values = (*t["parts"][name].values(), *steps.values())
             lines.append([name, *(f"{value:.1f}" for value in values)])
         header = ["ops", *t["parts"]["ours"], *(f"{kind} step" for kind in t["steps"]["ours"])]
         parts.append(
-            f"Training step of the StyleGAN2 example, {t['resolution']} pixels, batch {t['batch']} "
-            f"[ms], medians of {t['rounds']} rounds in turns; {t['device']}, {t['date']}:"
+            f"Training step of the StyleGAN2 example, {t['resolution']} pixels, batch "
+            f"{t['batch']}, {t['precision']} [ms], medians of {t['rounds']} rounds in turns; "
+            f"{t['device']}, {t['date']}:"
         )
         parts.append(table(header, lines))
     undone = [
@@ -348,9 +414,7 @@ def main() -> None:
         plot(read([arguments.plot]), arguments.plot / "gpu.svg")
         return
     results = read(arguments.folders)
-    tiny = results.training.get("self_check") or any(
-        row["self_check"] for row in results.part("device")
-    )
+    tiny = any(row["self_check"] for row in (*results.training, *results.part("device")))
     for folder, gpu in zip(arguments.folders, results.gpus, strict=True):
         if gpu in ("", "no GPU") and not arguments.self_check:
             raise SystemExit(f"{folder}: no GPU ran what is there; --self-check prints it")

@@ -3,15 +3,18 @@
 
 ``python -m benchmarks.gpu_training --out FOLDER [--stylegan3 CHECKOUT]`` trains config-f at 256
 pixels, batch 16, float32 (convolutions in TF32, as torch allows by default), on random images.
-The same networks and the same inputs run with each set of ops, in turns; a set is put in place of
-ours where the networks look it up. Timed are the parts of a step, each with its own backward pass
-and optimiser, as examples.stylegan2.train runs them:
+The same networks and the same inputs run with each set of ops, in turns. A set is put in place of
+ours wherever the package and the examples hold a reference to ours, and before anything is timed a
+profile of each set must show that our operators ran with ours and with no other. Timed are the
+parts of a step, each with its own backward pass and optimiser, as examples.stylegan2.train runs
+them:
 
 plain step      one update of the discriminator and one of the generator, and the average
 amortised step  the plain step, 1/16 of an R1 update and 1/4 of a path-length update
 
 It writes ``training.json`` and, of the plain step's parts, ``profile.txt``: the kernels that take
-the most time. ``--self-check`` runs it with tiny networks, on the CPU where there is no GPU.
+the most time; of another ``--precision``, ``training-float16.json`` and so on. ``--self-check``
+runs it with tiny networks, on the CPU where there is no GPU.
 """
 
 from __future__ import annotations
@@ -20,9 +23,10 @@ import argparse
 import contextlib
 import json
 import statistics
+import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -32,12 +36,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import resample_layers.layers
-from examples.stylegan2 import blocks
 from examples.stylegan2.data import Images, to_pixels
 from examples.stylegan2.settings import DTYPES, Settings
 from examples.stylegan2.training import Training
-from resample_layers.ops import fused_act, native
+from resample_layers import ops
+from resample_layers.ops import native
 
 from .gpu import Peer, usable_peer
 
@@ -54,8 +57,8 @@ SETTINGS = Settings(
     mixing=0.9,
 )
 TINY = Settings(resolution=16, batch=4, style_dim=8, channel_max=4, path_batch=2)
-# Where the networks find our ops
-PLACES = (resample_layers.layers, fused_act, blocks)
+PACKAGES = ("resample_layers", "examples")  # where a network may hold a reference to an op
+OPERATORS = "resample_layers::"  # how the profiler names ours, whatever function called them
 PARTS = ("discriminator", "r1", "generator", "path length", "average")
 ROUNDS = 12
 TOLERANCE = 2e-2  # of images and scores: TF32, and sums in another order
@@ -69,7 +72,8 @@ def native_ops() -> Ops:
     def upfirdn2d(
         input: Tensor, kernel: Any, up: Any = 1, down: Any = 1, pad: Any = (0, 0)
     ) -> Tensor:
-        taps, taps_y = kernel if isinstance(kernel, tuple) else (kernel, None)
+        both = (kernel, kernel if kernel.dim() == 1 else None)
+        taps, taps_y = kernel if isinstance(kernel, tuple) else both
         (up, down), pad = _pairs(up, down), _pads(pad)
         return native.resample(input, taps, taps_y, up, down, pad)
 
@@ -169,20 +173,36 @@ def _filter(kernel: Any) -> Tensor:
 
 @contextlib.contextmanager
 def in_place(replacements: Ops) -> Iterator[None]:
-    """Let the networks find other ops than ours."""
-    before = [
-        (module, name, getattr(module, name))
-        for module in PLACES
-        for name in replacements
-        if hasattr(module, name)
-    ]
-    for module, name, _ in before:
-        setattr(module, name, replacements[name])
+    """Let the networks find other ops than ours.
+
+    ``replacements`` are named as in :mod:`resample_layers.ops`. Every module of PACKAGES is
+    searched, and every dict that it holds (the layers look their op up in one).
+    """
+    theirs = {id(getattr(ops, name)): function for name, function in replacements.items()}
+    before: list[tuple[dict[Any, Any], Any, Any]] = []
+    for module in list(sys.modules.values()):
+        if getattr(module, "__name__", "").split(".")[0] not in PACKAGES:
+            continue
+        names = vars(module)
+        tables = [names, *(value for value in names.values() if isinstance(value, dict))]
+        before += [(t, key, t[key]) for t in tables for key in t if id(t[key]) in theirs]
+    for table, key, function in before:
+        table[key] = theirs[id(function)]
     try:
         yield
     finally:
-        for module, name, value in before:
-            setattr(module, name, value)
+        for table, key, function in before:
+            table[key] = function
+
+
+def check_which_ran(ran: list[str], name: str) -> None:
+    """Our operators ran with ours, and with no other set of ops.
+
+    ``ran``: the names in a profile.
+    """
+    found = any(OPERATORS in key for key in ran)
+    if found != (name == "ours"):
+        raise RuntimeError(f"with {name} ops, our operators {'ran' if found else 'did not run'}")
 
 
 @contextlib.contextmanager
@@ -243,14 +263,14 @@ class Benchmark:
         self._wait()
         return 1e3 * (time.perf_counter() - start)
 
-    def profile(self) -> tuple[str, list[str]]:
-        """Where the plain step's time goes, and the names of what ran."""
+    def profile(self, parts: Sequence[str]) -> tuple[str, list[str]]:
+        """Where the time of these parts goes, and the names of what ran."""
         cuda = self.device.type == "cuda"
         activities = [torch.profiler.ProfilerActivity.CPU]
         if cuda:
             activities.append(torch.profiler.ProfilerActivity.CUDA)
         with torch.profiler.profile(activities=activities) as profiler:
-            for part in ("discriminator", "generator"):
+            for part in parts:
                 self.parts[part]()
             self._wait()
         averages = profiler.key_averages()
@@ -301,6 +321,9 @@ def run(arguments: argparse.Namespace) -> None:
     for name in list(sets):
         with dropped_if_failing(sets, name), in_place(sets[name]):
             check_equal(expected, benchmark.outputs(), name)
+    for name in list(sets):  # after all comparisons, since this trains
+        with dropped_if_failing(sets, name), in_place(sets[name]):
+            check_which_ran(benchmark.profile(PARTS)[1], name)
 
     rounds = 2 if arguments.self_check else ROUNDS
     times: dict[str, dict[str, list[float]]] = {name: {p: [] for p in PARTS} for name in sets}
@@ -335,18 +358,17 @@ def run(arguments: argparse.Namespace) -> None:
         "steps": {name: step_times(parts, settings) for name, parts in medians.items()},
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "training.json").write_text(json.dumps(result, indent=1) + "\n")
+    suffix = "" if settings.precision == "float32" else f"-{settings.precision}"
+    (arguments.out / f"training{suffix}.json").write_text(json.dumps(result, indent=1) + "\n")
     for name, steps in result["steps"].items():
         print(f"{name}: plain {steps['plain']:.1f} ms, amortised {steps['amortised']:.1f} ms")
 
-    with (arguments.out / "profile.txt").open("w") as file:
+    with (arguments.out / f"profile{suffix}.txt").open("w") as file:
         for name in list(sets):
             with dropped_if_failing(sets, name), in_place(sets[name]):
-                table, ran = benchmark.profile()
+                table, ran = benchmark.profile(("discriminator", "generator"))
                 file.write(f"{name}\n{table}\n")
-                found = any("resample_layers::" in key for key in ran)
-                if found != (name == "ours"):
-                    raise RuntimeError(f"with {name} ops, ours {'ran' if found else 'did not'}")
+                check_which_ran(ran, name)
     if unfit := [name for name in medians if name not in sets]:
         raise SystemExit(f"training.json is not to be trusted: {', '.join(unfit)} failed later")
 

@@ -19,15 +19,11 @@ from typing import NamedTuple, NoReturn
 
 # What the compiled part is built with, besides setuptools; the bound is pyproject.toml's
 BUILD_REQUIREMENTS = ["torch>=2.11", "ninja"]
-ARCHITECTURES = "7.5;8.0;8.6;8.9;9.0;10.0;12.0+PTX"  # of a wheel: every GPU since Turing
-DEVELOPMENT_ARCHITECTURES = "9.0"  # one, to compile quickly
+COMPILERS = ("c++", "g++", "clang++")
+OLDEST_COMPILERS = "g++ 11 or clang++ 14"  # tests/test_build.py compiles with both
+ALL_ARCHITECTURES = "7.5;8.0;8.6;8.9;9.0;10.0;12.0+PTX"  # every GPU since Turing
+DEFAULT_ARCHITECTURE = "9.0"  # where no GPU is seen: one, so that compiling takes minutes
 
-CXX_TEST = """
-#include <optional>
-#include <string_view>
-template <int N> constexpr int twice() { if constexpr (N > 0) return 2 * N; else return 0; }
-int main() { std::optional<std::string_view> text("17"); return text ? twice<0>() : 1; }
-"""
 NVCC_TEST = """
 #include <optional>
 __global__ void kernel(float* x) { if constexpr (sizeof(float) == 4) x[threadIdx.x] = 1; }
@@ -90,34 +86,48 @@ def switch(name: str) -> bool | None:
 
 
 def find_cxx() -> str | None:
-    """The C++ compiler to use, None without one or where none is wanted.
+    """The C++ compiler to use; None, with a line in the log that says why, where none is used.
 
     Ends the build where one is asked for and there is none.
     """
     wanted = switch("RESAMPLE_LAYERS_EXTENSION")
     if wanted is False:
+        say("no kernels are compiled: RESAMPLE_LAYERS_EXTENSION=0")
+        return None
+    if wanted is None and sys.platform != "linux":
+        say(
+            f"no kernels are compiled: this system is {sys.platform}, and the build is tested on "
+            "Linux only; RESAMPLE_LAYERS_EXTENSION=1 tries it all the same"
+        )
         return None
     chosen = os.environ.get("CXX", "")
-    for name in [chosen] if chosen else ["c++", "g++", "clang++"]:
+    for name in [chosen] if chosen else COMPILERS:
         if shutil.which(shlex.split(name)[0]):
             return name
     if chosen or wanted:
         fail(
             f"CXX={chosen} is not a program" if chosen else "there is no C++ compiler",
-            "install g++ or clang++, or name one in CXX, or install without compiled kernels: "
-            "RESAMPLE_LAYERS_EXTENSION=0",
+            f"install {OLDEST_COMPILERS}, or newer, or name one in CXX, or install without "
+            "compiled kernels: RESAMPLE_LAYERS_EXTENSION=0",
         )
+    say("no kernels are compiled: no C++ compiler was found")
     return None
 
 
-def check_cxx(cxx: str) -> None:
-    """End the build where the compiler is too old or does not work."""
-    problem = _try([*shlex.split(cxx), "-std=c++17"], "test.cpp", CXX_TEST)
+def check_cxx(cxx: str, sources: Sequence[str]) -> None:
+    """End the build where the compiler does not understand the sources: it may be too old.
+
+    The compiler reads them without producing code, which takes a second.
+    """
+    command = shlex.split(cxx)
+    result = _run([*command, "-std=c++17", "-fsyntax-only", *sources])
+    problem = _find_complaint(result)
     if problem:
+        print(result.stderr, file=sys.stderr)
         fail(
-            f"the C++ compiler {cxx} ({_first_line([*shlex.split(cxx), '--version'])}) does not "
-            f"compile C++17 ({problem})",
-            "install g++ 9 or clang++ 10, or newer, and name it in CXX; or install without "
+            f"the C++ compiler {cxx} ({_first_line([*command, '--version'])}) does not compile "
+            f"the kernels ({problem})",
+            f"install {OLDEST_COMPILERS}, or newer, and name it in CXX; or install without "
             "compiled kernels: RESAMPLE_LAYERS_EXTENSION=0",
         )
 
@@ -153,38 +163,64 @@ def find_cuda() -> Cuda | None:
 def _toolkit(home: Path) -> Cuda:
     nvcc = str(home / "bin" / "nvcc")
     release = re.search(r"release (\d+\.\d+)", _run([nvcc, "--version"]).stdout)
-    if release is None:
+    known = re.findall(r"sm_(\d+)(\d)\b", _run([nvcc, "--list-gpu-code"]).stdout)
+    if release is None or not known:
         fail(
-            f"{nvcc} --version does not tell a version",
+            f"{nvcc} does not tell {'its version' if release is None else 'its architectures'}",
             "point CUDA_HOME at a working CUDA toolkit, or build without the CUDA kernels: "
             "RESAMPLE_LAYERS_CUDA=0",
         )
-    known = re.findall(r"sm_(\d+)(\d)\b", _run([nvcc, "--list-gpu-code"]).stdout)
     return Cuda(home, release[1], tuple(f"{major}.{minor}" for major, minor in known))
 
 
-def choose_architectures(cuda: Cuda, default: str) -> list[str]:
-    """``TORCH_CUDA_ARCH_LIST``, checked; where it is not set, those of the default that exist."""
-    named = os.environ.get("TORCH_CUDA_ARCH_LIST", "")
-    chosen = []
-    for text in re.split(r"[;\s]+", named.strip("; ") or default):
+def choose_architectures(cuda: Cuda) -> list[str]:
+    """What ``TORCH_CUDA_ARCH_LIST`` names, checked; where it is not set, those of the GPUs here.
+
+    The word ``all`` stands for all that a wheel is made for and that this toolkit knows.
+    """
+    named = os.environ.get("TORCH_CUDA_ARCH_LIST", "").strip("; ")
+    if named == "all":
+        return _known_of(cuda, ALL_ARCHITECTURES.split(";"))
+    if not named:
+        return _known_of(cuda, find_architectures()) or _known_of(cuda, [DEFAULT_ARCHITECTURE])
+    chosen = re.split(r"[;\s]+", named)
+    for text in chosen:
         match = re.fullmatch(r"(\d+\.\d)[af]?(\+PTX)?", text)
         if match is None:
             fail(
                 f"TORCH_CUDA_ARCH_LIST={named} names {text}, which is no architecture",
-                f'set it to numbers with ";" between them, such as "{ARCHITECTURES}"',
+                f'set it to all, or to numbers such as "{ALL_ARCHITECTURES}"',
             )
-        if match[1] in cuda.architectures:
-            chosen.append(text)
-        elif named:
+        if match[1] not in cuda.architectures:
             fail(
                 f"TORCH_CUDA_ARCH_LIST={named} names {text}, and {cuda.nvcc} of CUDA "
                 f"{cuda.version} does not know it",
                 f"choose among {';'.join(cuda.architectures)}, or point CUDA_HOME at another CUDA",
             )
-    if not any(text.endswith("+PTX") for text in chosen) and "+PTX" in default and not named:
-        chosen[-1] += "+PTX"  # the one that had it is newer than this toolkit
     return chosen
+
+
+def find_architectures() -> list[str]:
+    """Those of the GPUs that ``nvidia-smi`` lists, such as ["8.6", "9.0"]; [] without it."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    told = _run([program, "--query-gpu=compute_cap", "--format=csv,noheader"]).stdout
+    return sorted(set(re.findall(r"^\d+\.\d$", told, re.MULTILINE)), key=_number)
+
+
+def _known_of(cuda: Cuda, wanted: Sequence[str]) -> list[str]:
+    """Those that the toolkit knows; for newer ones PTX of the newest that it knows."""
+    chosen = [text for text in wanted if text.removesuffix("+PTX") in cuda.architectures]
+    newest = max(cuda.architectures, key=_number)
+    if any(_number(text) > _number(newest) for text in wanted):
+        chosen = [*(text for text in chosen if text != newest), f"{newest}+PTX"]
+    return chosen
+
+
+def _number(architecture: str) -> tuple[int, ...]:
+    """(12, 0) of "12.0+PTX"."""
+    return tuple(map(int, architecture.removesuffix("+PTX").split(".")))
 
 
 def code_flags(architectures: Sequence[str]) -> list[str]:
@@ -228,8 +264,13 @@ def _try(command: Sequence[str], name: str, source: str) -> str:
         path = Path(folder, name)
         path.write_text(source)
         result = _run([*command, "-c", str(path), "-o", str(path.with_suffix(".o"))])
+    return _find_complaint(result).replace(folder + "/", "")
+
+
+def _find_complaint(result: subprocess.CompletedProcess[str]) -> str:
+    """The first line in which a compiler that failed tells of an error; nothing if it did not."""
     if result.returncode == 0:
         return ""
     lines = [line for line in (result.stderr + result.stdout).splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line.lower()]
-    return (errors or lines or [f"exit status {result.returncode}"])[0].replace(folder + "/", "")
+    return (errors or lines or [f"exit status {result.returncode}"])[0]

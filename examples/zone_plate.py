@@ -89,9 +89,10 @@ def measure(plate: Tensor, name: str, taps: Sequence[float]) -> Result:
     """Halve the plate and compare what is left with what the frequency response predicts."""
     size = plate.shape[-1]
     picture = halve(plate, taps)[0, 0]
-    # An even number of taps puts each sample between two of the plate's
-    place = torch.arange(size // 2) * 2 + (0.5 if len(taps) % 2 == 0 else 0.0)
-    frequency = place.double() / size - 0.5
+    # Where samples of half the size lie on the plate; stride 2 is the layer with one tap
+    shift, _ = UpFirDnDownsample(taps, factor=2).shift
+    place = (torch.arange(size // 2, dtype=torch.float64) + 0.5) * 2 - 0.5 + shift
+    frequency = place / size - 0.5
     low = frequency.abs() < NYQUIST
     inside = low[:, None] & low
     power = torch.outer(gain(taps, frequency), gain(taps, frequency)) ** 2

@@ -94,6 +94,52 @@ def _as_tap(name: str, value: Any) -> float:
     return float(value)
 
 
+def marginals(rows: Sequence[Sequence[float]]) -> tuple[Taps, Taps]:
+    """The sums over each column and over each row of a kernel ``[kh][kw]``: taps ``(x, y)``.
+
+    Example:
+        >>> marginals([[1.0, 2.0], [3.0, 4.0]])
+        ((4.0, 6.0), (3.0, 7.0))
+    """
+    columns = zip(*rows, strict=True)
+    return tuple(map(math.fsum, columns)), tuple(map(math.fsum, rows))
+
+
+def deviation_from_rank_one(rows: Sequence[Sequence[float]]) -> float:
+    """How far a kernel ``[kh][kw]`` with sum 1 is from the outer product of its marginals.
+
+    A kernel of rank one with sum 1 is the outer product of its marginals. Returns the sum of the
+    magnitudes of what differs, relative to that of the kernel: what an image of magnitude 1 may
+    change by, in units of the filter's largest response.
+
+    Example:
+        >>> deviation_from_rank_one([[0.125, 0.375], [0.125, 0.375]])
+        0.0
+        >>> deviation_from_rank_one([[0.5, 0.0], [0.0, 0.5]])
+        1.0
+    """
+    taps_x, taps_y = marginals(rows)
+    apart = math.fsum(
+        abs(tap - x * y)
+        for row, y in zip(rows, taps_y, strict=True)
+        for tap, x in zip(row, taps_x, strict=True)
+    )
+    return apart / math.fsum(abs(tap) for row in rows for tap in row)
+
+
+def centroid(taps: Sequence[float]) -> float:
+    """How far the weight of taps with sum 1 lies behind the middle of them, in taps.
+
+    Exactly 0 for symmetric taps.
+
+    Example:
+        >>> centroid([0.25, 0.75])
+        0.25
+    """
+    middle = (len(taps) - 1) / 2
+    return math.fsum(tap * (i - middle) for i, tap in enumerate(taps))
+
+
 # Named taps
 
 
@@ -135,8 +181,8 @@ NAMED_TAPS: dict[str, Taps] = {
 """Taps by name, for a factor of 2.
 
 ``binomial2`` to ``binomial8`` are rows of Pascal's triangle (``binomial4`` is StyleGAN's
-[1, 3, 3, 1]); ``linear``, ``cubic`` (Keys, a = -1/2) and ``lanczos3`` are interpolation kernels
-stretched by 2 and sampled at quarters, halves apart, and sum to 1.
+[1, 3, 3, 1]). ``linear``, ``cubic`` (Keys, a = -1/2) and ``lanczos3`` are interpolation kernels,
+sampled at 0.25, 0.75, 1.25 ... on both sides of their middle, and divided by their sum.
 """
 
 
@@ -188,8 +234,13 @@ def kaiser_lowpass(numtaps: int, cutoff: float, beta: float) -> Taps:
     window = torch.kaiser_window(
         numtaps, periodic=False, beta=beta, dtype=torch.float64, device="cpu"
     ).tolist()
-    taps = [w * _sinc(cutoff * (i - (numtaps - 1) / 2)) for i, w in enumerate(window)]
-    return tuple(tap / sum(taps) for tap in taps)
+    taps = [
+        w * _sinc(cutoff * (i - (numtaps - 1) / 2))
+        for i, w in enumerate(window[: (numtaps + 1) // 2])
+    ]
+    taps += taps[: numtaps // 2][::-1]  # symmetric to the last bit
+    total = math.fsum(taps)
+    return tuple(tap / total for tap in taps)
 
 
 def design_resample_taps(
@@ -204,15 +255,20 @@ def design_resample_taps(
 
     The response is one half at the new Nyquist frequency, as interpolation wants it. To suppress
     aliasing when downsampling, put the edge of the stop band there instead, with more taps:
-    ``kaiser_lowpass(16 * factor, 0.8 / factor, kaiser_beta(50.0))``.
+    ``kaiser_lowpass(16 * factor + factor % 2, 0.8 / factor, kaiser_beta(50.0))``.
+
+    The layers keep the image in place where the number of taps is even for an even factor and odd
+    for an odd one, as the default is. Any other number is allowed, and moves the image: by half a
+    pixel of the larger image when it is upsampled, and again when it is downsampled. The layers'
+    property ``shift`` gives the way.
 
     Args:
         factor: the resampling factor, >= 1.
-        numtaps: number of taps, >= factor; default ``6 * factor``.
+        numtaps: number of taps, >= factor; default ``6 * factor + factor % 2``.
         attenuation: stop-band attenuation of the window in dB.
 
     Returns:
-        Taps that sum to 1.
+        Symmetric taps that sum to 1; for factor 1 the single tap 1, whatever ``numtaps`` is.
 
     Raises:
         TypeError: if ``factor`` or ``numtaps`` is not an int.
@@ -224,14 +280,14 @@ def design_resample_taps(
         [0.333333333333, 0.333333333333, 0.333333333333]
     """
     _check_count("factor", factor, 1)
-    numtaps = 6 * factor if numtaps is None else numtaps
+    numtaps = 6 * factor + factor % 2 if numtaps is None else numtaps
     _check_count("numtaps", numtaps, factor)
     if not isinstance(attenuation, Real) or not 0.0 <= attenuation < math.inf:
         raise ValueError(f"attenuation must be >= 0 dB and finite, got {attenuation!r}")
     if factor == 1:
         return (1.0,)
     taps = kaiser_lowpass(numtaps, 1.0 / factor, kaiser_beta(attenuation))
-    sums = [sum(taps[phase::factor]) for phase in range(factor)]
+    sums = [math.fsum(taps[phase::factor]) for phase in range(factor)]
     return tuple(tap / (factor * sums[i % factor]) for i, tap in enumerate(taps))
 
 

@@ -25,6 +25,20 @@ def output_size(size: int, up: int, down: int, pad0: int, pad1: int, taps: int) 
     return (size * up + pad0 + pad1 - taps) // down + 1
 
 
+def output_sizes(
+    in_size: Sequence[int],  # (h, w)
+    up: tuple[int, int],  # (x, y)
+    down: tuple[int, int],
+    pad: tuple[int, int, int, int],  # (x0, x1, y0, y1)
+    kernel_size: Sequence[int],  # (kh, kw)
+) -> tuple[int, int]:
+    """:func:`output_size` of both axes, as (out_h, out_w)."""
+    return (
+        output_size(in_size[0], up[1], down[1], pad[2], pad[3], kernel_size[0]),
+        output_size(in_size[1], up[0], down[0], pad[0], pad[1], kernel_size[1]),
+    )
+
+
 def adjoint_pad(size: int, out: int, up: int, down: int, pad0: int, taps: int) -> tuple[int, int]:
     """Pads of the op that maps the gradient of ``out`` samples to the gradient of ``size`` samples.
 
@@ -138,6 +152,16 @@ def _sparse_table(up: int, down: int, pad0: int, taps: int) -> tuple[tuple[Tap, 
     return tuple(table)
 
 
+def may_miss(up: int, pad0: int, pad1: int, taps: int) -> bool:
+    """Whether the kernel may lie where it meets no sample: in the padding, or between samples.
+
+    The first output reads up to ``u[taps - 1 - pad0]``, and the first sample stands at 0. The last
+    output reads from ``u[size * up + pad1 - taps]`` at most, and the last sample stands at
+    ``(size - 1) * up``. Between two samples there are ``up - 1`` zeros.
+    """
+    return pad0 >= taps or pad1 + up > taps or up > taps
+
+
 def upsample_pad(taps: int, factor: int) -> tuple[int, int]:
     """Pads for ``size -> size * factor``: ``p0 + p1 = taps - 1``.
 
@@ -149,10 +173,18 @@ def upsample_pad(taps: int, factor: int) -> tuple[int, int]:
     return (extra + 1) // 2 + factor - 1, extra // 2
 
 
-def downsample_pad(taps: int, factor: int) -> tuple[int, int]:
-    """Pads for ``size -> size // factor``: ``p0 + p1 = taps - factor``, the odd one before."""
+def downsample_pad(taps: int, factor: int, ceil_mode: bool = False) -> tuple[int, int]:
+    """Pads for ``size -> size // factor``: ``p0 + p1 = taps - factor``, the odd one before.
+
+    With ``ceil_mode`` for ``size -> ceil(size / factor)``. Output ``n`` starts to read at
+    ``n * factor - p0``, so the first pad and the places of the samples stay. With
+    ``p0 + p1 = taps - 1`` the output has ``(size - 1) // factor + 1`` samples, which is
+    ``ceil(size / factor)``: the pads do not depend on the size. Where ``factor`` divides the
+    size, the last ``factor - 1`` samples of the second pad are not read. At factor 2 the pads are
+    ``((taps - 1) // 2, taps // 2)``.
+    """
     extra = taps - factor
-    return (extra + 1) // 2, extra // 2
+    return (extra + 1) // 2, extra // 2 + (factor - 1 if ceil_mode else 0)
 
 
 def smooth_pad(taps: int, up: int, down: int, kernel_size: int, after: bool) -> tuple[int, int]:
@@ -170,6 +202,23 @@ def smooth_pad(taps: int, up: int, down: int, kernel_size: int, after: bool) -> 
         return (extra + 1) // 2 + up - 1, extra // 2 + up - 1
     extra = (taps - down) + (kernel_size - 1)
     return (extra + 1) // 2, extra // 2
+
+
+def shift(taps: int, up: int, down: int, pad0: int, centroid: float = 0.0) -> float:
+    """Where samples lie: output ``n`` at ``(n + 0.5) * down / up - 0.5 + shift`` of the input.
+
+    Pixels are areas, so that the first formula without the shift maps both ends of the image to
+    both ends: 0 is the centre of the first pixel, -0.5 its edge.
+
+    Output ``n`` reads ``u[n * down - pad0]`` to ``u[n * down - pad0 + taps - 1]``. The middle of
+    these is ``n * down - pad0 + (taps - 1) / 2``. ``centroid`` says how far the weight of the taps
+    lies behind the middle tap, ``sum_i kernel[i] * (i - (taps - 1) / 2)`` for a kernel with sum 1;
+    it is 0 for symmetric taps. A later tap meets an earlier sample, so the weight of what is read
+    lies at ``n * down - pad0 + (taps - 1) / 2 - centroid`` of ``u``, and input sample ``x`` lies at
+    ``x * up`` of it. Hence the shift is ``((taps - 1) / 2 - centroid - pad0) / up`` less
+    ``0.5 * down / up - 0.5``.
+    """
+    return (taps - 1 - 2 * pad0 + up - down - 2 * centroid) / (2 * up)
 
 
 def row_range(

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import csv
+import hashlib
 import os
 import platform
 import warnings
@@ -11,10 +14,13 @@ from pathlib import Path
 
 import torch
 
-from .ops import extension, registration
+from .ops import extension, library_file
+from .ops.owner import OWNER
 from .version import __version__
 
 VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+OWN_VARIABLES = (extension.VARIABLE, "RESAMPLE_LAYERS_CPU")
+"""Those of the package that are read when it runs; all others of its prefix are not."""
 
 
 def report() -> str:
@@ -23,7 +29,7 @@ def report() -> str:
 
 
 def _versions() -> list[str]:
-    here, owner = str(Path(__file__).resolve().parent), registration.OWNER.folder
+    here, owner = str(Path(__file__).resolve().parent), OWNER.folder
     return [
         "versions",
         f"  resample_layers  {__version__}  ({here})",
@@ -49,9 +55,11 @@ def _libraries() -> list[str]:
     for device in ("cpu", "cuda"):
         path = extension.library_path(device)
         lines.append(f"  {device:<5} {path}")
-        if not path.exists():
-            lines.append("        not there")
-            continue
+        if differs_from_record(path):
+            lines.append(
+                "        its bytes are not those that were installed: a tool has rewritten it, or "
+                f"it is damaged; to have it anew: {extension.REBUILD}"
+            )
         try:
             _, info = extension.open_library(device)
         except extension.UnavailableError as error:
@@ -67,6 +75,27 @@ def _libraries() -> list[str]:
                 f"driver that serves CUDA {info['cuda'].split('.')[0]}.0"
             )
     return lines
+
+
+def differs_from_record(path: Path) -> bool:
+    """Whether a file has another digest than the installer wrote down; False where it wrote none.
+
+    The list of installed files and their digests: PEP 376 and
+    https://packaging.python.org/specifications/recording-installed-packages/#the-record-file
+    """
+    if library_file.find_fault(path) is not None:  # told elsewhere; reading a FIFO would not end
+        return False
+    site = extension.SITE
+    record = site / f"resample_layers-{__version__}.dist-info" / "RECORD"
+    try:
+        for name, digest, *_ in csv.reader(record.read_text().splitlines()):
+            method, _, expected = digest.partition("=")
+            if site / name == path and method == "sha256":
+                found = base64.urlsafe_b64encode(hashlib.sha256(path.read_bytes()).digest())
+                return found.rstrip(b"=").decode() != expected
+    except (OSError, ValueError):  # no such list, or one in another form
+        pass
+    return False
 
 
 def _backends() -> list[str]:
@@ -88,9 +117,12 @@ def _backends() -> list[str]:
 
 def _environment() -> list[str]:
     names = sorted(n for n in os.environ if n.startswith("RESAMPLE_LAYERS_") or n in VARIABLES)
-    return ["environment", *(f"  {name}={os.environ[name]}" for name in names or ())] + (
-        [] if names else ["  no variable that matters is set"]
-    )
+    lines = [f"  {name}={os.environ[name]}{_say_unread(name)}" for name in names]
+    return ["environment", *(lines or ["  no variable that matters is set"])]
+
+
+def _say_unread(name: str) -> str:
+    return "" if name in OWN_VARIABLES + VARIABLES else "  (not read when the package runs)"
 
 
 if __name__ == "__main__":

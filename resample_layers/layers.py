@@ -12,15 +12,24 @@ import torch
 from torch import Tensor, nn
 
 from . import geometry
-from .filters import normalise_taps, phases_sum_alike
+from .filters import (
+    Taps,
+    centroid,
+    deviation_from_rank_one,
+    marginals,
+    normalise_taps,
+    phases_sum_alike,
+)
+from .ops.activation import upfirdn2d_bias_act
 from .ops.arguments import as_factors
 from .ops.border import MODES, extend
 from .ops.dimensions import upfirdn1d, upfirdn3d
-from .ops.upfirdn2d import upfirdn2d, upfirdn2d_bias_act
+from .ops.upfirdn2d import upfirdn2d
 
 OPS: dict[int, Any] = {1: upfirdn1d, 2: upfirdn2d, 3: upfirdn3d}
 PADDING_MODES = ("zeros", *MODES)
 BUFFERS = ("kernel_x", "kernel_y", "kernel_z")  # of separable kernels
+RANK_ONE = 4  # [eps of the buffers' dtype] from an outer product that counts as one
 CHECKPOINT_KERNELS = {"kernel": True, "resample_filter": False}  # name: holds the gain
 _warned: set[tuple[tuple[Any, ...], tuple[int, ...]]] = set()
 
@@ -28,9 +37,17 @@ _warned: set[tuple[tuple[Any, ...], tuple[int, ...]]] = set()
 class _Resample(nn.Module):
     """What the layers share: taps as Python floats, the buffers made of them, one call.
 
-    ``taps`` serve all axes if 1-D, or are rows ``[kh][kw]``, with sum 1. The gain (the upsampling
-    factor of each axis) is folded into the buffers, which are float32, or float64 after
-    ``.double()``, never saved, and rebuilt from the floats whenever the module moves.
+    ``taps`` are what the user gave, divided by their sum: 1-D for all axes, or rows ``[kh][kw]``.
+    The gain (the upsampling factor of each axis) is folded into the buffers, which are float32, or
+    float64 after ``.double()``, never saved, and rebuilt from the floats whenever the module moves.
+
+    ``separable`` says whether the buffers are taps of each axis. They are for 1-D taps, and for
+    rows that are an outer product to the rounding of the buffers' dtype: the product of their
+    marginals differs from them by at most 4 eps of that dtype, summed over all taps, relative to
+    the sum of their magnitudes. So no result moves by more than 4 eps of the sum of
+    ``|tap| * max |sample|``. A kernel that was rounded to float32 may be one in float32 and not in
+    float64, so ``.double()`` may change ``separable``. A kernel of one row or one column stays as
+    it is, for it takes one pass already.
     """
 
     dims: int  # of space: 1 for signals, 2 for images, 3 for volumes
@@ -43,7 +60,7 @@ class _Resample(nn.Module):
     def __init__(
         self,
         taps: tuple[Any, ...],  # [taps] or [kh][kw], from normalise_taps
-        gain: tuple[int, ...],  # of each axis, x first; so are the others
+        gain: tuple[int, ...],  # of each axis, x first, as all that follows
         up: tuple[int, ...],
         down: tuple[int, ...],
         pad: tuple[int, ...],  # (x0, x1, y0, y1)
@@ -55,18 +72,56 @@ class _Resample(nn.Module):
                 f"padding_mode must be one of {', '.join(PADDING_MODES)}, got {padding_mode!r}"
             )
         self.taps = taps
-        self.separable = not isinstance(taps[0], tuple)
+        if _has_rows(taps):
+            self._by_axis: tuple[Taps, ...] = marginals(taps)
+            # A kernel of one row or column is one pass as it is
+            thin = min(map(len, self._by_axis)) == 1
+            self._deviation = math.inf if thin else deviation_from_rank_one(taps)
+        else:
+            self._by_axis, self._deviation = (taps,) * self.dims, 0.0
         self.gain, self.up, self.down, self.pad = gain, up, down, pad
         self.border = _pairs(map(geometry.border, pad[::2], pad[1::2], up))
         self.padding_mode = padding_mode
-        for name, values in self._values().items():
-            kernel = torch.tensor(values, dtype=torch.float32)
-            self.register_buffer(name, kernel, persistent=False)
+        self.separable = self._is_separable(torch.float32)
+        self._register(torch.float32)
 
     @property
     def kernel(self) -> Tensor:
         """The kernel with its gain, as the layer applies it: ``[kh, kw]`` of images."""
         return _outer(self._taps_by_axis()) if self.separable else self.kernel_2d
+
+    @property
+    def shift(self) -> tuple[float, ...]:
+        """Where the layer's samples lie: the shift of each axis in input pixels, x first.
+
+        Output sample ``n`` lies at ``(n + 0.5) * down / up - 0.5 + shift`` of the input, counted
+        from the centre of its first pixel. Without a shift the two images cover each other. With a
+        negative one each sample shows what lies a little before its place, so that the picture
+        moves to higher indices.
+
+        A sample lies where the weight of what it reads lies, so that of a ramp it holds the value
+        at its position: at the middle of the tap window for symmetric taps, and off it by the
+        taps' centroid for others. Upsampling gives the mean of its phases.
+
+        The shift is 0 where the number of taps is even for even factors and odd for odd ones
+        (taps symmetric). Otherwise it is ``-0.5 / up``: an odd pad goes before the image, as in
+        BasicSR and NVIDIA's code. See :func:`resample_layers.geometry.shift`. The property tells
+        of the taps that the layer was made with, not of a kernel that was put in their place.
+        """
+        return self._shift(self.up, self.down, self.pad[::2], (0,) * self.dims)
+
+    def _shift(
+        self,
+        up: Sequence[int],
+        down: Sequence[int],
+        pad0: Sequence[int],
+        more_taps: Sequence[int],  # of a symmetric filter beside the layer's own
+    ) -> tuple[float, ...]:
+        axes = zip(self._by_axis, up, down, pad0, more_taps, strict=True)
+        return tuple(
+            geometry.shift(len(taps) + more, u, d, p, centroid(taps))
+            for taps, u, d, p, more in axes
+        )
 
     def _taps_by_axis(self) -> tuple[Tensor, ...]:
         return tuple([getattr(self, name) for name in BUFFERS[: self.dims]])
@@ -86,10 +141,10 @@ class _Resample(nn.Module):
         return input, kernel[0] if self.dims == 1 else kernel, self.up, self.down, pad
 
     def extra_repr(self) -> str:
-        rows = [self.taps] if self.separable else self.taps
+        rows = self.taps if _has_rows(self.taps) else [self.taps]
         unit = min(abs(tap) for row in rows for tap in row if tap)
         shown = [[round(tap / unit, 4) for tap in row] for row in rows]
-        parts = [f"resample_kernel={_short(shown[0] if self.separable else shown)}"]
+        parts = [f"resample_kernel={_short(shown if _has_rows(self.taps) else shown[0])}"]
         for name in self._shown:
             values = getattr(self, name)
             parts.append(f"{name}={values if len(set(values)) > 1 else values[0]}")
@@ -97,25 +152,46 @@ class _Resample(nn.Module):
             parts.append(f"padding_mode={self.padding_mode!r}")
         return ", ".join(parts)
 
+    def _is_separable(self, dtype: torch.dtype) -> bool:
+        return self._deviation <= RANK_ONE * torch.finfo(dtype).eps
+
+    def _names(self) -> tuple[str, ...]:
+        """The buffers' names."""
+        return BUFFERS[: self.dims] if self.separable else ("kernel_2d",)
+
     def _values(self) -> dict[str, Any]:
         """The buffers' values by name, gain folded in."""
         if self.separable:
-            axes = zip(BUFFERS, self.gain, strict=False)
-            return {name: [tap * gain for tap in self.taps] for name, gain in axes}
+            axes = zip(self._names(), self._by_axis, self.gain, strict=True)
+            return {name: [tap * gain for tap in taps] for name, taps, gain in axes}
         gain = math.prod(self.gain)
         return {"kernel_2d": [[tap * gain for tap in row] for row in self.taps]}
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Resample:
-        """Move the module, then write the kernels anew: no move leaves them rounded or unset."""
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+    def _register(self, dtype: torch.dtype, device: torch.device | None = None) -> None:
         for name, values in self._values().items():
-            moved = self._buffers.get(name)
-            if moved is None:  # somebody made a parameter of it: theirs to keep
-                continue
-            dtype = torch.float64 if moved.dtype == torch.float64 else torch.float32
-            kernel = torch.tensor(values, dtype=dtype, device=moved.device)
-            if moved.dtype == dtype and not moved.is_inference():
-                moved.copy_(kernel)  # in place: shared memory stays shared
+            kernel = torch.tensor(values, dtype=dtype, device=device)
+            self.register_buffer(name, kernel, persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Resample:
+        """Move the module, then write the kernels anew, so that none is rounded or unset."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        names = self._names()
+        moved = {name: b for name in names if (b := self._buffers.get(name)) is not None}
+        if not moved:  # the user made parameters of them, which stay as they are
+            return self
+        first = moved[min(moved)]
+        dtype = torch.float64 if first.dtype == torch.float64 else torch.float32
+        if len(moved) == len(names) and self.separable != self._is_separable(dtype):
+            for name in names:
+                delattr(self, name)
+            self.separable = not self.separable
+            self._register(dtype, first.device)
+            return self
+        values = self._values()
+        for name, buffer in moved.items():
+            kernel = torch.tensor(values[name], dtype=dtype, device=first.device)
+            if buffer.dtype == dtype and not buffer.is_inference():
+                buffer.copy_(kernel)  # in place: shared memory stays shared
             else:
                 self._buffers[name] = kernel
         return self
@@ -149,13 +225,13 @@ class _Resample(nn.Module):
     def _as_stored(self, with_gain: bool) -> Tensor:
         """The kernel in float64 on the CPU, with or without the gain."""
         taps = torch.tensor(self.taps, dtype=torch.float64, device="cpu")
-        kernel = _outer([taps] * self.dims) if self.separable else taps
+        kernel = taps if _has_rows(self.taps) else _outer([taps] * self.dims)
         return kernel * math.prod(self.gain) if with_gain else kernel
 
     def _normalise(self, resample_kernel: Any) -> tuple[tuple[Any, ...], tuple[int, ...]]:
         """Taps with sum 1, and how many along each axis, x first."""
         taps = normalise_taps("resample_kernel", resample_kernel)
-        if not isinstance(taps[0], tuple):
+        if not _has_rows(taps):
             return taps, (len(taps),) * self.dims
         if self.dims != 2:
             raise ValueError(
@@ -182,8 +258,8 @@ class _Images(_Resample):
     ) -> Tensor:
         """Resample; then noise, bias, leaky ReLU, gain and clamp in the same pass over memory.
 
-        See :func:`resample_layers.ops.upfirdn2d_bias_act` for the formula, shapes and errors. A
-        method of its own: what hooks or compilers do to calls of the layer, they do not do here.
+        See :func:`resample_layers.ops.upfirdn2d_bias_act` for the formula, shapes and errors. This
+        is a method of its own, so hooks that are registered on the layer do not run.
         """
         input, kernel, up, down, pad = self._call(input)
         epilogue = (bias, noise, noise_strength)
@@ -217,12 +293,19 @@ class _Downsample(_Resample):
         resample_kernel: Any = (1, 3, 3, 1),
         factor: int | Sequence[int] = 2,
         padding_mode: str = "zeros",
+        ceil_mode: bool = False,
     ) -> None:
+        if not isinstance(ceil_mode, bool):
+            raise TypeError(f"ceil_mode must be a bool, got ceil_mode={ceil_mode!r}")
         taps, sizes = self._normalise(resample_kernel)
         factors, ones = as_factors("factor", factor, self.dims), (1,) * self.dims
-        pad = _pairs(map(geometry.downsample_pad, sizes, factors))
+        axes = zip(sizes, factors, strict=True)
+        pad = _pairs(geometry.downsample_pad(*axis, ceil_mode) for axis in axes)
         super().__init__(taps, ones, ones, factors, pad, padding_mode)
-        self.factor = factors
+        self.factor, self.ceil_mode = factors, ceil_mode
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + (", ceil_mode=True" if self.ceil_mode else "")
 
 
 class _Smooth(_Resample):
@@ -252,6 +335,28 @@ class _Smooth(_Resample):
         self.upsample_factor, self.downsample_factor, self.kernel_size = up, down, size
         _warn_uneven_phases(self.taps, up)
 
+    @property
+    def shift(self) -> tuple[float, ...]:
+        """Where samples lie after the layer and the convolution beside it, as for the other layers.
+
+        The shift of each axis in input pixels, x first: sample ``n`` of what the second of the two
+        returns lies at ``(n + 0.5) * down / up - 0.5 + shift`` of what the first one takes, with
+        ``upsample_factor`` and ``downsample_factor`` for ``up`` and ``down``.
+
+        The convolution counts as centred: what it reads, or what a transposed one spreads, lies at
+        the middle of its ``kernel_size`` taps.
+
+        With symmetric taps the shift is 0 or ``-0.5 / up``, see
+        :func:`resample_layers.geometry.smooth_pad`. Alone (``kernel_size=1``, no factor) the layer
+        moves the image by half a pixel if the taps are even in number.
+        """
+        # Both filters as one: a transposed convolution without padding is the op with a first pad
+        # of kernel_size - 1, a convolution without padding is the op with none.
+        more = [size - 1 for size in self.kernel_size]
+        after = max(self.upsample_factor) > 1
+        pad0 = [p + (m if after else 0) for p, m in zip(self.pad[::2], more, strict=True)]
+        return self._shift(self.upsample_factor, self.downsample_factor, pad0, more)
+
 
 class UpFirDnUpsample(_Images, _Upsample):
     """Upsample images by an integer factor with an FIR filter: ``[H, W] -> [H * f, W * f]``.
@@ -265,7 +370,9 @@ class UpFirDnUpsample(_Images, _Upsample):
     device and keeps full precision in half models.
 
     Args:
-        resample_kernel: taps, 1-D (separable) or 2-D, of any sum but zero.
+        resample_kernel: taps, 1-D (separable) or 2-D, of any sum but zero. A 2-D kernel that is an
+            outer product to the rounding of float32 (of float64 after ``.double()``) is found out,
+            and applied along each axis, which is cheaper.
         factor: an int or ``(x, y)``.
         padding_mode: 'zeros', 'reflect', 'replicate' or 'circular': how the image continues
             beyond its border. Zeros darken the border.
@@ -303,10 +410,15 @@ class UpFirDnDownsample(_Images, _Downsample):
         resample_kernel: taps, 1-D (separable) or 2-D, of any sum but zero.
         factor: an int or ``(x, y)``.
         padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
+        ceil_mode: True rounds the size up, as in torch's pooling. All samples stay where they are,
+            and one more follows where the factor does not divide the side. With 'reflect' and
+            factor 2 these are the samples of antialiased-cnns' ``BlurPool``, and, with an odd
+            number of taps, of timm's ``BlurPool2d``.
 
     Shape:
         - input: ``[N, C, H, W]``, float16, bfloat16, float32 or float64
-        - output: ``[N, C, H // factor_y, W // factor_x]``
+        - output: ``[N, C, H // factor_y, W // factor_x]``; with ``ceil_mode``
+          ``[N, C, ceil(H / factor_y), ceil(W / factor_x)]``
 
     Raises:
         TypeError, ValueError: if an argument is at fault; ValueError also if an output side is
@@ -365,18 +477,12 @@ class UpFirDnSmooth(_Images, _Smooth):
 class UpFirDnUpsample1d(_Upsample):
     """Upsample signals by an integer factor with an FIR filter: ``L -> L * f``.
 
-    :class:`UpFirDnUpsample` along one axis, with the normalised taps times ``factor``.
-
-    Args:
-        resample_kernel: taps, 1-D, of any sum but zero.
-        factor: an int.
-        padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
+    :class:`UpFirDnUpsample` along one axis. What differs: ``resample_kernel`` is 1-D, ``factor``
+    an int, and the normalised taps are multiplied by ``factor``.
 
     Shape:
-        - input: ``[N, C, L]``, float16, bfloat16, float32 or float64
+        - input: ``[N, C, L]``
         - output: ``[N, C, L * factor]``
-
-    Raises, Warns: as :class:`UpFirDnUpsample`.
 
     Example:
         The resampling around an alias-free activation of audio, ``down(act(up(x)))``:
@@ -396,18 +502,12 @@ class UpFirDnUpsample1d(_Upsample):
 class UpFirDnDownsample1d(_Downsample):
     """Downsample signals by an integer factor with an FIR filter: ``L -> L // f``.
 
-    :class:`UpFirDnDownsample` along one axis.
-
-    Args:
-        resample_kernel: taps, 1-D, of any sum but zero.
-        factor: an int.
-        padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
+    :class:`UpFirDnDownsample` along one axis. What differs: ``resample_kernel`` is 1-D and
+    ``factor`` an int.
 
     Shape:
-        - input: ``[N, C, L]``, float16, bfloat16, float32 or float64
-        - output: ``[N, C, L // factor]``
-
-    Raises: as :class:`UpFirDnDownsample`.
+        - input: ``[N, C, L]``
+        - output: ``[N, C, L // factor]``; with ``ceil_mode`` ``[N, C, ceil(L / factor)]``
 
     Example:
         >>> import torch
@@ -421,20 +521,12 @@ class UpFirDnDownsample1d(_Downsample):
 class UpFirDnSmooth1d(_Smooth):
     """Smooth signals beside a strided convolution; the layer itself never changes the rate.
 
-    :class:`UpFirDnSmooth` along one axis.
-
-    Args:
-        resample_kernel: taps, 1-D, of any sum but zero.
-        upsample_factor: stride of the transposed convolution before, an int.
-        downsample_factor: stride of the convolution after, an int.
-        kernel_size: size of that convolution's kernel, an int.
-        padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
+    :class:`UpFirDnSmooth` along one axis. What differs: ``resample_kernel`` is 1-D, and both
+    factors and ``kernel_size`` are ints.
 
     Shape:
-        - input: ``[N, C, L]``, float16, bfloat16, float32 or float64
-        - output: as :class:`UpFirDnSmooth`, of one axis
-
-    Raises, Warns: as :class:`UpFirDnSmooth`.
+        - input: ``[N, C, L]``
+        - output: ``[N, C, L + pad_0 + pad_1 - k + 1]``
 
     Example:
         >>> import torch
@@ -448,20 +540,14 @@ class UpFirDnSmooth1d(_Smooth):
 class UpFirDnUpsample3d(_Upsample):
     """Upsample volumes by an integer factor with an FIR filter: ``[D, H, W] -> [f D, f H, f W]``.
 
-    :class:`UpFirDnUpsample` on three axes, with the normalised taps times ``factor`` on each.
-
-    Args:
-        resample_kernel: taps, 1-D, of any sum but zero, which filter all axes.
-        factor: an int or ``(x, y, z)``. An axis of factor 1 is filtered too, and moved by half a
-            sample where the taps are even in number; :func:`ops.upfirdn3d` with a tap of 1 for
-            it leaves it alone.
-        padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
+    :class:`UpFirDnUpsample` on three axes. What differs: ``resample_kernel`` is 1-D and filters all
+    axes, with its normalised taps times ``factor`` on each; ``factor`` is an int or ``(x, y, z)``.
+    An axis of factor 1 is filtered too, and an even number of taps moves it by half a sample;
+    :func:`ops.upfirdn3d` with a tap of 1 for it leaves it alone.
 
     Shape:
-        - input: ``[N, C, D, H, W]``, float16, bfloat16, float32 or float64
+        - input: ``[N, C, D, H, W]``
         - output: ``[N, C, D * factor_z, H * factor_y, W * factor_x]``
-
-    Raises, Warns: as :class:`UpFirDnUpsample`.
 
     Example:
         >>> import torch
@@ -475,20 +561,14 @@ class UpFirDnUpsample3d(_Upsample):
 class UpFirDnDownsample3d(_Downsample):
     """Downsample volumes by an integer factor with an FIR filter: each side becomes ``n // f``.
 
-    :class:`UpFirDnDownsample` on three axes.
-
-    Args:
-        resample_kernel: taps, 1-D, of any sum but zero, which filter all axes.
-        factor: an int or ``(x, y, z)``. An axis of factor 1 is filtered too, and moved by half a
-            sample where the taps are even in number; :func:`ops.upfirdn3d` with a tap of 1 for
-            it leaves it alone.
-        padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
+    :class:`UpFirDnDownsample` on three axes. What differs: ``resample_kernel`` is 1-D and filters
+    all axes, those of factor 1 as at :class:`UpFirDnUpsample3d`; ``factor`` is an int or
+    ``(x, y, z)``.
 
     Shape:
-        - input: ``[N, C, D, H, W]``, float16, bfloat16, float32 or float64
-        - output: ``[N, C, D // factor_z, H // factor_y, W // factor_x]``
-
-    Raises: as :class:`UpFirDnDownsample`.
+        - input: ``[N, C, D, H, W]``
+        - output: ``[N, C, D // factor_z, H // factor_y, W // factor_x]``; with ``ceil_mode``
+          rounded up
 
     Example:
         >>> import torch
@@ -502,20 +582,12 @@ class UpFirDnDownsample3d(_Downsample):
 class UpFirDnSmooth3d(_Smooth):
     """Smooth volumes beside a strided convolution; the layer itself never changes the rate.
 
-    :class:`UpFirDnSmooth` on three axes.
-
-    Args:
-        resample_kernel: taps, 1-D, of any sum but zero, which serve all axes.
-        upsample_factor: stride of the transposed convolution before; an int or ``(x, y, z)``.
-        downsample_factor: stride of the convolution after; an int or ``(x, y, z)``.
-        kernel_size: size of that convolution's kernel, an int or ``(x, y, z)``.
-        padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
+    :class:`UpFirDnSmooth` on three axes. What differs: ``resample_kernel`` is 1-D and filters all
+    axes; factors and ``kernel_size`` are ints or ``(x, y, z)``.
 
     Shape:
-        - input: ``[N, C, D, H, W]``, float16, bfloat16, float32 or float64
+        - input: ``[N, C, D, H, W]``
         - output: as :class:`UpFirDnSmooth`, of three axes
-
-    Raises, Warns: as :class:`UpFirDnSmooth`.
 
     Example:
         >>> import torch
@@ -524,6 +596,11 @@ class UpFirDnSmooth3d(_Smooth):
     """
 
     dims = 3
+
+
+def _has_rows(taps: tuple[Any, ...]) -> bool:
+    """Whether normalised taps are rows [kh][kw], not [taps]."""
+    return isinstance(taps[0], tuple)
 
 
 def _pairs(pairs: Iterable[tuple[int, int]]) -> tuple[int, ...]:
@@ -551,10 +628,11 @@ def _stored_kernel(stored: Any, dims: int) -> tuple[Tensor, float]:
 
 def _warn_uneven_phases(taps: tuple[Any, ...], factors: tuple[int, ...]) -> None:
     """Warn, once for the same taps and factors, when upsampling would leave a pattern."""
-    if isinstance(taps[0], tuple):
-        uneven = [] if phases_sum_alike(taps, (factors[0], factors[1])) else [factors[0]]
-    else:
-        uneven = [factor for factor in factors if not phases_sum_alike(taps, factor)]
+    by_axis = marginals(taps) if _has_rows(taps) else (taps,) * len(factors)
+    axes = zip(by_axis, factors, strict=True)
+    uneven = [factor for line, factor in axes if not phases_sum_alike(line, factor)]
+    if not uneven and _has_rows(taps) and not phases_sum_alike(taps, (factors[0], factors[1])):
+        uneven = [max(factors)]  # alike along each axis, and not together
     if not uneven or (taps, factors) in _warned:
         return
     _warned.add((taps, factors))

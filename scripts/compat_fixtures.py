@@ -25,6 +25,11 @@ def main(peers: str) -> None:
         arrays[f"filter {i}"] = originals["nvidia"]["setup_filter"](taps, **arguments)
     for i, taps in enumerate(compat_originals.KERNELS):
         arrays[f"kernel {i}"] = originals["rosinality"]["make_kernel"](taps)
+    for code in compat_originals.LINES_OF:
+        with compat_originals.names_of(peers, code) as names:
+            for line in (line for line in compat_originals.LINES if line.code == code):
+                for shape in line.shapes():
+                    arrays[line.name(shape)] = line.run(line.theirs, names, shape)
     np.savez_compressed(
         ROOT / "tests" / "compat_fixtures.npz",
         **{name: value.detach().numpy() for name, value in arrays.items()},

@@ -75,13 +75,16 @@ def run(*command: str | Path, folder: Path = ROOT, **environment: str) -> None:
     subprocess.run(list(map(str, command)), cwd=folder, env={**kept, **environment}, check=True)
 
 
-def pip(python: Path, *arguments: str | Path) -> None:
-    run(python, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments)
+def pip(python: Path, *arguments: str | Path, **environment: str) -> None:
+    command = (python, "-m", "pip", "--quiet", "--disable-pip-version-check")
+    run(*command, *arguments, **environment)
 
 
 def build_wheel(python: Path, folder: Path) -> Path:
-    """The wheel, built in an environment that holds the newest torch."""
-    pip(python, "wheel", "--no-build-isolation", "--no-deps", "--wheel-dir", folder, ROOT)
+    """The wheel, built in an environment that holds the newest torch; for all architectures."""
+    options = ("--no-build-isolation", "--no-deps", "--wheel-dir", folder)
+    architectures = os.environ.get("TORCH_CUDA_ARCH_LIST") or "all"
+    pip(python, "wheel", *options, ROOT, TORCH_CUDA_ARCH_LIST=architectures)
     (wheel,) = folder.glob("*.whl")
     return wheel
 

@@ -2,12 +2,15 @@
 """The originals that ``resample_layers.compat`` reproduces, on the CPU, and calls to compare.
 
 Nothing of theirs is kept here: they are imported from checkouts. ``PEERS=DIR`` names a folder with
-complete ones: ``rosinality``, ``basicsr``, ``gfpgan``, ``ada``, ``stylegan3`` and ``mmcv``.
+complete ones: ``rosinality``, ``basicsr``, ``gfpgan``, ``ada``, ``stylegan3``, ``mmcv``, ``gpen``,
+``lia``, ``edm``, ``score_sde`` and ``r3gan``. A folder ``site`` beside them holds packages: ``pip
+install --no-deps --target site antialiased-cnns timm kornia k-diffusion diffusers``.
 """
 
 import importlib
 import importlib.util
 import os
+import re
 import sys
 import types
 from contextlib import contextmanager
@@ -135,6 +138,47 @@ FILTERS = [
 KERNELS = [TAPS, UNEVEN, EIGHT, [0.1, 0.7]]
 
 
+LINES_OF = {  # codes in the table of docs/migrating.md: folder, module, packages taken without init
+    "antialiased-cnns": ("site", "antialiased_cnns.blurpool", ("antialiased_cnns",)),
+    "timm": ("site", "timm.layers.blur_pool", ("timm", "timm.layers")),
+    "kornia": ("site", "kornia.filters.blur_pool", ()),
+    "k-diffusion": ("site", "k_diffusion.layers", ("k_diffusion",)),
+    "EDM": ("edm", "training.networks", ()),
+    "score_sde": ("score_sde", "models.up_or_down_sampling", ("models",)),
+    "R3GAN": ("r3gan", "R3GAN.Resamplers", ("R3GAN",)),
+    "diffusers": ("site", "diffusers.models.upsampling", ()),
+}
+PAGE = (Path(__file__).parent.parent / "docs" / "migrating.md").read_text()
+
+
+class Line(NamedTuple):
+    """A row of the table in ``docs/migrating.md``."""
+
+    code: str
+    theirs: str
+    ours: str
+
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Of images with even and with odd sides; or of signals."""
+        sides = ((10,), (9,)) if "1D" in self.theirs else ((10, 8), (9, 7))
+        return [(2, 2, *side) for side in sides]
+
+    def name(self, shape: tuple[int, ...]) -> str:
+        return f"{self.code}: {self.theirs} {shape}"
+
+    def run(self, line: str, names: dict[str, Any], shape: tuple[int, ...]) -> torch.Tensor:
+        """What ``line``, which is one of ours or of theirs, makes of random images."""
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(7))
+        value = eval(line, {**names, "torch": torch, "x": x, "channels": shape[1]})
+        return value if isinstance(value, torch.Tensor) else value(x)
+
+
+LINES = [
+    Line(code, *re.findall("`(.*?)`", rest))
+    for code, rest in re.findall(r"^\| ([\w-]+) \| (`.*`) \|$", PAGE, re.MULTILINE)
+]
+
+
 def layer(module: Any):
     """A module as a function of the image and the module's arguments."""
     return lambda image, **arguments: module(**arguments).to(image.dtype)(image)
@@ -210,6 +254,7 @@ PARTS = {  # what is imported, with packages whose ``__init__`` would import eve
     ),
 }
 ABSENT = {
+    "k-diffusion": ("dctorch", "einops", "k_diffusion.sampling", "k_diffusion.utils"),
     "mmcv": (
         "mmcv._ext",
         "mmengine",
@@ -217,7 +262,7 @@ ABSENT = {
         "mmengine.utils",
         "mmengine.utils.dl_utils",
         "mmengine.utils.dl_utils.parrots_wrapper",
-    )
+    ),
 }
 
 
@@ -228,15 +273,35 @@ def load(peers: str) -> dict[str, Any]:
         folder = Path(peers) / name
         if not folder.exists():
             continue
-        absent = {m: Anything(m) for m in ABSENT.get(name, ()) if m not in sys.modules}
-        with importable(folder, *bare):
-            sys.modules.update(absent)
+        with importable(folder, *bare), pretended(name):
             found[name] = {}
             for part in parts:
                 found[name] |= functions(importlib.import_module(part))
                 found[name] |= {
                     k: v for k, v in vars(sys.modules[part]).items() if k == "activation_funcs"
                 }
+    return found
+
+
+@contextmanager
+def names_of(peers: str, code: str):
+    """What the module of a code in :data:`LINES` holds; None: it is not there."""
+    folder, module, bare = LINES_OF[code]
+    path = Path(peers) / folder
+    if not path.joinpath(*module.split(".")).with_suffix(".py").exists():
+        yield None
+        return
+    with importable(path, *bare), pretended(code):
+        yield vars(importlib.import_module(module))
+
+
+@contextmanager
+def pretended(name: str):
+    """Modules that the CPU does not need are there, where they are absent."""
+    absent = {m: Anything(m) for m in ABSENT.get(name, ()) if m not in sys.modules}
+    sys.modules.update(absent)
+    try:
+        yield
+    finally:
         for module in absent:
             sys.modules.pop(module, None)
-    return found

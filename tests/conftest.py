@@ -7,6 +7,10 @@ from collections import Counter
 import pytest
 import torch
 
+from resample_layers.ops import extension
+
+if extension.choices["cpu"].backend == "native":  # said once; the processes of tests are quiet
+    os.environ[extension.VARIABLE] = "native"
 REQUIRE_CUDA = os.environ.get("RESAMPLE_LAYERS_REQUIRE_CUDA") == "1"
 
 
@@ -25,6 +29,21 @@ def device(request) -> torch.device:
             pytest.fail("RESAMPLE_LAYERS_REQUIRE_CUDA=1, but torch sees no CUDA device")
         pytest.skip("no CUDA device")
     return torch.device(request.param)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Tensors this small only wait for a second thread, and for long on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def no_report(monkeypatch):
+    """For runs whose evaluation does not matter: it takes longer than they."""
+    monkeypatch.setattr("examples.stylegan2.train.report", lambda *args: None)
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The build: what it makes, where it makes less, and the last lines of each failure."""
 
+import ensurepip
 import os
 import re
 import shutil
@@ -124,15 +125,57 @@ def assert_last_words(said: str, cause: str, cure: str) -> None:
         (
             {"RESAMPLE_LAYERS_EXTENSION": "1", "PATH": "/nowhere"},
             "there is no C\\+\\+ compiler",
-            "install g\\+\\+ or clang\\+\\+, or name one in CXX",
+            "install g\\+\\+ 11 or clang\\+\\+ 14, or newer, or name one in CXX",
         ),
         ({"CXX": "g++-that-is-not"}, "CXX=g\\+\\+-that-is-not is not a program", "install g\\+\\+"),
-        ({"CXX": "false"}, "compiler false .* does not compile C\\+\\+17", "install g\\+\\+ 9"),
+        (
+            {"CXX": "false"},
+            "compiler false .* does not compile the kernels .exit status 1",
+            "install g\\+\\+ 11 or clang\\+\\+ 14, or newer, and name it in CXX",
+        ),
         ({"RESAMPLE_LAYERS_EXTENSION": "yes"}, "must be 0 or 1, or not set, got 'yes'", "set"),
+        ({"RESAMPLE_LAYERS_CUDA": "on"}, "RESAMPLE_LAYERS_CUDA must be 0 or 1, .* got 'on'", "set"),
     ],
 )
 def test_last_words_on_the_compiler(source, environment, cause, cure):
     assert_last_words(build(source, "bdist_wheel", check=False, **environment), cause, cure)
+
+
+def test_last_words_on_a_compiler_that_is_too_old(source):
+    """The sources themselves are read, and not a test of the standard's number."""
+    require("c++")
+    file = source / "csrc" / "cpu" / "kernels_baseline.cpp"
+    file.write_text('static_assert(__GNUC__ >= 99, "of tomorrow");\n' + file.read_text())
+    said = build(source, "bdist_wheel", check=False)
+    cause = "does not compile the kernels .*kernels_baseline.cpp:1:.*of tomorrow"
+    assert_last_words(said, cause, "install g\\+\\+ 11 or clang\\+\\+ 14")
+
+
+def test_last_words_on_an_old_setuptools(source):
+    """That of a new environment, before Python 3.12; without isolation pip takes it."""
+    old = sorted(Path(ensurepip.__file__).parent.glob("_bundled/setuptools-*.whl"))
+    require("old setuptools", found=bool(old))
+    said = build(source, "egg_info", check=False, PYTHONPATH=str(old[0]))
+    assert_last_words(said, "setuptools .* is too old", "pip install --upgrade 'setuptools>=77'")
+    assert 'requires = ["setuptools>=77"]' in (source / "pyproject.toml").read_text()
+
+
+OTHER_SYSTEM = "import backend, toolchain, sys; sys.platform = 'darwin'; "
+
+
+def test_outside_linux_nothing_is_compiled_unless_asked_for(source):
+    """A compiler is found there too, and its linker knows other flags."""
+    require("c++")
+    ask = OTHER_SYSTEM + "print(toolchain.find_cxx(), backend._requirements([]))"
+    paths = {"PYTHONPATH": str(source / "build_backend")}
+    lines = run(source, "-c", ask, **paths).stdout.splitlines()
+    assert lines[0] == (
+        "resample_layers: no kernels are compiled: this system is darwin, and the build is tested "
+        "on Linux only; RESAMPLE_LAYERS_EXTENSION=1 tries it all the same"
+    )
+    assert lines[-1] == "None []"
+    lines = run(source, "-c", ask, RESAMPLE_LAYERS_EXTENSION="1", **paths).stdout.splitlines()
+    assert lines == [f"c++ {toolchain.BUILD_REQUIREMENTS}"]
 
 
 @pytest.fixture
@@ -209,14 +252,14 @@ def test_cuda_home_is_believed(clean, toolkit):
 def test_architectures(clean, toolkit):
     clean.setenv("CUDA_HOME", str(toolkit))
     cuda = toolchain.find_cuda()
-    # The default: those that this compiler knows, PTX for what is newer
-    assert toolchain.choose_architectures(cuda, "7.5;8.0;9.0;10.0;12.0+PTX") == [
-        "7.5", "9.0", "10.0+PTX"
-    ]  # fmt: skip
-    assert toolchain.choose_architectures(cuda, "9.0") == ["9.0"]
     for text in ("7.5;9.0+PTX", "7.5 9.0+PTX"):
         clean.setenv("TORCH_CUDA_ARCH_LIST", text)
-        assert toolchain.choose_architectures(cuda, "10.0") == ["7.5", "9.0+PTX"]
+        assert toolchain.choose_architectures(cuda) == ["7.5", "9.0+PTX"]
+    # All of a wheel: those that this compiler knows, PTX for what is newer
+    clean.setenv("TORCH_CUDA_ARCH_LIST", "all")
+    assert toolchain.choose_architectures(cuda) == ["7.5", "9.0", "10.0+PTX"]
+    newer = cuda._replace(architectures=("7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0", "12.1"))
+    assert toolchain.choose_architectures(newer) == toolchain.ALL_ARCHITECTURES.split(";")
     assert toolchain.code_flags(["7.5", "9.0+PTX"]) == [
         "-gencode=arch=compute_75,code=sm_75",
         "-gencode=arch=compute_90,code=sm_90",
@@ -225,9 +268,47 @@ def test_architectures(clean, toolkit):
 
 
 @pytest.mark.parametrize(
+    ("listed", "architectures"),
+    [
+        (None, ["9.0"]),  # no such program
+        ("exit 9", ["9.0"]),  # no driver
+        ("echo 'Field \"compute_cap\" is not a valid field to query.'", ["9.0"]),
+        ("echo 9.0; echo 7.5; echo 9.0", ["7.5", "9.0"]),
+        ("echo 12.0; echo 7.5", ["7.5", "10.0+PTX"]),  # newer than the toolkit
+        ("echo 10.0; echo 12.0", ["10.0+PTX"]),
+        ("echo 6.1", ["9.0"]),  # older than the toolkit serves
+    ],
+)
+def test_architectures_of_the_gpus(clean, toolkit, tmp_path, listed, architectures):
+    """A source install compiles for the GPUs that nvidia-smi lists."""
+    (tmp_path / "bin").mkdir()
+    if listed is not None:
+        check = f'[ "$*" = "--query-gpu=compute_cap --format=csv,noheader" ] || exit 1\n{listed}'
+        script(tmp_path / "bin" / "nvidia-smi", check)
+    clean.setenv("PATH", str(tmp_path / "bin"))
+    clean.setenv("CUDA_HOME", str(toolkit))
+    cuda = toolchain.Cuda(toolkit, "12.9", ("7.5", "9.0", "10.0"))
+    assert toolchain.choose_architectures(cuda) == architectures
+
+
+def test_make_wheel_takes_all_architectures(clean, tmp_path):
+    """And nothing else in the environment changes that; words after ``make wheel`` do."""
+    make = require("make")
+    (tmp_path / "bin").mkdir()
+    script(tmp_path / "bin" / "python", 'echo "list=$TORCH_CUDA_ARCH_LIST"')
+    (tmp_path / ".build").touch()
+    clean.setenv("TORCH_CUDA_ARCH_LIST", "8.0")
+    command = [make, "--silent", "-C", str(ROOT), "wheel", f"VENV={tmp_path}"]
+    for words, expected in (([], "all"), (["TORCH_CUDA_ARCH_LIST=8.6"], "8.6"),
+                            (["TORCH_CUDA_ARCH_LIST="], "")):  # fmt: skip
+        told = subprocess.run([*command, *words], capture_output=True, text=True, check=True)
+        assert f"list={expected}\n" in told.stdout
+
+
+@pytest.mark.parametrize(
     ("named", "cause", "cure"),
     [
-        ("Hopper", "names Hopper, which is no architecture", 'such as "7.5;8.0'),
+        ("Hopper", "names Hopper, which is no architecture", 'set it to all, or to numbers such'),
         ("9.0;12.0", r"names 12\.0, and .*nvcc of CUDA 12\.9 does not know it",
          r"choose among 7\.5;9\.0;10\.0"),
     ],
@@ -236,8 +317,20 @@ def test_last_words_on_architectures(clean, toolkit, named, cause, cure):
     clean.setenv("CUDA_HOME", str(toolkit))
     clean.setenv("TORCH_CUDA_ARCH_LIST", named)
     with pytest.raises(SystemExit) as caught:
-        toolchain.choose_architectures(toolchain.find_cuda(), "9.0")
+        toolchain.choose_architectures(toolchain.find_cuda())
     assert_last_words(str(caught.value), cause, cure)
+
+
+@pytest.mark.parametrize(
+    ("told", "cause"),
+    [("", "its version"), ("Cuda compilation tools, release 10.0, V10.0.1", "its architectures")],
+)
+def test_last_words_on_a_toolkit_that_tells_nothing(clean, toolkit, told, cause):
+    script(toolkit / "bin" / "nvcc", f"echo '{told}'")
+    clean.setenv("CUDA_HOME", str(toolkit))
+    with pytest.raises(SystemExit) as caught:
+        toolchain.find_cuda()
+    assert_last_words(str(caught.value), f"nvcc does not tell {cause}", "point CUDA_HOME at")
 
 
 def test_last_words_on_a_compiler_that_nvcc_refuses(clean, toolkit):
@@ -266,9 +359,49 @@ def test_only_what_changed_is_compiled_again(source):
     said = build(source, *inplace, RESAMPLE_LAYERS_CUDA="0", CXXFLAGS="-DTEST")
     assert set(re.findall(compiled, said, re.MULTILINE)) == {"1"}
 
+    # A wheel of the same sources and flags takes what was compiled
+    dist, site = source / "dist", source / "site"
+    said = build(
+        *(source, "bdist_wheel", "-d", str(dist)), RESAMPLE_LAYERS_CUDA="0", CXXFLAGS="-DTEST"
+    )
+    assert not re.findall(compiled, said, re.MULTILINE)
+    (wheel,) = dist.iterdir()
+    assert re.search(r"-py3-none-linux_\w+\.whl$", wheel.name)
+    zipfile.ZipFile(wheel).extractall(site)
+    told = run(site, "-m", "resample_layers.info", RESAMPLE_LAYERS_BACKEND="extension").stdout
+    assert f"  cpu   {site}/resample_layers/lib/{library.name}\n" in told
+    assert "  cpu   extension: " in told
+
     (source / "csrc" / "upfirdn2d_ops.cpp").write_text("#error on purpose")
     said = build(source, *inplace, RESAMPLE_LAYERS_CUDA="0", CXXFLAGS="-DTEST", check=False)
     assert_last_words(said, "a compiler or the linker failed, its words are above", "CXX")
+
+
+VALUES = """
+import torch
+from resample_layers.ops import upfirdn2d, upfirdn2d_native
+kernel = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+    for up, down in ((1, 1), (2, 1), (1, 2), (3, 2)):
+        x = torch.randn(2, 3, 17, 37).to(dtype)
+        ours = upfirdn2d(x, kernel, up=up, down=down, pad=(2, 1))
+        theirs = upfirdn2d_native(x, kernel, up, up, down, down, 2, 1, 2, 1)
+        torch.testing.assert_close(ours, theirs)
+print("right")
+"""
+
+
+@pytest.mark.parametrize(
+    "compiler", [name.replace(" ", "-") for name in toolchain.OLDEST_COMPILERS.split(" or ")]
+)
+def test_the_oldest_compilers_that_are_promised(source, compiler):
+    require(compiler)
+    switches = {"RESAMPLE_LAYERS_CUDA": "0", "CXX": compiler, "CXXFLAGS": "-O0"}
+    build(source, "build_ext", "--inplace", **switches)
+    for level in ("baseline", ""):  # and the best of this processor
+        used = {"RESAMPLE_LAYERS_BACKEND": "extension", "RESAMPLE_LAYERS_CPU": level}
+        result = run(source, "-c", VALUES, check=False, **used)
+        assert result.stdout.endswith("right\n"), result.stdout
 
 
 def test_the_library_under_sanitizers(source):

@@ -20,21 +20,21 @@ import shutil
 import subprocess
 import sys
 import warnings
-import zipfile
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 import resample_layers
 from resample_layers import UpFirDnDownsample, filters
-from resample_layers.compat import basicsr
+from resample_layers.compat import basicsr, nvidia, rosinality
 from resample_layers.ops import upfirdn2d
 
 from . import compat_originals
-from .compat_originals import importable
+from .compat_originals import LINES, importable
 from .tools import require
 
 PAGE = (Path(__file__).parent.parent / "docs" / "migrating.md").read_text()
@@ -46,19 +46,29 @@ pytestmark = [
 ]
 
 
-def example(heading, language):
-    """The first block of a section of the page that is no doctest."""
+def example(heading, language, having=""):
+    """The block of a section of the page that is no doctest, and has these words in it."""
     section = PAGE.split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    return re.search(rf"```{language}\n(?!>>>)(.*?)\n```", section, re.DOTALL)[1]
+    blocks = re.findall(rf"```{language}\n(?!>>>)(.*?)\n```", section, re.DOTALL)
+    (block,) = [block for block in blocks if having in block]
+    return block
 
 
-def migrate(root, heading, refused=False):
+def commit(root):
+    """Let git keep all files as they are."""
+    name = ("-c", "user.name=n", "-c", "user.email=e", "-c", "core.autocrlf=false")
+    for arguments in (["init", "-q"], ["add", "-Af"], [*name, "commit", "-qm", "all"]):
+        subprocess.run([require("git"), *arguments], cwd=root, check=True)
+
+
+def migrate(root, heading, *options, refused=False, **environment):
     """Run the command of the page; what it printed."""
     python = f'python() {{ {shlex.quote(sys.executable)} "$@"; }}\n'
+    package = str(Path(resample_layers.__file__).parent.parent)
     run = subprocess.run(
-        ["bash", "-c", python + example(heading, "sh")],
+        ["bash", "-c", f"{python}{example(heading, 'sh')} {' '.join(options)}"],
         cwd=root,
-        env={**os.environ, "PYTHONPATH": str(Path(resample_layers.__file__).parent.parent)},
+        env={**os.environ, "PYTHONPATH": package, **environment},
         capture_output=True,
         text=True,
     )
@@ -77,9 +87,9 @@ def chdir(folder):
         os.chdir(before)
 
 
-def migrate_quickly(root, heading, refused=False):
+def migrate_quickly(root, heading, *options, refused=False):
     """The same in this process, where torch is imported already."""
-    python, option, module, *arguments = shlex.split(example(heading, "sh"))
+    python, option, module, *arguments = [*shlex.split(example(heading, "sh")), *options]
     assert (python, option) == ("python", "-m")
     out, err = io.StringIO(), io.StringIO()
     with chdir(root), redirect_stdout(out), redirect_stderr(err):
@@ -100,6 +110,8 @@ COMPLETE = {  # what a complete checkout has
     "gfpgan": "setup.py",
     "ada": "legacy.py",
     "stylegan3": "viz/renderer.py",
+    "gpen": "face_model/gpen_model.py",
+    "lia": "networks/styledecoder.py",
 }
 
 
@@ -111,9 +123,11 @@ def checkout(name):
 
 
 def copied(name, root):
-    """A copy of a checkout, without what is no code."""
-    kept = shutil.ignore_patterns(".git", "*.pyc", "*.png", "*.jpg", "*.gif", "*.pdf", "sample")
-    return Path(shutil.copytree(checkout(name), root / name, ignore=kept))
+    """A copy of a checkout, without what is no code, as git keeps it."""
+    left = shutil.ignore_patterns(".git", "*.pyc", "*.png", "*.jpg", "*.gif", "*.pdf", "sample")
+    folder = Path(shutil.copytree(checkout(name), root / name, ignore=left))
+    commit(folder)
+    return folder
 
 
 def flat(out):
@@ -299,31 +313,47 @@ def test_kornia_s_blur_pool(size, stride):
     torch.testing.assert_close(*grads)
 
 
+LINE_BY_LINE = "Layers of other codes, line by line"
+FIXTURES = np.load(Path(__file__).parent / "compat_fixtures.npz")
+
+
 @pytest.mark.parametrize("mode", ["reflect", "constant"])
 @pytest.mark.parametrize("size", [3, 5, 7])
 def test_timm_s_blur_pool(size, mode):
     client("timm")
     pool = importlib.import_module("timm.layers").BlurPool2d(3, size, 2, pad_mode=mode)
     taps = filters.NAMED_TAPS[f"binomial{size}"]
-    ours = UpFirDnDownsample(taps, 2, "zeros" if mode == "constant" else mode)
-    assert_same(pool, ours, torch.randn(2, 3, 10, 8))
-    x = torch.randn(1, 3, 9, 7)  # odd sides: they keep one more
-    torch.testing.assert_close(pool(x)[:, :, :4, :3], ours(x))
+    ours = UpFirDnDownsample(taps, 2, "zeros" if mode == "constant" else mode, ceil_mode=True)
+    for sides in ((10, 8), (9, 7)):
+        assert_same(pool, ours, torch.randn(2, 3, *sides))
 
 
-def test_timm_s_even_blur_pool():
+@pytest.mark.parametrize("mode", ["reflect", "constant"])
+def test_timm_s_even_blur_pool(mode):
     client("timm")
-    pool = importlib.import_module("timm.layers").BlurPool2d(3, 4, 2, pad_mode="constant")
+    pool = importlib.import_module("timm.layers").BlurPool2d(3, 4, 2, pad_mode=mode)
     taps = torch.tensor(filters.NAMED_TAPS["binomial4"]) / 8
     x = torch.randn(1, 3, 9, 8)
-    torch.testing.assert_close(upfirdn2d(x, taps, down=2, pad=(2, 2)), pool(x))
+    ours = upfirdn2d(F.pad(x, (2, 2, 2, 2), mode), taps, down=2)
+    torch.testing.assert_close(ours, pool(x))
+
+
+def test_the_class_for_timm():
+    """It takes timm's arguments, and gives what timm's pool gave, without timm here."""
+    names = {}
+    exec(example(LINE_BY_LINE, "python", "class Blur").split("\nmodel = ")[0], names)
+    (line,) = [line for line in LINES if line.theirs == "BlurPool2d(channels)"]
+    for shape in line.shapes():
+        expected = torch.from_numpy(FIXTURES[line.name(shape)])
+        for call in ("Blur(channels)", "Blur(channels, stride=2, device=None, dtype=None)"):
+            torch.testing.assert_close(line.run(call, names, shape), expected)
 
 
 def test_a_resnet_of_timm():
     client("timm")
     timm = importlib.import_module("timm")
     theirs, names = timm.create_model("resnet18", aa_layer=timm.layers.BlurPool2d), {"timm": timm}
-    exec(example("kornia and timm", "python"), names)
+    exec(example(LINE_BY_LINE, "python", "class Blur"), names)
     ours = names["model"]
     assert sum(isinstance(m, UpFirDnDownsample) for m in ours.modules()) >= 3
     assert_same(theirs.eval(), ours.eval(), torch.randn(1, 3, 64, 64))
@@ -358,6 +388,52 @@ def test_rosinality(tmp_path):
     )
     assert_same(*map(Unlisted, generators), torch.randn(2, 8), second_order=True)
     assert_same(*discriminators, torch.randn(2, 3, 8, 8), second_order=True)
+
+
+def test_gpen(tmp_path):
+    """It passes a ``device`` to each function."""
+    copy = copied("gpen", tmp_path)
+    migrate(copy, "rosinality")
+    assert not (copy / "face_model" / "op").exists()
+    models = []
+    for root in (checkout("gpen"), copy):
+        with importable(root / "face_model"):
+            module = importlib.import_module("gpen_model")
+            models.append(module.Discriminator(8, channel_multiplier=1, narrow=0.05, device="cpu"))
+    assert_same(*models, torch.randn(4, 3, 8, 8), second_order=True)
+
+
+LIA = example("rosinality", "python", "FusedLeakyReLU")
+
+
+def test_lia(monkeypatch):
+    """The line of the page in place of its functions; its bias is ``[1, C, 1, 1]``."""
+    with importable(checkout("lia")):
+        module = importlib.import_module("networks.styledecoder")
+        theirs = module.StyledConv(4, 6, 3, 8, upsample=True)
+        for name, value in list(vars(module).items()):
+            monkeypatch.setattr(module, name, value)  # to have it back
+        exec(LIA, vars(module))
+        ours = module.StyledConv(4, 6, 3, 8, upsample=True)
+        with torch.no_grad():
+            theirs.activate.bias.normal_()
+        assert theirs.activate.bias.shape == (1, 6, 1, 1)
+        ours.load_state_dict(theirs.state_dict())
+        image, style = torch.randn(2, 4, 5, 6), torch.randn(2, 8)
+        results = []
+        for net in (ours, theirs):
+            x = image.clone().requires_grad_()
+            out = net(x, style)
+            results.append([out, *torch.autograd.grad(out.pow(3).mean(), (x, net.activate.bias))])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b.reshape(a.shape), rtol=1e-4, atol=1e-6)
+
+
+def test_the_line_for_codes_that_keep_the_functions():
+    names = {}
+    exec(LIA, names)
+    for name in ("FusedLeakyReLU", "fused_leaky_relu", "upfirdn2d"):
+        assert names[name] is getattr(rosinality, name)
 
 
 @pytest.mark.parametrize(
@@ -429,7 +505,7 @@ def test_nvidia_s_pickles(name, module, tmp_path):
             legacy.load_network_pkl(f)
     with importable(copy):
         legacy = importlib.import_module("legacy")
-        exec(example(NVIDIA, "python"), {})
+        exec(example(NVIDIA, "python", "sys.modules"), {})
         try:
             with file.open("rb") as f:
                 found = legacy.load_network_pkl(f)["G_ema"]
@@ -438,6 +514,36 @@ def test_nvidia_s_pickles(name, module, tmp_path):
                 del sys.modules[part]
         out = found(z, None, noise_mode="const")
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_lines_for_pickles(tmp_path):
+    """What a pickled class imports is ours after them, without NVIDIA's code here."""
+    tree(tmp_path, "\n", {"torch_utils/ops/__init__.py": "", "torch_utils/__init__.py": ""})
+    modules = ("bias_act", "conv2d_gradfix", "conv2d_resample", "fma", "upfirdn2d")
+    names = {}
+    with importable(tmp_path):
+        exec(example(NVIDIA, "python", "sys.modules"), {})
+        try:
+            exec(f"from torch_utils.ops import {', '.join(modules)}", names)
+        finally:
+            for module in modules:
+                del sys.modules[f"torch_utils.ops.{module}"]
+    assert all(names[module] is nvidia for module in modules)
+
+
+def test_stylegan3_without_pkg_resources(tmp_path):
+    """The line that the command tells and the page shows, where setuptools has dropped it."""
+    copy = copied("stylegan3", tmp_path)
+    told = "by hand: torch_utils/ops/grid_sample_gradfix.py:15: setuptools 82 dropped pkg_resources"
+    line = example(NVIDIA, "python", "TorchVersion")
+    assert f"{told}; write instead: {line}\n" in migrate(copy, NVIDIA)
+    path = copy / "torch_utils" / "ops" / "grid_sample_gradfix.py"
+    text = path.read_text()
+    path.write_text(text.replace("from pkg_resources import parse_version", line))
+    assert path.read_text() != text
+    run = "import sys, torch_utils.ops.grid_sample_gradfix; print('pkg_resources' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, cwd=copy)
+    assert done.stdout == "False\n", done.stderr
 
 
 # The command
@@ -490,7 +596,7 @@ def test_nothing_left_imports_what_was_deleted(name, heading, least, tmp_path):
     before = modules(copy)
     (tmp_path / "untouched").mkdir()
     original = copied(name, tmp_path / "untouched")
-    migrate(copy, heading)
+    printed = migrate(copy, heading)
     left = modules(copy)
     assert left < before
     broken = dangling(original, left, before - left)
@@ -499,10 +605,9 @@ def test_nothing_left_imports_what_was_deleted(name, heading, least, tmp_path):
     for path in copy.rglob("*"):  # nor does a build
         assert not (path.suffix in (".cu", ".cpp") and re.match("upfirdn2d|.*bias_act", path.name))
     if name == "basicsr":
-        text = (copy / "setup.py").read_text()
-        assert "deform_conv_ext" in text
-        assert "fused_act" not in text
-        assert "upfirdn2d" not in text
+        told = re.findall(r"by hand: setup.py:\d+: remove '(.*)', which is deleted", printed)
+        assert {"basicsr.ops.fused_act", "src/fused_bias_act.cpp", "src/upfirdn2d.cpp"} < set(told)
+        assert not [name for name in told if "deform_conv" in name]
 
 
 def test_gfpgan_imports_ours(tmp_path):
@@ -548,11 +653,11 @@ def tree(root, newline, files):
 
 
 def contents(root):
-    """All files but the backup."""
+    """All files but git's."""
     return {
         path: path.read_bytes()
         for path in root.rglob("*")
-        if path.is_file() and not path.name.startswith("before-migration-")
+        if path.is_file() and ".git" not in path.parts
     }
 
 
@@ -608,6 +713,7 @@ MIGRATED = {  # heading: files, what becomes of their lines, what is left beside
             "op": {**OP, "warp.py": "from .upfirdn2d import upfirdn2d\n"},
             "model.py": "from op import warp, upfirdn2d\n",
             "all.py": "from op import *\n",
+            "b.py": "import op, op.warp\nop.upfirdn2d, op.warp.x\n",
         },
         {
             "op/__init__.py": f"from {COMPAT}.rosinality import FusedLeakyReLU, fused_leaky_relu\n"
@@ -615,6 +721,7 @@ MIGRATED = {  # heading: files, what becomes of their lines, what is left beside
             "op/warp.py": f"from {COMPAT}.rosinality import upfirdn2d\n",
             "model.py": f"from op import warp\nfrom {COMPAT}.rosinality import upfirdn2d\n",
             "all.py": "from op import *\n",
+            "b.py": "import op, op.warp\nop.upfirdn2d, op.warp.x\n",
         },
     ),
     "BasicSR": (
@@ -641,7 +748,9 @@ MIGRATED = {  # heading: files, what becomes of their lines, what is left beside
             f"from {COMPAT}.basicsr import upfirdn2d\n"
             f"from {COMPAT} import basicsr as act\nfrom ..ops.dcn import x\n"
             "from basicsr.ops.dcn import ModulatedDeformConvPack\n",
-            "setup.py": "ext_modules = [\n    ext(name='dcn', module='basicsr.ops.dcn'),\n    ]\n",
+            "setup.py": "ext_modules = [\n    ext(name='dcn', module='basicsr.ops.dcn'),\n"
+            "    ext(name='a', module='basicsr.ops.fused_act', sources=['fused_act.cpp']),\n"
+            "    ext('b', ['basicsr/ops/upfirdn2d/src/upfirdn2d.cpp'])]\n",
         },
     ),
     "BasicSR, installed": (
@@ -706,6 +815,7 @@ def test_the_command(case, newline, tmp_path):
     files, expected = MIGRATED[case]
     tree(tmp_path / "code", newline, files)
     tree(tmp_path / "expected", newline, expected)
+    commit(tmp_path / "code")
     migrate_quickly(tmp_path / "code", case.split(",")[0])
     found = {
         str(p.relative_to(tmp_path / "code")): t for p, t in contents(tmp_path / "code").items()
@@ -729,7 +839,7 @@ def test_the_command(case, newline, tmp_path):
         ("rosinality", {"op": OP, "a.py": "\nimport op.upfirdn2d\n"},
          "a.py:2: import op.upfirdn2d needs a name of its own: as NAME"),
         ("rosinality", {"op": OP, "old.py": "from op import upfirdn2d\nprint 'x'\n"},
-         "old.py: it may import what is deleted, and is no Python: "),
+         "old.py: it may import what is deleted, and cannot be parsed: "),
         ("rosinality", {"op": OP, "a.py": "load(name='x', sources=['op/upfirdn2d.cpp'])\n"},
          "a.py:1: 'op/upfirdn2d.cpp' is deleted"),
         (NVIDIA, {"torch_utils/ops": TORCH_UTILS, "torch_utils/misc.py": "",
@@ -741,15 +851,23 @@ def test_the_command(case, newline, tmp_path):
         (NVIDIA, {"torch_utils/ops": TORCH_UTILS, "torch_utils/misc.py": "",
                   "b.py": "x = importlib.import_module('torch_utils.ops.fma')\n"},
          "b.py:1: 'torch_utils.ops.fma' is deleted"),
+        (NVIDIA, {"torch_utils/ops": TORCH_UTILS, "torch_utils/misc.py": "",
+                  "b.py": "import torch_utils.ops.filtered_lrelu\ntorch_utils.ops.fma.fma\n"},
+         "b.py:2: torch_utils.ops.fma is deleted"),
+        (NVIDIA, {"torch_utils/ops": TORCH_UTILS, "torch_utils/misc.py": "",
+                  "b.py": "from torch_utils import ops\nops.upfirdn2d.setup_filter([1])\n"},
+         "b.py:2: ops.upfirdn2d is deleted"),
     ],
 )  # fmt: skip
 def test_the_command_changes_all_or_nothing(heading, files, sentence, tmp_path):
     tree(tmp_path, "\n", {**files, "c.py": "from op import upfirdn2d\n"})
+    commit(tmp_path)
     before = contents(tmp_path)
-    said = migrate_quickly(tmp_path, heading, refused=True)
-    assert said.startswith("Nothing was changed, because of:\n")
-    assert any(line.startswith(sentence) for line in said.splitlines()), said
-    assert contents(tmp_path) == before
+    for options in ((), ("--force",), ("--dry-run",)):
+        said = migrate_quickly(tmp_path, heading, *options, refused=True)
+        assert said.startswith("Nothing was changed, because of:\n")
+        assert any(line.startswith(sentence) for line in said.splitlines()), said
+        assert contents(tmp_path) == before
 
 
 def test_the_command_keeps_encodings(tmp_path):
@@ -757,6 +875,7 @@ def test_the_command_keeps_encodings(tmp_path):
     text = "# -*- coding: latin-1 -*-\nname = 'é'; from op import upfirdn2d  # é\n"
     (tmp_path / "a.py").write_bytes(text.encode("latin-1"))
     (tmp_path / "b.py").write_bytes(b"\xef\xbb\xbffrom op import upfirdn2d\n")
+    commit(tmp_path)
     migrate_quickly(tmp_path, "rosinality")
     changed = text.replace("from op", "from resample_layers.compat.rosinality")
     assert (tmp_path / "a.py").read_bytes() == changed.encode("latin-1")
@@ -768,47 +887,208 @@ def test_the_command_leaves_environments_alone(tmp_path):
     others = [".hidden/a.py", "env/lib/a.py", "conda/lib/site-packages/a.py"]
     files = {"op": OP, "a.py": line, "env/pyvenv.cfg": "", **dict.fromkeys(others, line)}
     tree(tmp_path, "\n", files)
+    commit(tmp_path)
     migrate_quickly(tmp_path, "rosinality")
     assert {(tmp_path / name).read_text() for name in others} == {line}
     assert not (tmp_path / "op").exists()
 
 
-def test_what_it_changes_and_deletes_is_kept(tmp_path):
-    files = {"op": OP, "a.py": "from op import upfirdn2d\n", "b.py": "import torch\n"}
-    tree(tmp_path, "\n", files)
-    (tmp_path / "op" / "notes.txt").write_text("mine")
+def use(root, **more):
+    """A small code with a copy, whose old state git keeps."""
+    tree(root, "\n", {"op": OP, "a.py": "from op import upfirdn2d\n", **more})
+    commit(root)
+    return contents(root)
+
+
+OURS = f"from {COMPAT}.rosinality import upfirdn2d\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "sentence"),
+    [
+        ("a.py", "from op import upfirdn2d  # mine\n", "a.py: it differs from the last commit"),
+        ("op/upfirdn2d.py", "mine = 1\n", "op/upfirdn2d.py: it differs from the last commit"),
+        ("b.py", "import op\n", "b.py: git does not track it"),
+        ("op/fused_act/mine.so", "", "op/fused_act/mine.so: git does not track it"),
+    ],
+)
+@pytest.mark.parametrize("add", [False, True])
+def test_what_git_does_not_keep_is_refused(file, text, sentence, add, tmp_path):
+    """A change that is staged is in no commit either; nor is one that git was told not to see."""
+    use(tmp_path)
+    tree(tmp_path, "\n", {file: text})
+    if add:
+        subprocess.run(["git", "add", file], cwd=tmp_path, check=True)
+        sentence = f"{file}: it differs from the last commit"
+    elif "track" not in sentence:
+        arguments = ["git", "update-index", "--assume-unchanged", file]
+        subprocess.run(arguments, cwd=tmp_path, check=True)
+        sentence = f"{file}: git does not track it"
     before = contents(tmp_path)
-    printed = migrate_quickly(tmp_path, "rosinality")
-    assert printed.endswith("what it was before is in before-migration-rosinality.zip\n")
-    with zipfile.ZipFile(tmp_path / "before-migration-rosinality.zip") as kept:
-        content = {tmp_path / name: kept.read(name) for name in kept.namelist()}
-    assert content == {p: b for p, b in before.items() if contents(tmp_path).get(p) != b}
-    assert tmp_path / "b.py" not in content
+    said = migrate_quickly(tmp_path, "rosinality", refused=True)
+    assert sentence in said.splitlines()
+    assert said.endswith("or give --force to change it all the same\n")
+    assert contents(tmp_path) == before
+    migrate_quickly(tmp_path, "rosinality", "--force")
+    assert (tmp_path / "a.py").read_text().startswith(OURS.strip())
+    assert not (tmp_path / "op").exists()
 
 
-def test_what_fails_is_undone(tmp_path, monkeypatch):
-    files = {"op": OP, "a.py": "from op import upfirdn2d\n", "b.py": "from op import upfirdn2d\n"}
-    tree(tmp_path, "\n", files)
+def test_what_it_leaves_alone_may_be_changed_and_untracked(tmp_path):
+    use(tmp_path, **{"b.py": "import torch\n"})
+    caches = {"op/__pycache__": {"upfirdn2d.cpython-311.pyc": ""}}  # Python's, which git ignores
+    tree(tmp_path, "\n", {"b.py": "mine = 1\n", "notes.txt": "mine", **caches})
+    migrate_quickly(tmp_path, "rosinality")
+    assert contents(tmp_path) == {
+        tmp_path / "a.py": OURS.encode(),
+        tmp_path / "b.py": b"mine = 1\n",
+        tmp_path / "notes.txt": b"mine",
+    }
+
+
+def test_a_folder_without_git_is_refused(tmp_path, monkeypatch):
+    tree(tmp_path, "\n", {"op": OP, "a.py": "from op import upfirdn2d\n"})
     before = contents(tmp_path)
-    rmtree = shutil.rmtree
-
-    def half(path):
-        (path / "upfirdn2d.py").unlink()
-        raise PermissionError(f"no permission for {path}")
-
-    monkeypatch.setattr(shutil, "rmtree", half)
-    error = migrate_quickly(tmp_path, "rosinality", refused=True)
-    assert "Everything is as it was, because of:\nno permission for " in error
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    for reason in ("fatal: not a git repository", "[Errno 2] No such file or directory: 'git'"):
+        said = migrate_quickly(tmp_path, "rosinality", refused=True)
+        assert f"git keeps no old state of {tmp_path}: {reason}" in said
+        assert "give --force" in said
+        monkeypatch.setenv("PATH", str(tmp_path))
     assert contents(tmp_path) == before
-    monkeypatch.setattr(shutil, "rmtree", rmtree)
-    error = migrate_quickly(tmp_path, "rosinality", refused=True)
-    assert "before-migration-rosinality.zip is of an earlier migration: move it" in error
+    migrate_quickly(tmp_path, "rosinality", "--force")
+    assert contents(tmp_path) == {tmp_path / "a.py": OURS.encode()}
+
+
+def test_git_in_a_folder_above(tmp_path):
+    tree(tmp_path, "\n", {"gan/op": OP, "gan/a.py": "from op import upfirdn2d\n", "a.py": ""})
+    commit(tmp_path)
+    (tmp_path / "a.py").write_text("changed = 1\n")
+    migrate_quickly(tmp_path / "gan", "rosinality")
+    assert contents(tmp_path / "gan") == {tmp_path / "gan" / "a.py": OURS.encode()}
+
+
+def test_a_dry_run_prints_what_would_change(tmp_path):
+    before = use(tmp_path)
+    printed = migrate_quickly(tmp_path, "rosinality", "--dry-run")
+    changes = f"a.py:1: {OURS}op: deleted\n"
+    assert printed == f"{changes}nothing was changed: this is a dry run\n"
     assert contents(tmp_path) == before
+    assert migrate_quickly(tmp_path, "rosinality") == changes
+
+
+def test_what_stops_half_way_loses_nothing(tmp_path, monkeypatch):
+    """A full disk: every file has its old content or its new one, and git has the rest."""
+    before = use(tmp_path, **{"b.py": "from op import upfirdn2d\n"})
+    write = Path.write_bytes
+
+    def full(path, content):
+        if path.name.startswith("b.py"):
+            write(path, content[:7])
+            raise OSError(28, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    said = migrate_quickly(tmp_path, "rosinality", refused=True)
+    assert "It stopped half-way" in said
+    assert "No space left on device" in said
+    after = contents(tmp_path)
+    assert after[tmp_path / "a.py"] == OURS.encode()
+    assert {p: b for p, b in after.items() if p in before} == {
+        **before, tmp_path / "a.py": OURS.encode()
+    }  # fmt: skip
+    subprocess.run(re.search("`(git.*?)`", said)[1].split(), cwd=tmp_path, check=True)
+    assert {p: b for p, b in contents(tmp_path).items() if p in before} == before
+
+
+def test_modes_and_dates_are_no_matter(tmp_path):
+    use(tmp_path, **{"b.py": "#!/usr/bin/env python\nfrom op import upfirdn2d\n"})
+    (tmp_path / "b.py").chmod(0o755)
+    commit_all = ["git", "-c", "user.name=n", "-c", "user.email=e", "commit", "-qam", "mode"]
+    subprocess.run(commit_all, cwd=tmp_path, check=True)
+    os.utime(tmp_path / "op" / "upfirdn2d.py", (0, 0))  # no zip file can hold it
+    migrate_quickly(tmp_path, "rosinality")
+    assert (tmp_path / "b.py").stat().st_mode & 0o777 == 0o755
+    assert not (tmp_path / "op").exists()
+
+
+def test_links(tmp_path):
+    """Imports in a linked file mean what they mean where the link lies."""
+    files = {"lib.py": "from op import upfirdn2d\n", "other.py": "from torch import op\n"}
+    tree(tmp_path / "elsewhere", "\n", files)
+    code = tmp_path / "code"
+    tree(code, "\n", {"op": OP, "a.py": "from op import upfirdn2d\n"})
+    for name in ("other.py", "nothing.py"):
+        (code / name).symlink_to(tmp_path / "elsewhere" / name)
+    (code / "data").symlink_to(tmp_path)  # a loop
+    commit(code)
+    migrate_quickly(code, "rosinality", "--dry-run")
+    (code / "lib.py").symlink_to(tmp_path / "elsewhere" / "lib.py")
+    (code / "models").mkdir()
+    (code / "models" / "op").symlink_to("../op")
+    (code / "kept.py").symlink_to("op/upfirdn2d.py")
+    (code / "op" / "conv2d_gradfix").symlink_to("../../elsewhere")
+    said = migrate_quickly(code, "rosinality", "--force", refused=True).splitlines()
+    assert said[1:] == [
+        "kept.py: it is a link to op/upfirdn2d.py, which is deleted",
+        "lib.py: it is a link: put a file in its place",
+        "models/op: it is a link to op, which is deleted",
+    ]
+    for name in ("kept.py", "lib.py", "models/op"):
+        (code / name).unlink()
+    migrate_quickly(code, "rosinality", "--force")
+    assert not (code / "op").exists()
+    assert {path.name for path in (tmp_path / "elsewhere").iterdir()} == set(files)
+
+
+def test_what_is_no_file_is_no_code(tmp_path):
+    use(tmp_path)
+    os.mkfifo(tmp_path / "pipe.py")  # reading it would wait for ever
+    (tmp_path / "folder.py").mkdir()
+    migrate_quickly(tmp_path, "rosinality")
+    assert not (tmp_path / "op").exists()
+
+
+def test_what_is_nested_too_deeply(tmp_path):
+    deep = "x = " + "-" * 100_000 + "1\n"
+    use(tmp_path, **{"deep.py": deep})
+    migrate_quickly(tmp_path, "rosinality")  # it names nothing that goes
+    use(tmp_path, **{"deep.py": f"from op import upfirdn2d\n{deep}"})
+    said = migrate_quickly(tmp_path, "rosinality", refused=True)
+    assert "deep.py: it may import what is deleted, and cannot be parsed: " in said
+
+
+def test_a_large_file(tmp_path):
+    """Its imports are changed, the strings in it are looked at; not in a minute: in seconds."""
+    rows = "".join(f"    ('a.b.c', {i}, 'op/x', 1.5),\n" for i in range(20_000))
+    use(tmp_path, **{"large.py": f"from op import upfirdn2d\nrows = [\n{rows}]\n"})
+    migrate_quickly(tmp_path, "rosinality")
+    assert (tmp_path / "large.py").read_text() == f"{OURS}rows = [\n{rows}]\n"
+
+
+def test_a_terminal_that_lacks_letters(tmp_path):
+    use(tmp_path, **{"é.py": "from op import upfirdn2d\n"})
+    printed = migrate(tmp_path, "rosinality", PYTHONIOENCODING="ascii")
+    assert f"\\xe9.py:1: {OURS}" in printed
+
+
+def test_what_a_kept_file_lacks_is_told(tmp_path):
+    """stylegan3's ``grid_sample_gradfix.py`` stays, and asks for what setuptools dropped."""
+    kept = "import torch\nfrom pkg_resources import parse_version\n"
+    tree(tmp_path, "\n", {"torch_utils/ops": TORCH_UTILS, "torch_utils/misc.py": "",
+                          "torch_utils/ops/grid_sample_gradfix.py": kept})  # fmt: skip
+    commit(tmp_path)
+    printed = migrate_quickly(tmp_path, NVIDIA)
+    told = "by hand: torch_utils/ops/grid_sample_gradfix.py:2: setuptools 82 dropped pkg_resources"
+    (line,) = [line for line in printed.splitlines() if line.startswith(told)]
+    names, told = {}, line.split("write instead: ")[1]
+    assert told == example(NVIDIA, "python", "TorchVersion")  # the page's
+    exec(told, names)
+    assert names["parse_version"]("1.12.1") >= names["parse_version"]("1.11.0a")
 
 
 def test_it_is_run_above_the_copy_and_not_at_home(tmp_path, monkeypatch):
-    tree(tmp_path, "\n", {"op": OP, "a.py": "from op import upfirdn2d\n"})
-    before = contents(tmp_path)
+    before = use(tmp_path)
     error = migrate_quickly(tmp_path / "op", "rosinality", refused=True)
     assert f"folder must be that of the code above op, got {tmp_path / 'op'}" in error
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
@@ -829,41 +1109,38 @@ def test_another_package_of_the_same_last_name_stays_itself(tmp_path):
     modules = {f"torch_utils/ops/{name}.py": "" for name in ("__init__", "bias_act", "upfirdn2d")}
     user = "from torch_utils.ops import upfirdn2d\nfrom ops.upfirdn2d import upfirdn2d as theirs\n"
     tree(tmp_path, "\n", {**modules, "ops/upfirdn2d.py": "upfirdn2d = 1\n", "a.py": user})
+    commit(tmp_path)
     migrate_quickly(tmp_path, NVIDIA)
     assert "\nfrom ops.upfirdn2d import upfirdn2d as theirs\n" in (tmp_path / "a.py").read_text()
 
 
-def test_only_extensions_of_the_copy_leave_the_setup(tmp_path):
+def test_what_the_setup_must_lose_is_told(tmp_path):
     setup = (
-        "setup(ext_modules=[cythonize([Extension('op.fused_act', ['op/fused_act.py'])]), "
-        "Extension('mine', ['mine.c'])], packages=['op', 'models'])\n"
-        "checks = [patch('op.upfirdn2d.upfirdn2d', own())]\n"
+        "setup(ext_modules=[cythonize([Extension('op.fused_act', ['op/fused_act.py'])]),\n"
+        "Extension('mine', ['mine.c'])], packages=['op', 'models.op'])\n"
     )
-    tree(tmp_path, "\n", {"op": OP, "a.py": "from op import upfirdn2d\n", "setup.py": setup})
-    before = contents(tmp_path)
-    error = migrate_quickly(tmp_path, "rosinality", refused=True)
-    assert "setup.py:2: 'op.upfirdn2d.upfirdn2d' is deleted" in error
-    assert contents(tmp_path) == before
-    (tmp_path / "setup.py").write_text(setup.splitlines()[0])
-    migrate_quickly(tmp_path, "rosinality")
-    expected = (
-        "setup(ext_modules=[cythonize([]), Extension('mine', ['mine.c'])], "
-        "packages=['op', 'models'])"
-    )
-    assert (tmp_path / "setup.py").read_text() == expected
+    files = {"models/op": OP, "b.py": "from models.op import upfirdn2d\n", "models/__init__.py": ""}
+    before = use(tmp_path, **files, **{"setup.py": setup})
+    printed = migrate_quickly(tmp_path, "rosinality")
+    assert (tmp_path / "setup.py").read_bytes() == before[tmp_path / "setup.py"]
+    assert [line for line in printed.splitlines() if line.startswith("by hand: ")] == [
+        "by hand: setup.py:2: remove 'models.op', which is deleted",
+        "by hand: setup.py:1: remove 'op.fused_act', which is deleted",
+        "by hand: setup.py:1: remove 'op/fused_act.py', which is deleted",
+    ]
 
 
 def test_a_package_named_by_its_dotted_name_is_told(tmp_path):
     files = {f"models/op/{name}.py": "" for name in ("__init__", "fused_act", "upfirdn2d")}
     files |= {"a.py": "from models.op import upfirdn2d\n", "models/__init__.py": ""}
-    tree(tmp_path, "\n", {**files, "setup.py": "setup(packages=['models', 'models.op'])\n"})
+    tree(tmp_path, "\n", {**files, "b.py": "load('models.op')\n"})
     error = migrate_quickly(tmp_path, "rosinality", refused=True)
-    assert "setup.py:1: 'models.op' is deleted" in error
+    assert "b.py:1: 'models.op' is deleted" in error
 
 
 def test_the_command_finds_nothing_twice(tmp_path):
-    tree(tmp_path, "\n", {"op": OP, "a.py": "from op import upfirdn2d\n"})
-    migrate(tmp_path, "rosinality")
+    use(tmp_path)
+    migrate_quickly(tmp_path, "rosinality")
     before = contents(tmp_path)
-    assert "nothing imports op" in migrate(tmp_path, "rosinality")
+    assert "nothing imports op" in migrate_quickly(tmp_path, "rosinality")
     assert contents(tmp_path) == before

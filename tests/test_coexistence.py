@@ -161,22 +161,22 @@ check(first)
 sys.path.insert(0, sys.argv[1])
 second = importlib.import_module("vendor.resample_layers")
 assert second.__file__ != first.__file__
-registration = importlib.import_module("vendor.resample_layers.ops.registration")
-assert registration.RAW is first.ops.autograd.RAW
+owner = importlib.import_module("vendor.resample_layers.ops.owner")
+assert second.ops.op.OPS["upfirdn2d"].raw is first.ops.op.OPS["upfirdn2d"].raw
 assert second.ops.extension.choices is first.ops.extension.choices
 check(second)
 check(first)
-folder = registration.OWNER.folder
+folder = owner.OWNER.folder
 import vendor.resample_layers.info as info
 assert f"its operators are those of {folder}" in info.report()
 for name in [n for n in sys.modules if "resample_layers" in n]:
     del sys.modules[name]
-del first, second, registration, info
+del first, second, owner, info
 gc.collect()
 sys.path.insert(0, sys.argv[1] + "/again")
 import resample_layers as third
 assert third.__file__.startswith(sys.argv[1])
-assert third.ops.extension.registration.OWNER.folder == folder
+assert third.ops.owner.OWNER.folder == folder
 check(third)
 """, tmp_path)  # fmt: skip
 
@@ -203,7 +203,7 @@ check(resample_layers)
 @pytest.mark.parametrize(
     ("module", "old", "new"),
     [
-        ("registration.py", "bool flip)", "bool flip, bool more)"),
+        ("upfirdn2d.py", "bool flip)", "bool flip, bool more)"),
         ("native.py", "# SPDX", "# Another SPDX"),
     ],
     ids=["schema", "text"],
@@ -246,8 +246,8 @@ for name in names:
     importlib.reload(sys.modules[name])
     x = torch.ones(1, 1, 3, 4, requires_grad=True)
     torch.ops.resample_layers.upfirdn2d.default(
-        resample_layers.ops.upfirdn2d(x, torch.ones(2)), torch.ones(2), None, (1, 1), (1, 1),
-        (0, 0, 0, 0), False).sum().backward()
+        resample_layers.ops.upfirdn2d(x, torch.ones(2)), torch.ones(2), torch.ones(2),
+        (1, 1), (1, 1), (0, 0, 0, 0), False).sum().backward()
     assert x.grad.sum() == 32, name
 check(resample_layers)
 assert resample_layers.ops.extension.choices is choices  # chosen once

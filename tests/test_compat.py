@@ -6,6 +6,7 @@ numbers that the originals computed (``compat_fixtures.npz``, made by
 ``scripts/compat_fixtures.py``); and, where ``PEERS`` names checkouts, the originals themselves.
 """
 
+import importlib
 import inspect
 import math
 import random
@@ -23,7 +24,7 @@ from resample_layers import compat, ops
 from resample_layers.compat import basicsr, mmcv, nvidia, rosinality
 
 from . import compat_originals, oracle
-from .compat_originals import CALLS, EIGHT, FILTERS, KERNELS, TAPS, UNEVEN, X
+from .compat_originals import CALLS, EIGHT, FILTERS, KERNELS, LINES, TAPS, UNEVEN, X
 from .tools import require
 
 pytestmark = pytest.mark.filterwarnings("ignore:the phases of resample_kernel")
@@ -148,6 +149,28 @@ def test_a_half_filter_is_not_rounded_again_by_its_gain():
     out = nvidia.upfirdn2d(x, f, gain=3.3)
     torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=1e-6)
     assert nvidia.upfirdn2d(x.half(), f, gain=3.3).dtype == torch.float16
+
+
+@pytest.mark.parametrize("module", [nvidia, mmcv])
+@pytest.mark.parametrize("taps", [[[0.1, 0.7], [0.3, 0.6]], [0.1, 0.7, 0.4]], ids=["2-D", "1-D"])
+def test_a_gain_does_not_round_the_filter_of_float64_images(module, taps):
+    """NVIDIA's filters are float32: what they hold counts, and times the gain is float64."""
+    x, f = images(), torch.tensor(taps)
+    exact, k = f.double().numpy(), len(taps)
+    out = module.upfirdn2d(x, f, padding=2, gain=3.3)
+    expected = formula(x, exact, pads=(2, 2, 2, 2), gain=3.3)
+    torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
+    out = module.upsample2d(x, f, 3, gain=1.1)
+    expected = formula(x, exact, (3, 3), pads=((k + 2) // 2, (k - 3) // 2) * 2, gain=9 * 1.1)
+    torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_gain_does_not_round_the_filter_of_a_convolution():
+    x, w, f = images(2, 3, 4, 5), images(2, 3, 1, 1, seed=1), torch.tensor([[0.1, 0.7]] * 2)
+    out = nvidia.conv2d_resample(x, w, f, up=3)
+    y = torch.from_numpy(weighted(x.numpy(), w.numpy(), 1, True))
+    expected = formula(y, f.double().numpy(), (3, 3), (1, 1), (2, -1, 2, -1), gain=9.0)
+    torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
 
 
 def weighted(x, w, groups, correlate):
@@ -282,6 +305,40 @@ def test_fused_activations(shape, slope):
     torch.testing.assert_close(unbiased(x), expected)
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda", torch.device("cpu"), None])
+def test_gpen_s_device_chooses_nothing(device):
+    x, k, b = images(), torch.tensor(UNEVEN, dtype=torch.float64), images(3, seed=1)
+    out = rosinality.upfirdn2d(x, k, up=2, down=1, pad=(2, 1), device=device)
+    torch.testing.assert_close(out, formula(x, UNEVEN, (2, 2), pads=(2, 1, 2, 1)))
+    z = x + b[:, None, None]
+    expected = 1.3 * torch.where(z < 0, 0.1 * z, z)
+    torch.testing.assert_close(rosinality.fused_leaky_relu(x, b, 0.1, 1.3, device), expected)
+    module = rosinality.FusedLeakyReLU(3, negative_slope=0.1, scale=1.3, device=device).double()
+    module.load_state_dict({"bias": b})
+    torch.testing.assert_close(module(x), expected)
+
+
+def test_lia_s_bias_of_four_dimensions():
+    """In calls and in checkpoints; a file of ours loads as well."""
+    x, b = images(), images(1, 3, 1, 1, seed=1)
+    z = x + b
+    expected = 2**0.5 * torch.where(z < 0, 0.2 * z, z)
+    torch.testing.assert_close(rosinality.fused_leaky_relu(x, b), expected)
+    net = nn.Sequential(rosinality.FusedLeakyReLU(3).double())
+    state = {"0.bias": b}
+    for assign in (False, True):
+        net.load_state_dict(state, assign=assign)
+        torch.testing.assert_close(net(x), expected)
+    assert state["0.bias"].shape == (1, 3, 1, 1)  # the caller's stay as they are
+    assert net.state_dict()["0.bias"].shape == (3,)
+    net.load_state_dict(net.state_dict())
+    for wrong in (images(1, 4, 1, 1), images(1, 1, 3, 1), images(3, 1, 1, 1)):
+        with pytest.raises(RuntimeError, match=r"size mismatch for 0\.bias"):
+            net.load_state_dict({"0.bias": wrong})
+    with pytest.raises(ValueError, match=r"bias must be \[C\] with the C of input"):
+        rosinality.fused_leaky_relu(x, images(1, 4, 1, 1))
+
+
 # The originals
 
 
@@ -307,6 +364,36 @@ def test_kernels_are_the_original_s_to_the_bit():
     for i, taps in enumerate(KERNELS):
         for ours in (rosinality.make_kernel(taps), basicsr.make_resample_kernel(np.array(taps))):
             assert torch.equal(ours, torch.from_numpy(FIXTURES[f"kernel {i}"])), taps
+
+
+OURS_IN_LINES: dict = {}
+imports = re.search("right come from:\n\n```python\n(.*?)```", compat_originals.PAGE, re.DOTALL)
+exec(imports[1], OURS_IN_LINES)
+
+
+@pytest.mark.parametrize("line", LINES, ids=lambda line: f"{line.code}: {line.theirs}")
+def test_the_page_s_lines(line):
+    """Each row of the table in docs/migrating.md gives what the original gave."""
+    for shape in line.shapes():
+        expected = torch.from_numpy(FIXTURES[line.name(shape)])
+        assert_near(line.run(line.ours, OURS_IN_LINES, shape), expected)
+
+
+def test_the_page_has_lines_of_every_code():
+    assert {line.code for line in LINES} == set(compat_originals.LINES_OF)
+    rows = [row for row in compat_originals.PAGE.splitlines() if row.startswith("|")]
+    assert len(LINES) == len(rows) - 2  # the head
+
+
+@pytest.mark.parametrize("code", compat_originals.LINES_OF)
+def test_the_original_s_lines(code):
+    """What was recorded is what they compute."""
+    with compat_originals.names_of(compat_originals.require_peers(), code) as names:
+        require(f"{code} in PEERS", found=names is not None)
+        for line in (line for line in LINES if line.code == code):
+            for shape in line.shapes():
+                expected = torch.from_numpy(FIXTURES[line.name(shape)])
+                assert_near(line.run(line.theirs, names, shape), expected)
 
 
 @pytest.fixture(scope="module")
@@ -438,11 +525,11 @@ SIGNATURES = {
     "rosinality": {
         "Blur": "kernel, pad, upsample_factor=1",
         "Downsample": "kernel, factor=2",
-        "FusedLeakyReLU": "channel, bias=True, negative_slope=0.2, scale=ROOT",
+        "FusedLeakyReLU": "channel, bias=True, negative_slope=0.2, scale=ROOT, device=None",
         "Upsample": "kernel, factor=2",
-        "fused_leaky_relu": "input, bias=None, negative_slope=0.2, scale=ROOT",
+        "fused_leaky_relu": "input, bias=None, negative_slope=0.2, scale=ROOT, device=None",
         "make_kernel": "k",
-        "upfirdn2d": "input, kernel, up=1, down=1, pad=(0, 0)",
+        "upfirdn2d": "input, kernel, up=1, down=1, pad=(0, 0), device=None",
         "upfirdn2d_native": "input, kernel, up_x, up_y, down_x, down_y, "
         "pad_x0, pad_x1, pad_y0, pad_y1",
     },
@@ -476,7 +563,8 @@ SIGNATURES = {
         "upsample2d": f"input, filter, up=2, {FIR}, use_custom_op=True",
     },
 }
-"""Of the originals: names and defaults, in order; all may go by name or by place."""
+"""Of the originals: names and defaults, in order; all may go by name or by place. GPEN's copy of
+rosinality's has the ``device``."""
 NOT_THEIRS = {"activation_funcs", "conv2d", "conv_transpose2d", "no_weight_gradients"}
 
 
@@ -485,7 +573,10 @@ def parameters(function):
     inner = inspect.getclosurevars(function).nonlocals if inspect.isfunction(function) else {}
     signature = inspect.signature(inner.get("module") or inner.get("fn") or function)
     defaults = {p.name: (p.kind, p.default) for p in signature.parameters.values()}
-    return [(k, kind, torch.device(v) if k == "device" else v) for k, (kind, v) in defaults.items()]
+    return [
+        (k, kind, torch.device(v) if k == "device" and v else v)
+        for k, (kind, v) in defaults.items()
+    ]
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
@@ -505,8 +596,53 @@ def test_the_original_s_signatures(peer, originals):
     table = SIGNATURES[{"ada": "nvidia", "stylegan3": "nvidia"}.get(peer, peer)]
     theirs = originals(peer)
     for function in table:
-        expected = parameters(eval(f"lambda {table[function]}: None", globals()))
+        signature = table[function].removesuffix(", device=None")
+        expected = parameters(eval(f"lambda {signature}: None", globals()))
         assert parameters(theirs[function]) == expected, function
+
+
+GIVEN = {
+    "input": images(), "x": images(), "kernel": torch.tensor([TAPS] * 4), "k": TAPS,
+    "resample_kernel": TAPS, "f": torch.tensor(UNEVEN), "filter": torch.tensor(UNEVEN),
+    "w": images(4, 3, 3, 3), "weight": images(3, 2, 3, 3), "bias": images(3),
+    "a": images(), "b": images(), "c": images(), "pad": (2, 1), "channel": 3, "num_channels": 3,
+    **dict.fromkeys(("up_x", "up_y", "down_x", "down_y"), 2),
+    **dict.fromkeys(("pad_x0", "pad_x1", "pad_y0", "pad_y1"), 3),
+}  # fmt: skip
+"""Something for every argument that must be given, by its name."""
+PUBLIC = [
+    (name, function)
+    for name in (*compat.__all__, "conv2d_gradfix")
+    for function in importlib.import_module(f"resample_layers.compat.{name}").__all__
+]
+
+
+@pytest.mark.parametrize(("name", "function"), PUBLIC)
+def test_optional_arguments_may_be_left_out(name, function):
+    """Every public name of every module, called with what must be given, and with all of it."""
+    called = getattr(importlib.import_module(f"resample_layers.compat.{name}"), function)
+    if function == "no_weight_gradients":
+        with called(), called(disable=True):
+            return
+    if function in ("conv2d", "conv_transpose2d"):  # torch's own
+        assert called is getattr(F, function)
+        return
+    if not callable(called):  # a table, or a module whose names are in the list themselves
+        assert function in ("activation_funcs", "conv2d_gradfix")
+        return
+    signature = inspect.signature(called).parameters.values()
+    given = {p.name: GIVEN[p.name] for p in signature if p.default is p.empty}
+    defaults = {p.name: p.default for p in signature if p.default is not p.empty}
+    if function == "UpFirDnSmooth":  # as in the original, which has nothing to do
+        with pytest.raises(NotImplementedError):
+            called(**given)
+        return
+    results = [called(**given), called(**given, **defaults), called(*given.values())]
+    if isinstance(called, type):
+        results = [module.double()(images()) for module in results]
+    assert results[0].numel() > 0
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
 
 
 def test_activation_funcs_as_clients_read_them():
@@ -622,6 +758,7 @@ def test_basicsr_s_layers_put_nothing_into_checkpoints():
 
 SMOOTH = [
     ("rosinality.upfirdn2d", lambda x, k: rosinality.upfirdn2d(x, k, 2, 1, (2, 1))),
+    ("a device", lambda x, k: rosinality.upfirdn2d(x, k, 2, 1, (2, 1), "cpu")),
     ("basicsr.upfirdn2d", lambda x, k: basicsr.upfirdn2d(x, k, 1, 2, (2, 1))),
     ("nvidia.upfirdn2d", lambda x, k: nvidia.upfirdn2d(x, k, [2, 1], 1, [2, 1], True, 3.0)),
     ("nvidia separable", lambda x, k: nvidia.upsample2d(x, k[0], gain=-2.0)),
@@ -751,6 +888,11 @@ ERRORS = [
      "scale must be finite, got scale=nan"),
     (lambda: rosinality.fused_leaky_relu(IMAGE, None, scale=float("inf")), ValueError,
      "scale must be finite, got scale=inf"),
+    *((call, ValueError, "device must be the name of one, got device='gpu'") for call in (
+        lambda: rosinality.upfirdn2d(IMAGE, K, device="gpu"),
+        lambda: rosinality.fused_leaky_relu(IMAGE, None, device="gpu"),
+        lambda: rosinality.FusedLeakyReLU(3, device="gpu"),
+    )),
     (lambda: rosinality.upfirdn2d(IMAGE, K, pad=(1, 1, 1)), ValueError,
      "pad must have 2 values (before, after) or 4 values (x0, x1, y0, y1), got 3: pad=(1, 1, 1)"),
     # nvidia: the same at every rate

@@ -8,8 +8,9 @@ from torch import nn
 from torch.func import grad, jvp
 
 from resample_layers import UpFirDnDownsample, UpFirDnSmooth, UpFirDnUpsample
-from resample_layers.ops import registration as reg
 from resample_layers.ops import upfirdn2d
+
+OPS = torch.ops.resample_layers
 
 UP, DOWN, PAD = (2, 1), (1, 2), (2, 1, 1, 2)
 
@@ -147,7 +148,12 @@ def test_compiled_transforms_equal_eager(args):
 
 
 @pytest.mark.parametrize(  # the raw operator has no autograd of its own
-    ("op", "learn"), [(reg.OP, False), (reg.OP, True), (reg.RAW, False)]
+    ("op", "learn"),
+    [
+        (OPS.upfirdn2d.default, False),
+        (OPS.upfirdn2d.default, True),
+        (OPS._upfirdn2d.default, False),
+    ],
 )
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 def test_opcheck(op, learn, layout, device):
@@ -156,7 +162,7 @@ def test_opcheck(op, learn, layout, device):
     taps = torch.randn(4, device=device, requires_grad=learn)
     k = torch.randn(3, 2, device=device, requires_grad=learn)
     torch.library.opcheck(op, (x, k, None, (2, 1), (1, 3), (1, 2, 0, 2), False))
-    torch.library.opcheck(op, (x, taps, None, (2, 1), (1, 3), (1, 2, 0, 2), True))
+    torch.library.opcheck(op, (x, taps, taps, (2, 1), (1, 3), (1, 2, 0, 2), True))
     torch.library.opcheck(op, (x, taps, taps[:2], (2, 1), (1, 3), (1, 2, 0, 2), True))
 
 
@@ -164,5 +170,7 @@ def test_opcheck_of_the_kernel_gradient(device):
     x = torch.randn(2, 3, 5, 6, device=device)
     g = torch.randn(2, 3, 4, 3, device=device)
     rest = ((1, 1), (1, 2), (1, 0, 1, 2), (5, 2))
-    torch.library.opcheck(reg.RAW_KERNEL_GRAD, (x, g, *rest))
-    torch.library.opcheck(reg.KERNEL_GRAD, (x.requires_grad_(), g.requires_grad_(), *rest))
+    torch.library.opcheck(OPS._upfirdn2d_kernel_grad.default, (x, g, *rest))
+    torch.library.opcheck(
+        OPS.upfirdn2d_kernel_grad.default, (x.requires_grad_(), g.requires_grad_(), *rest)
+    )

@@ -4,16 +4,20 @@
 Their values are tested with all others, by the ``device`` fixture.
 """
 
+import contextlib
 import math
+import warnings
 
 import pytest
 import torch
 
 from resample_layers import geometry, ops
 from resample_layers.ops import extension, native, upfirdn2d, upfirdn2d_bias_act
-from resample_layers.ops import registration as reg
 
 from .conftest import REQUIRE_CUDA
+from .tools import as_operands
+
+OPS = torch.ops.resample_layers
 
 BUSY = 500_000_000  # cycles of torch.cuda._sleep: a fourth of a second, far above any call here
 TAPS = (1.0, 3.0, 3.0, 1.0)
@@ -191,16 +195,29 @@ def test_runs_on_its_inputs_device(current, call):
 # No synchronisation, no memory but the output
 
 
+@contextlib.contextmanager
+def synchronising_is_an_error():
+    """Any wait of torch for the GPU raises.
+
+    torch 2.11 warns when the mode is switched on, and a warning is an error in these tests: the
+    switch ignores it, and the mode is restored whatever happens.
+    """
+    before = torch.cuda.get_sync_debug_mode()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.cuda.set_sync_debug_mode("error")
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
 @every_call
 def test_never_synchronises(call, cuda):
     x, taps = draw(cuda, 2, 8, 33, 31)
-    call(x, taps)
-    before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    call(x, taps)  # loads the code, which may wait
+    with synchronising_is_an_error():
         call(x, taps)
-    finally:
-        torch.cuda.set_sync_debug_mode(before)
 
 
 @every_call
@@ -256,9 +273,41 @@ def test_allocates_its_output_alone(rates, dtype, layout, cuda):
 def test_the_kernels_gradient_needs_little_memory(cuda):
     """Partial sums of 1024 blocks, whatever the size of the images."""
     x = torch.randn(4, 64, 128, 128, device=cuda)
-    peak, w = peak_bytes(lambda: reg.RAW_KERNEL_GRAD(x, x, (1, 1), (1, 1), (2, 1, 2, 1), (4, 4)))
+    peak, w = peak_bytes(
+        lambda: OPS._upfirdn2d_kernel_grad.default(x, x, (1, 1), (1, 1), (2, 1, 2, 1), (4, 4))
+    )
     assert w.shape == (4, 4)
     assert peak <= 1024 * 16 * 4 + w.nbytes
+
+
+def test_the_kernels_gradient_of_many_taps(cuda):
+    """More groups of taps than a grid's second axis takes, and a small workspace all the same."""
+    x, g = torch.randn(1, 1, 725, 730, device=cuda), torch.randn(1, 1, 1, 6, device=cuda)
+    call = (x, g, (1, 1), (1, 1), (0, 0, 0, 0), (725, 725))
+    peak, w = peak_bytes(lambda: OPS._upfirdn2d_kernel_grad.default(*call))
+    expected = torch.nn.functional.conv2d(x.double(), g.double()).flip(2, 3)[0, 0]
+    torch.testing.assert_close(w.double(), expected, rtol=1e-5, atol=1e-5)
+    assert peak <= (8 << 20) + w.nbytes
+
+
+@pytest.mark.parametrize("up", [4096, 8192])
+def test_the_kernels_gradient_of_far_positions(up, cuda):
+    """Upsampled positions beyond 2**31 and 2**32, of which a crop leaves few."""
+    size, taps, outputs = 2**20, 3, 9
+    first = (size - 1) * up - 5
+    x, g = torch.randn(1, 1, 1, size, device=cuda), torch.randn(1, 1, 1, outputs, device=cuda)
+    pad = (-first, outputs + taps - 1 - size * up + first, 0, 0)
+    w = OPS._upfirdn2d_kernel_grad.default(x, g, (up, 1), (1, 1), pad, (taps, 1))
+    last_sample = first + 5  # the one position of a sample that any output reads
+    expected = [
+        sum(
+            float(g[0, 0, 0, t] * x[0, 0, 0, -1])
+            for t in range(outputs)
+            if t + (taps - 1 - j) + first == last_sample
+        )
+        for j in range(taps)
+    ]
+    torch.testing.assert_close(w, torch.tensor([expected], device=cuda))
 
 
 def test_out_of_memory_leaves_nothing_broken(cuda):
@@ -304,11 +353,43 @@ def test_layers_of_many_tiles(rates, size, dtype, layout, cuda):
         out = upfirdn2d(x, taps, up, down, pad)
         g = torch.randn_like(out)
         wide = x.detach().double().requires_grad_()
-        expected = native.resample(wide, taps.double(), None, (up, up), (down, down), pad)
+        expected = native.resample(wide, taps.double(), taps.double(), (up, up), (down, down), pad)
         assert_close(out, expected)
         assert_close(
             torch.autograd.grad(out, x, g)[0], torch.autograd.grad(expected, wide, g.double())[0]
         )
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("size", [4, 12, 24, 7])
+@pytest.mark.parametrize("rates", RATES.values(), ids=RATES)
+def test_taps_that_are_not_finite(rates, size, bad, dtype, layout, cuda):
+    """Padding and inserted zeros are not multiplied: such a tap shows where it meets a sample."""
+    up, down, _ = rates
+    x = torch.rand(2, 8, 17, 16, device=cuda).to(dtype).contiguous(memory_format=layout)
+    taps = torch.rand(size, device=cuda) + 0.5
+    taps[1] = bad
+    outer = torch.outer(taps, taps)
+    call = ((up, up), (down, down), (size, size) * 2)
+    samples = torch.ones_like(x, dtype=torch.float64)
+    meets = native.resample(samples, (~outer.isfinite()).double(), None, *call) > 0
+    rest = native.resample(x.double(), outer.nan_to_num(0, 0).double(), None, *call)
+    expected = torch.where(meets, bad, rest)
+    assert meets.any()
+    assert not meets.all()
+    for kernel in (taps, outer):
+        out = upfirdn2d(x, kernel, up, down, (size, size))
+        torch.testing.assert_close(
+            out.double(), expected, rtol=4 * TOLERANCE[dtype], atol=0, equal_nan=True
+        )
+
+
+def test_a_clamp_is_at_most_the_largest_number(cuda):
+    x = torch.full((1, 1, 4, 4), math.inf, device=cuda)
+    out = ops.upfirdn2d_bias_act(x, torch.ones(1, device=cuda), clamp=1e300)
+    assert torch.equal(out, torch.full_like(out, torch.finfo(torch.float32).max))
 
 
 def offset(x):
@@ -341,7 +422,7 @@ def test_inputs_of_any_strides(rates, dtype, view, cuda):
     strided = view(x.to(dtype))
     for kernel in (taps, torch.outer(taps, taps), torch.randn(12, device=cuda)):
         out = upfirdn2d(strided, kernel, up, down, pad)
-        wide = (strided.double(), kernel.double(), None, (up, up), (down, down), pad * 2)
+        wide = (strided.double(), *as_operands(kernel.double()), (up, up), (down, down), pad * 2)
         assert_close(out, native.resample(*wide))
 
 
@@ -394,7 +475,12 @@ def test_more_than_two_to_the_31_elements(operation, layout, cuda):
     assert max(x.numel(), out.numel()) > 2**31
     for n in (0, samples - 2, samples - 1):
         expected = native.resample(
-            x[n : n + 1, -4:].double(), taps.double(), None, (up, up), (down, down), pad * 2
+            x[n : n + 1, -4:].double(),
+            taps.double(),
+            taps.double(),
+            (up, up),
+            (down, down),
+            pad * 2,
         )
         assert_close(out[n : n + 1, -4:], expected)
 
@@ -419,7 +505,9 @@ def test_one_plane_of_more_than_two_to_the_31_elements(cuda):
     out = upfirdn2d(x, taps)
     for rows in (slice(0, 64), slice(side - 67, side - 3)):
         part = x[:, :, rows.start : rows.stop + 3, -4099:]
-        expected = native.resample(part.double(), taps.double(), None, (1, 1), (1, 1), (0,) * 4)
+        expected = native.resample(
+            part.double(), taps.double(), taps.double(), (1, 1), (1, 1), (0,) * 4
+        )
         assert_close(out[:, :, rows, -4096:], expected)
 
 
@@ -427,8 +515,11 @@ def test_the_kernels_gradient_of_more_than_two_to_the_31_elements(cuda):
     """The sum over the batch, sample by sample in float64."""
     x = half_images(1, cuda, 65, 32, 1024, 1025)
     rest = ((1, 1), (1, 1), (1, 0, 1, 0), (2, 2))
-    w = reg.RAW_KERNEL_GRAD(x, x, *rest)
-    parts = [reg.RAW_KERNEL_GRAD(x[n : n + 1], x[n : n + 1], *rest).double() for n in range(65)]
+    w = OPS._upfirdn2d_kernel_grad.default(x, x, *rest)
+    parts = [
+        OPS._upfirdn2d_kernel_grad.default(x[n : n + 1], x[n : n + 1], *rest).double()
+        for n in range(65)
+    ]
     assert_close(w, torch.stack(parts).sum(0))
 
 
@@ -438,7 +529,7 @@ def test_backward_of_more_than_two_to_the_31_elements(cuda):
     taps = torch.tensor(TAPS, device=cuda) / 8
     in_size = (size[0] // 2, size[1] // 2)
     g_pad = geometry.adjoint_pads(in_size, size, up, down, (2, 1, 2, 1), (4, 4))
-    out = reg.RAW(grad, taps, None, down, up, g_pad, True)
+    out = OPS._upfirdn2d.default(grad, taps, taps, down, up, g_pad, True)
     assert out.shape == (65, 32, *in_size)
     for n in (0, 63, 64):
         wide = grad[n : n + 1, -4:].double()

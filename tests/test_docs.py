@@ -26,8 +26,9 @@ WITH_EXAMPLES = {
     "resample_layers.compat.rosinality",
     "resample_layers.filters",
     "resample_layers.layers",
+    "resample_layers.ops.activation",
     "resample_layers.ops.dimensions",
-    "resample_layers.ops.fused_act",
+    "resample_layers.ops.leaky_relu",
     "resample_layers.ops.native",
     "resample_layers.ops.upfirdn2d",
 }

@@ -2,6 +2,7 @@
 """Programs and files made of models: exported, packaged, traced, copied, pickled, saved."""
 
 import copy
+import io
 import pickle
 import subprocess
 import sys
@@ -11,7 +12,17 @@ import torch
 from torch import nn
 
 from examples.stylegan2.generator import Generator
-from resample_layers import UpFirDnDownsample, UpFirDnSmooth, UpFirDnUpsample
+from resample_layers import (
+    UpFirDnDownsample,
+    UpFirDnDownsample1d,
+    UpFirDnDownsample3d,
+    UpFirDnSmooth,
+    UpFirDnSmooth1d,
+    UpFirDnSmooth3d,
+    UpFirDnUpsample,
+    UpFirDnUpsample1d,
+    UpFirDnUpsample3d,
+)
 from resample_layers.ops import FusedLeakyReLU, bias_act, upfirdn2d
 
 from .tools import require
@@ -40,10 +51,17 @@ def every_layer(*modes):
     return nn.Sequential(
         Block(),
         UpFirDnSmooth(downsample_factor=2, kernel_size=3, padding_mode=a),
-        UpFirDnDownsample([[1, 2], [3, 4]], padding_mode=b),
+        UpFirDnDownsample([[1, 2], [3, 4]], padding_mode=b, ceil_mode=True),
         UpFirDnSmooth(upsample_factor=2, kernel_size=3, padding_mode=c),
         UpFirDnUpsample((1, 2, 1), (2, 1), padding_mode=d),
     )
+
+
+def beyond_images(up, smooth, down, modes):
+    """The layers of signals or of volumes."""
+    a, b, c, _ = modes or ("zeros",) * 4
+    layers = up(padding_mode=a), smooth(kernel_size=3, padding_mode=b)
+    return nn.Sequential(*layers, down((1, 2, 1), 2, c), down(padding_mode=a, ceil_mode=True))
 
 
 MODES = {"zeros": (), "others": ("reflect", "replicate", "circular", "reflect")}
@@ -113,20 +131,26 @@ def test_a_package_of_a_generator_runs(generator, tmp_path):
 
 def test_onnx_export_makes_standard_operators_of_it(monkeypatch, device):
     """Door 1: while the exporter runs, the graph holds no operator of ours."""
+
+    def operators():
+        program = torch.export.export(
+            UpFirDnUpsample().to(device), (torch.randn(1, 2, 5, 6, device=device),)
+        )
+        return [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+
+    # Dynamo notes once which functions it knows: it must see torch's own before ours
+    assert torch._dynamo.trace_rules.lookup(torch.onnx.is_in_onnx_export) is not None
+    assert "resample_layers.upfirdn2d.default" in operators()
     monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
-    program = torch.export.export(
-        UpFirDnUpsample().to(device), (torch.randn(1, 2, 5, 6, device=device),)
-    )
-    targets = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    targets = operators()
     assert targets
     assert not [target for target in targets if "resample_layers" in target]
 
 
-def assert_onnx(program, model, *inputs):
+def assert_onnx(proto, model, *inputs):
     """Standard operators only, and onnxruntime's results within 1e-5 of the model's."""
     import onnxruntime
 
-    proto = program.model_proto
     assert {node.domain for node in proto.graph.node} <= {"", "ai.onnx"}
     assert not proto.functions
     session = onnxruntime.InferenceSession(proto.SerializeToString())
@@ -168,13 +192,45 @@ def test_onnx_of_every_layer(modes, exported_before, onnx):
     model = every_layer(*modes).eval()
     dynamic = {0: AUTO, 2: AUTO, 3: AUTO}
     program = export_onnx(model, torch.randn(2, 3, 8, 9), dynamic, exported_before)
-    assert_onnx(program, model, torch.randn(1, 3, 7, 12), torch.randn(3, 3, 11, 6))
+    assert_onnx(program.model_proto, model, torch.randn(1, 3, 7, 12), torch.randn(3, 3, 11, 6))
 
 
 @by_way
 def test_onnx_of_a_generator(exported_before, generator, onnx):
     program = export_onnx(generator, torch.randn(2, 8), {0: AUTO}, exported_before)
-    assert_onnx(program, generator, torch.randn(1, 8), torch.randn(3, 8))
+    assert_onnx(program.model_proto, generator, torch.randn(1, 8), torch.randn(3, 8))
+
+
+@pytest.mark.filterwarnings("ignore:You are using the legacy TorchScript-based ONNX export")
+@pytest.mark.filterwarnings("ignore:The feature will be removed:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Constant folding:UserWarning")
+@by_mode
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_onnx_of_the_tracer(dims, modes, onnx):
+    """torch.onnx's older way, with every size free but the channels, which biases fix."""
+    import onnx as onnx_
+
+    model = {
+        1: lambda: beyond_images(
+            UpFirDnUpsample1d, UpFirDnSmooth1d, UpFirDnDownsample1d, modes=modes
+        ),
+        2: lambda: every_layer(*modes),
+        3: lambda: beyond_images(
+            UpFirDnUpsample3d, UpFirDnSmooth3d, UpFirDnDownsample3d, modes=modes
+        ),
+    }[dims]().eval()
+    sizes = (8, 9, 6), (7, 12, 10), (11, 6, 7)
+    example, *others = (torch.randn(1 + i, 3, *size[:dims]) for i, size in enumerate(sizes))
+    file = io.BytesIO()
+    torch.onnx.export(
+        model,
+        (example,),
+        file,
+        dynamo=False,
+        input_names=["x"],
+        dynamic_axes={"x": {0: "n", **{2 + i: f"side{i}" for i in range(dims)}}},
+    )
+    assert_onnx(onnx_.load_from_string(file.getvalue()), model, example, *others)
 
 
 # Tracers

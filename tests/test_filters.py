@@ -84,7 +84,7 @@ def test_kaiser_beta_equals_scipy(attenuation):
 
 
 @pytest.mark.parametrize("factor", range(1, 9))
-@pytest.mark.parametrize("numtaps", [None, 17, 32])
+@pytest.mark.parametrize("numtaps", [None, 17, 32])  # of both parities
 def test_designed_taps_keep_flat_images_flat(factor, numtaps):
     taps = design_resample_taps(factor, numtaps)
     assert sum(taps) == pytest.approx(1.0)
@@ -134,4 +134,9 @@ def test_uneven_phases_warn_once_and_name_taps_that_do_not():
     assert flat.max() - flat.min() > 0.1  # the pattern is real
     with pytest.warns(UserWarning, match=r"at factor 2.*design_resample_taps\(2\)"):
         UpFirDnUpsample([1, 1, 1], (3, 2))  # it is the axis with factor 2
+    with pytest.warns(UserWarning, match=r"at factor 3.*design_resample_taps\(3\)"):
+        UpFirDnUpsample([[1, 1], [1, 1]], (2, 3))  # of 2-D kernels too
+    UpFirDnUpsample([[1, 2], [2, 1]], (2, 1))  # alike along x, and y is not upsampled
+    with pytest.warns(UserWarning, match=r"at factor 2.*design_resample_taps\(2\)"):
+        UpFirDnUpsample([[1, 2], [2, 1]], 2)  # alike along both axes, not together
     UpFirDnDownsample([1, 5, 5, 1], 3)  # flat images stay flat when downsampled

@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Images from a checkpoint, as a user asks for them on the command line."""
 
+import signal
+import subprocess
+import sys
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +16,10 @@ from examples.stylegan2 import generate
 from examples.stylegan2.checkpoints import load, save_rosinality
 from examples.stylegan2.discriminator import Discriminator
 from examples.stylegan2.generator import Generator
+
+from .tools import files_of_at_most
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SIDE = 16
 
@@ -49,7 +57,9 @@ def assert_same(a, b):
 
 def test_a_grid_holds_each_seeds_image(checkpoint, tmp_path, capsys):
     assert run(checkpoint, tmp_path, "--seeds", "3,5-8", "--batch", 2) == 0
-    assert capsys.readouterr().out == f"1 file: {tmp_path / 'grid.png'}\n"
+    said = capsys.readouterr()
+    assert said.out == f"1 file: {tmp_path / 'grid.png'}\n"
+    assert f"{checkpoint}: rosinality's StyleGAN2 of {SIDE} pixels: generator at g_ema" in said.err
     grid = pixels(tmp_path / "grid.png")
     assert grid.shape == (2 * SIDE, 3 * SIDE, 3)
     assert run(checkpoint, tmp_path, "--seeds", "8,3,6", "--files", "--batch", 1) == 0
@@ -222,8 +232,7 @@ def test_an_animation_that_fails_leaves_the_earlier_one(checkpoint, tmp_path, mo
 
     to_picture = generate.to_picture
     monkeypatch.setattr(generate, "to_picture", failing)
-    with pytest.raises(KeyboardInterrupt):
-        run(checkpoint, tmp_path, *options)
+    assert run(checkpoint, tmp_path, *options) == 130
     assert (tmp_path / "interpolation.webp").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["interpolation.webp"]
 
@@ -278,6 +287,183 @@ def test_seeds_are_numbers_and_ranges():
     assert generate.parse_seeds("0-3, 7,2") == [0, 1, 2, 3, 7]
 
 
+# Numbers of the seeds, as versions before this test made them, rounded to six places
+SEEDS = (0, 7, 2**32 - 1)
+W_OF_8 = [  # after the normalisation, three of 8
+    [1.283704, -0.244437, -1.815009],
+    [-0.146044, 0.782117, 0.941975],
+    [1.54489, -0.497728, 1.295775],
+]
+W_OF_32 = [  # three of 32
+    [-1.118893, -1.14525, -0.249032],
+    [-0.835266, 0.402931, 0.915493],
+    [-2.081259, -0.85229, 0.352655],
+]
+NOISE = [  # of each layer, in row 1 and column 1
+    [0.692009, 0.28515, 1.564209],
+    [-0.585498, -0.215342, -1.312866],
+    [2.302516, -0.173168, 1.817556],
+]
+
+
+@pytest.mark.parametrize(("style_dim", "expected"), [(8, W_OF_8), (32, W_OF_32)])
+def test_seeds_below_two_to_the_32_keep_their_numbers(style_dim, expected):
+    generator = Generator(8, style_dim, 0, 1, {4: 4, 8: 4})
+    sampler = generate.Sampler(generator, noise="seed")
+    torch.testing.assert_close(sampler.w(SEEDS)[:, :3], torch.tensor(expected), rtol=0, atol=1e-5)
+    noise = torch.stack([image[:, 0, 1, 1] for image in sampler.noise_of(SEEDS)])
+    torch.testing.assert_close(noise, torch.tensor(NOISE), rtol=0, atol=1e-5)
+
+
+def test_seeds_count_with_all_their_bits(grey, tmp_path):
+    seeds = [0, *(2**power for power in (32, 33, 62)), 2**32 + 1, 2**63 - 1, 2**32 - 1]
+    generator = Generator(8, 512, 0, 1, {4: 4, 8: 4})
+    sampler = generate.Sampler(generator, noise="seed")
+    w = sampler.w(seeds) @ sampler.w(seeds).T / 512
+    noise = sampler.noise_of(seeds)[-1].flatten(1)
+    noise = noise @ noise.T / 64
+    for products, far in ((w, 0.25), (noise, 0.7)):  # five deviations and more
+        torch.testing.assert_close(products.diag(), torch.ones(7), rtol=0, atol=far)
+        assert (products - products.diag().diag()).abs().max() < far
+    numbers = generate.Normal(2**62 + 5)(100_000)
+    assert numbers.dtype == torch.float32
+    assert abs(float(numbers.mean())) < 0.02
+    assert abs(float(numbers.std()) - 1) < 0.02
+    run(grey, tmp_path, "--files", "--seeds", ",".join(map(str, seeds)))
+    pictures = {(tmp_path / f"seed{seed:04d}.png").read_bytes() for seed in seeds}
+    assert len(pictures) == len(seeds)
+    for seed in (-1, 2**63):
+        with pytest.raises(ValueError, match=f"seed must be between 0 and 2..63 - 1, got {seed}"):
+            sampler.w([seed])
+
+
+def test_psi_at_its_bounds_gives_pictures(checkpoint, tmp_path):
+    for psi in (-1000, 1000):
+        assert run(checkpoint, tmp_path, "--psi", psi, "--seeds", "0-1", "--batch", 10**30) == 0
+    with pytest.raises(ValueError, match=r"psi must be between -1000 and 1000, got 1000\.5"):
+        generate.Sampler(load(checkpoint).generator, torch.zeros(512), psi=1000.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--seeds", "0-8"), "--seeds must need 0 GiB of pixels at most, got 9 images of 16 pixel"),
+        (("--mix", "0-3", "--seeds", "0"), "--mix must need 0 GiB of pixels at most, got 10 imag"),
+        (("--interpolate", 9, "--seeds", "0-1", "--format", ".png"), "0.0 GiB: --format .webp ho"),
+    ],
+)
+def test_pictures_of_more_than_memory_are_refused(
+    options, sentence, checkpoint, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(generate, "MOST_BYTES", 8 * 3 * SIDE**2)
+    with pytest.raises(SystemExit):
+        run(checkpoint, tmp_path / "out", *options)
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    run(checkpoint, tmp_path, "--files", "--seeds", "0-8")
+    run(checkpoint, tmp_path, "--seeds", "0-7")
+    run(checkpoint, tmp_path, "--interpolate", 5, "--seeds", "0-1")
+
+
+KINDS = {
+    "grid.png": (),
+    "seed0003.png": ("--files",),
+    "mix.png": ("--mix", "4"),
+    "interpolation.webp": ("--interpolate", 2),
+    "interpolation.gif": ("--interpolate", 2, "--format", ".gif"),
+    "interpolation.png": ("--interpolate", 2, "--format", ".png"),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_places_that_cannot_be_written_to_are_found_first(
+    name, checkpoint, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(generate, "load", lambda path: pytest.fail("the checkpoint was read"))
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / name).mkdir()
+    for folder, reason in (
+        (tmp_path / "file", "Not a directory"),
+        (tmp_path / "file" / "below", "Not a directory"),
+        ("/proc/pictures", "No such file or directory"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            run(checkpoint, folder, "--seeds", "3-4", *KINDS[name])
+        assert stopped.value.code == 2
+        said = f"--out must be a folder that can be written to, got {str(folder)!r}: {reason}"
+        assert said in capsys.readouterr().err
+    with pytest.raises(SystemExit), files_of_at_most(0):
+        run(checkpoint, tmp_path / "new", "--seeds", "3-4", *KINDS[name])
+    assert f"got {str(tmp_path / 'new')!r}: File too large" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(SystemExit):
+        run(checkpoint, tmp_path, "--seeds", "3-4", *KINDS[name])
+    said = f"--out must have no folder where a file is to be written, got '{tmp_path / name}'"
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_full_disk_leaves_the_earlier_picture(name, checkpoint, tmp_path, capsys):
+    assert run(checkpoint, tmp_path, "--seeds", "3-4", *KINDS[name]) == 0
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    capsys.readouterr()
+    with files_of_at_most(200):
+        assert run(checkpoint, tmp_path, "--seeds", "3-4", "--psi", 0.5, *KINDS[name]) == 1
+    said = f"error: {tmp_path / name} could not be written: File too large; the pictures that were"
+    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+KILLED = """
+import os, signal, sys
+from PIL import Image
+from examples.stylegan2 import generate
+
+def save_half_and_die(self, file, **options):
+    open(file, "wb").write(b"half") if isinstance(file, (str, os.PathLike)) else file.write(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+Image.Image.save = save_half_and_die
+generate.main(sys.argv[1:])
+"""
+
+
+def test_a_kill_in_the_middle_of_a_picture_leaves_the_earlier_one(grey, tmp_path):
+    run(grey, tmp_path)
+    before = (tmp_path / "grid.png").read_bytes()
+    arguments = ("--checkpoint", grey, "--out", tmp_path, "--psi", 0.5)
+    command = [sys.executable, "-c", KILLED, *map(str, arguments)]
+    root = Path(__file__).parent.parent
+    ran = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert ran.returncode == -signal.SIGKILL, ran.stderr
+    assert (tmp_path / "grid.png").read_bytes() == before
+    run(grey, tmp_path, "--psi", 0.5)
+    assert (tmp_path / "grid.png").read_bytes() != before
+    assert [path.name for path in tmp_path.iterdir()] == ["grid.png"]
+
+
+def test_interrupts_and_too_little_memory_are_one_sentence(grey, tmp_path, capsys, monkeypatch):
+    def fail(error):
+        def instead(*args, **kwargs):
+            raise error
+
+        return instead
+
+    full = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ...")
+    for place, error, status, said in (
+        ("load", KeyboardInterrupt(), 130, "stopped before the first picture"),
+        ("save_grid", KeyboardInterrupt(), 130, "stopped; the pictures that were finished are who"),
+        ("save_grid", full, 1, "error: out of memory: try --batch 4, or fewer --seeds"),
+        ("save_grid", MemoryError(), 1, "error: out of memory: try --batch 4, or fewer --seeds"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(generate, place, fail(error))
+            assert run(grey, tmp_path / "out") == status
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1
+        assert said in lines[0]
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -297,7 +483,22 @@ def test_seeds_are_numbers_and_ranges():
         (("--rate", 1001), "--rate must be between 0.02 and 1000 for .webp, got 1001"),
         (("--rate", 101, "--format", ".gif"), "between 0.002 and 100 for .gif, got 101"),
         (("--rate", 0.01, "--format", ".png"), "between 0.02 and 1000 for .png, got 0.01"),
-        (("--psi", "nan"), "--psi must be finite, got nan"),
+        (("--psi", "nan"), "--psi must be between -1000 and 1000, got nan"),
+        (("--psi", "inf"), "--psi must be between -1000 and 1000, got inf"),
+        (("--psi", "1e308"), "--psi must be between -1000 and 1000, got 1e+308"),
+        (("--psi=-1e308",), "--psi must be between -1000 and 1000, got -1e+308"),
+        (
+            ("--seeds", f"0-{2**63 - 1}"),
+            "seeds must be 100,000 at most, got 9,223,372,036,854,775,808 in '0-92233720368547758",
+        ),
+        (("--seeds", "5,0-99999"), "seeds must be 100,000 at most, got 100,001 in '5,0-99999'"),
+        (("--seeds", "-1"), "got '-1'"),
+        (("--seeds", "1e3"), "got '1e3'"),
+        (("--mix", "0-99999"), "--mix must give 100,000 images at most, got 1,700,016"),
+        (("--interpolate", 10**30), "must give 100,000 images at most, got 16,000,000,000,0"),
+        (("--interpolate", "inf"), "invalid int value: 'inf'"),
+        (("--mix", "1", "--crossover", -1), "--crossover must be between 0 and 6, got -1"),
+        (("--rate", "1e308"), "--rate must be between 0.02 and 1000 for .webp, got 1e+308"),
         (("--mix", "1", "--crossover", 7), "--crossover must be between 0 and 6, got 7"),
         (("--mix", "1", "--files"), "not allowed with"),
         (("--device", "toaster"), "device must be one that torch finds here, got 'toaster'"),
@@ -314,7 +515,7 @@ def test_refusals(options, sentence, checkpoint, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("contents", "sentence"),
     [
-        ({"g_ema": None}, "must hold a dict at g_ema, got None"),
+        ({"g_ema": None}, "must be a checkpoint of rosinality's, BasicSR's or NVIDIA's StyleGAN2,"),
         (
             {"d": {"final_linear.0.weight": torch.zeros(1)}},
             "must hold a generator, got only a discriminator",

@@ -2,6 +2,7 @@
 """The integer formulas, against counting."""
 
 import itertools
+import math
 
 import pytest
 
@@ -91,3 +92,32 @@ def test_border_supplies_every_position_that_pads_reach():
         missing = {s for s in samples if not 0 <= s < size}
         assert before == max((-s for s in missing if s < 0), default=0)
         assert after == max((s - size + 1 for s in missing if s >= size), default=0)
+
+
+def test_ceil_mode_rounds_up_at_every_size_and_moves_no_sample():
+    for taps, factor, size in itertools.product(range(1, 9), range(1, 7), range(1, 20)):
+        floor0, floor1 = geometry.downsample_pad(taps, factor)
+        pad0, pad1 = geometry.downsample_pad(taps, factor, ceil_mode=True)
+        assert pad0 == floor0
+        assert count_outputs(size, 1, factor, floor0, floor1, taps) == size // factor
+        assert count_outputs(size, 1, factor, pad0, pad1, taps) == math.ceil(size / factor)
+
+
+@pytest.mark.parametrize(("up", "down"), RATES)
+def test_shift_is_where_the_weight_of_what_is_read_lies(up, down):
+    """Of taps that were convolved with two boxes of ``up``, whose phases all have one centroid."""
+    for length, pad0 in itertools.product((1, 2, 5), (-3, 0, 2)):
+        taps = [1.0 + i * i for i in range(length)]
+        for _ in range(2):
+            taps = [sum(taps[max(0, i - up + 1) : i + 1]) for i in range(len(taps) + up - 1)]
+        total, middle = sum(taps), (len(taps) - 1) / 2
+        centroid = sum(tap * (i - middle) for i, tap in enumerate(taps)) / total
+        shift = geometry.shift(len(taps), up, down, pad0, centroid)
+        for y in range(2 * up):
+            read = reads(y, down, len(taps), pad0, up, 0).items()
+            weight = sum(taps[i] for i, _ in read)
+            assert weight == pytest.approx(total / up)
+            found = sum(taps[i] * x for i, x in read) / weight
+            assert found == pytest.approx((y + 0.5) * down / up - 0.5 + shift)
+        if centroid == 0:
+            assert shift == geometry.shift(len(taps), up, down, pad0)

@@ -5,11 +5,12 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from resample_layers.ops import registration as reg
 from resample_layers.ops import upfirdn2d, upfirdn2d_native
-from resample_layers.ops.autograd import UpFirDn2dKernelGrad
 
 from .cases import CASES
+from .tools import as_operands
+
+OPS = torch.ops.resample_layers
 
 SMALL = [
     case
@@ -20,8 +21,8 @@ SMALL = [
 
 
 def registered(x, kernel, up, down, pad):
-    taps, taps_y = kernel if isinstance(kernel, tuple) else (kernel, None)
-    return reg.OP(x, taps, taps_y, up, down, pad, False)
+    taps, taps_y = as_operands(kernel)
+    return OPS.upfirdn2d.default(x, taps, taps_y, up, down, pad, False)
 
 
 PATHS = [upfirdn2d, registered]
@@ -95,10 +96,16 @@ def test_third_order_in_the_input_alone(device):
 def test_kernel_gradient_function(device):
     x = torch.randn(1, 2, 5, 4, dtype=torch.float64, device=device, requires_grad=True)
     grad = torch.randn(1, 2, 4, 2, dtype=torch.float64, device=device, requires_grad=True)
-    settings = ((1, 1), (2, 1), (1, 1, 0, 1), (3, 3))
-    assert gradcheck(UpFirDn2dKernelGrad.apply, (x, grad, *settings))
-    assert gradgradcheck(UpFirDn2dKernelGrad.apply, (x, grad, *settings))
-    assert gradgradcheck(reg.KERNEL_GRAD, (x, grad, *settings))
+    k = torch.randn(3, 3, dtype=torch.float64, device=device, requires_grad=True)
+    settings = ((1, 1), (2, 1), (1, 1, 0, 1))
+
+    def by_function(x, grad):
+        out = upfirdn2d(x, k, *settings)
+        return torch.autograd.grad(out, k, grad, create_graph=True)[0]
+
+    assert gradcheck(by_function, (x, grad))
+    assert gradgradcheck(by_function, (x, grad))
+    assert gradgradcheck(OPS.upfirdn2d_kernel_grad.default, (x, grad, *settings, (3, 3)))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -133,7 +140,7 @@ def test_only_what_is_asked_for_is_saved(device):
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
         upfirdn2d(x, torch.randn(4, device=device))
-    assert [tuple(t.shape) for t in saved] == [(4,)]
+    assert [tuple(t.shape) for t in saved] == [(4,), (4,)]  # the taps of each axis
 
 
 def test_the_kernel_may_be_rewritten_between_forward_and_backward(device):

@@ -3,9 +3,12 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from .tools import require
 
 ROOT = Path(__file__).parent.parent
 
@@ -103,6 +106,53 @@ def test_no_file_is_written(tmp_path):
     code = "import resample_layers, torch; resample_layers.UpFirDnUpsample()(torch.ones(1,1,4,4))"
     run(code, "-B", HOME=str(tmp_path), TMPDIR=str(tmp_path), XDG_CACHE_HOME=str(tmp_path))
     assert not list(tmp_path.iterdir())
+
+
+READ_ONLY = """
+import ctypes, os, sys, torch
+for folder, _, names in os.walk(sys.argv[1]):
+    for name in names:
+        os.chmod(os.path.join(folder, name), 0o444)
+    os.chmod(folder, 0o555)
+# Root may write all the same, by the capabilities 1 and 2 (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
+# without them its rights are those of the owner
+libc = ctypes.CDLL(None, use_errno=True)
+version, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+assert libc.capget(version, sets) == 0
+sets[0] &= ~0b110
+assert libc.capset(version, sets) == 0, os.strerror(ctypes.get_errno())
+try:
+    open(os.path.join(sys.argv[1], "file"), "w")
+except PermissionError:
+    pass
+else:
+    raise AssertionError("the folder can be written to")
+os.environ.pop("HOME", None)
+if sys.argv[2]:
+    os.environ["HOME"] = sys.argv[2]
+sys.path.insert(0, os.path.dirname(sys.argv[1]))
+import resample_layers.info
+assert resample_layers.__file__.startswith(sys.argv[1])
+assert resample_layers.UpFirDnUpsample()(torch.ones(1, 1, 4, 4)).shape == (1, 1, 8, 8)
+print(resample_layers.info.report())
+"""
+
+
+def test_a_read_only_installation_without_a_home(tmp_path):
+    """The package and what it computes with need to write nowhere."""
+    require("capset", found=sys.platform == "linux")
+    ignore = shutil.ignore_patterns("__pycache__")
+    for number, home in enumerate(("", "/nowhere")):
+        package = tmp_path / str(number) / "resample_layers"
+        shutil.copytree(ROOT / "resample_layers", package, ignore=ignore)
+        command = [sys.executable, "-c", READ_ONLY, str(package), home]
+        kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+        result = subprocess.run(command, cwd=tmp_path, env=kept, capture_output=True, text=True)
+        for path in [package, *package.rglob("*")]:  # pytest removes the folder
+            path.chmod(0o755)
+        assert result.returncode == 0, result.stderr
+        assert f"({package})" in result.stdout
+        assert not list(package.rglob("__pycache__"))
 
 
 def test_the_core_depends_on_torch_alone():

@@ -3,6 +3,7 @@
 
 import copy
 import itertools
+import math
 import pickle
 
 import pytest
@@ -189,7 +190,7 @@ def assert_fresh(layer, make, dtype=torch.float32, device="cpu"):
     for ours, expected in zip(kernel_of(layer), fresh, strict=True):
         assert ours.dtype == dtype
         assert ours.device.type == device
-        assert torch.equal(ours.cpu(), expected)
+        assert torch.equal(ours.cpu(), expected.cpu())
 
 
 @pytest.mark.parametrize("make", LAYERS)
@@ -255,6 +256,122 @@ def test_kernel_property(make):
     assert layer.kernel.dim() == 2
     gain = layer.gain[0] * layer.gain[1]
     torch.testing.assert_close(layer.kernel.sum(), torch.tensor(float(gain)))
+
+
+# 2-D kernels that are outer products
+
+
+def outer(taps_x, taps_y, dtype=torch.float64):
+    """As vendored code makes it: the product of two lists, divided by its sum."""
+    x, y = (torch.tensor(taps, dtype=dtype) for taps in (taps_x, taps_y))
+    kernel = torch.outer(y, x)
+    return kernel / kernel.sum()
+
+
+LANCZOS = filters.NAMED_TAPS["lanczos3"]
+ODD = [0.3, 1.1, -0.2, 0.7, 0.1]
+RANK_ONE = {
+    "StyleGAN2's": filters.make_resample_kernel(TAPS),
+    "whole numbers": [[1, 2, 1], [3, 6, 3]],
+    "float32": outer(LANCZOS, LANCZOS, torch.float32),
+    "float64": outer(LANCZOS, ODD),
+    "wide": outer(ODD, [1.0, 5.0], torch.float32),
+    "a Gaussian": outer(*[[math.exp(-((i - 4) ** 2) / 5) for i in range(9)]] * 2),
+    "NumPy": outer(ODD, TAPS).numpy() * 7,
+}
+ROUNDED = ("float32", "wide")  # which is seen in float64
+RANK_TWO = {
+    "two products": [[1, 2], [3, 4]],
+    "one tap off by 1e-5": outer(TAPS, TAPS) + F.pad(torch.tensor([[1e-6]]), (1, 2, 2, 1)),
+    "bfloat16": outer(LANCZOS, LANCZOS, torch.float32).bfloat16(),
+    "a disc": [[0, 1, 0], [1, 1, 1], [0, 1, 0]],
+    "one row": [[1, 3, 3, 1]],  # one pass as it is
+    "one column": [[1], [2], [1]],
+}
+
+
+def kinds_of(kernel):
+    return (
+        lambda: UpFirDnUpsample(kernel, (2, 3)),
+        lambda: UpFirDnDownsample(kernel, 2, "reflect"),
+        lambda: UpFirDnSmooth(kernel, upsample_factor=2, kernel_size=3),
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)
+@pytest.mark.parametrize("name", [*RANK_ONE, *RANK_TWO])
+def test_outer_products_are_filtered_by_axis(name, dtype, device):
+    """The values are the 2-D kernel's, whatever is found; and it is found, where it is one."""
+    kernel = {**RANK_ONE, **RANK_TWO}[name]
+    found = name in RANK_ONE and not (dtype == torch.float64 and name in ROUNDED)
+    given = torch.as_tensor(kernel).double()
+    given = given / given.sum()
+    x = torch.randn(1, 2, 8, 9, dtype=dtype, device=device)
+    for make in kinds_of(kernel):
+        layer = make().to(device, dtype)
+        assert layer.separable == found
+        names = [name for name, _ in layer.named_buffers()]
+        assert names == (["kernel_x", "kernel_y"] if found else ["kernel_2d"])
+        nodes = torch.fx.symbolic_trace(layer).graph.nodes
+        assert [str(node.target) for node in nodes if node.op == "get_attr"] == names
+        assert layer.taps == filters.normalise_taps("k", kernel)
+        expected = given * layer.gain[0] * layer.gain[1]
+        eps = torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
+        assert layer.kernel.shape == given.shape
+        assert (layer.kernel.cpu() - expected).abs().sum() <= 8 * eps * expected.abs().sum()
+        tolerance = 20 * oracle.TOLERANCE[dtype]
+        if make().padding_mode == "zeros":
+            whole = ops.upfirdn2d(x.double(), expected.to(device), layer.up, layer.down, layer.pad)
+            torch.testing.assert_close(layer(x).double(), whole, rtol=tolerance, atol=tolerance)
+        bias = torch.randn(2, dtype=dtype, device=device)
+        plain = F.leaky_relu(layer(x.double()).double() + bias[:, None, None], 0.2) * 2**0.5
+        torch.testing.assert_close(
+            layer.bias_act(x, bias).double(), plain, rtol=tolerance, atol=tolerance
+        )
+
+
+def test_a_kernel_rounded_to_float32_is_an_outer_product_in_float32_alone():
+    kernel = outer(LANCZOS, ODD, torch.float32)
+    layer = UpFirDnUpsample(kernel)
+    fresh = [buffer.clone() for buffer in kernel_of(layer)]
+    x = torch.randn(1, 1, 9, 8, dtype=torch.float64)
+    given = kernel.double() / kernel.double().sum() * 4
+    for _ in range(2):  # there and back
+        for moved in (copy.deepcopy(layer.double()), pickle.loads(pickle.dumps(layer))):
+            assert not moved.separable
+            assert moved.kernel.dtype == torch.float64
+            expected = ops.upfirdn2d(x, given, moved.up, moved.down, moved.pad)
+            torch.testing.assert_close(moved(x), expected, rtol=1e-13, atol=1e-13)
+            assert not moved.state_dict()
+        layer.half().float()
+        assert layer.separable
+        assert all(torch.equal(a, b) for a, b in zip(kernel_of(layer), fresh, strict=True))
+        assert not layer.state_dict()
+    with torch.device("meta"):
+        empty = UpFirDnUpsample(kernel).double()
+    empty = empty.to_empty(device="cpu")
+    assert torch.equal(empty(x), layer.double()(x))
+    learning = UpFirDnUpsample(kernel)
+    taps = learning.kernel_x * 2
+    del learning.kernel_x
+    learning.kernel_x = nn.Parameter(taps)
+    learning.double()  # half of the filter is somebody else's: its form stays
+    assert learning.separable
+    torch.testing.assert_close(learning.kernel_x.detach(), taps.double())
+    assert learning.kernel_y.dtype == torch.float64
+
+
+@pytest.mark.parametrize("kernel", RANK_ONE.values(), ids=RANK_ONE)
+def test_stored_kernels_of_outer_products_load(kernel):
+    """The stored kernel is held against what the user gave, not against the taps of each axis."""
+    given = torch.as_tensor(kernel).double()
+    stored = given / given.sum() * 4
+    for layer in (UpFirDnUpsample(kernel), UpFirDnUpsample(kernel).double()):
+        layer.load_state_dict({"kernel": stored.float()}, strict=True)
+        layer.load_state_dict({"kernel": layer.kernel}, strict=True)
+        layer.load_state_dict({"resample_filter": stored / 4}, strict=True)
+        with pytest.raises(RuntimeError, match="kernel must hold the taps of this layer"):
+            layer.load_state_dict({"kernel": stored.T.flip(0) * 1.001})
 
 
 # Checkpoints

@@ -9,20 +9,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
-from examples.stylegan2 import blocks, data, evaluate, losses, train
+from examples.stylegan2 import blocks, data, evaluate, losses
 from examples.stylegan2.discriminator import Discriminator
 from examples.stylegan2.generator import Generator, channel_table
+from examples.stylegan2.order import Order
 from examples.stylegan2.training import channels_last
 
-from .images import make_folder
-
 CHANNELS = {4: 8, 8: 6, 16: 5, 32: 4, 64: 3}
-TINY = [
-    *("--resolution", "8", "--channel-max", "4", "--style-dim", "4", "--mapping-layers", "1"),
-    *("--batch", "4", "--path-batch", "2", "--samples", "20", "--device", "cpu"),
-]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -32,12 +26,6 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def no_report(monkeypatch):
-    """For runs whose evaluation does not matter: it takes longer than they."""
-    monkeypatch.setattr(train, "report", lambda *args: None)
 
 
 def tiny_generator(resolution=16, **options):
@@ -508,56 +496,13 @@ def test_bytes_and_pixels_are_inverse_and_clamped():
 
 
 def test_order_shows_every_image_once_an_epoch_and_depends_on_step_alone():
-    order = data.Order(count=7, batch=3, seed=5)
+    order = Order(count=7, batch=3, seed=5)
     batches = [order.batch(step) for step in range(14)]
     shown = torch.cat(batches).reshape(6, 7)
     assert (shown.sort(1).values == torch.arange(7)).all()
     assert len({tuple(epoch) for epoch in shown.tolist()}) > 1
-    assert torch.equal(data.Order(7, 3, 5).batch(9), batches[9])
-    assert not torch.equal(data.Order(7, 14, 6).batch(0), torch.cat(batches)[:14])
-
-
-def test_folder_is_searched_through_resized_and_cropped(tmp_path):
-    folder = make_folder(tmp_path / "images", 3)
-    (folder / "notes.txt").write_text("no image")
-    wide = np.zeros((16, 64, 3), np.uint8)
-    wide[:, 24:40] = (10, 20, 30)  # all that the centre crop sees
-    Image.fromarray(wide).save(folder / "wide.png")
-    Image.fromarray(np.full((9, 9), 7, np.uint8)).save(folder / "grey.png")
-    Image.fromarray(np.full((9, 9, 4), 8, np.uint8)).save(folder / "transparent.webp")
-    assert len(data.find_images(folder)) == 6
-    images = data.load_folder(folder, 16)
-    assert images.train.shape == (4, 3, 16, 16)
-    assert images.held_out.shape == (2, 3, 16, 16)
-    assert images.train_labels is None
-    crop = data.load_image(folder / "wide.png", 16)
-    assert crop.dtype == torch.uint8
-    assert crop[:, 8, 3:-3].T.tolist() == [[10, 20, 30]] * 10
-    assert (data.load_image(folder / "grey.png", 16) == 7).all()
-
-
-def test_folder_errors_name_folder_and_file(tmp_path, capsys):
-    def error(folder):
-        with pytest.raises(SystemExit) as stop:
-            train.main(["--out", str(tmp_path / "out"), "--data", str(folder), *TINY])
-        assert stop.value.code == 2
-        assert not (tmp_path / "out").exists()
-        return capsys.readouterr().err.splitlines()[-1]
-
-    missing = tmp_path / "nowhere"
-    assert f"the folder of images must exist, got '{missing}'" in error(missing)
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    assert "at least 4 images (.jpg, .jpeg, .png, " in error(empty)
-    assert f"got 0 in '{empty}'" in error(empty)
-    folder = make_folder(tmp_path / "images")
-    a_file = folder / "1.txt"
-    a_file.write_text("")
-    assert f"must be a folder, got the file '{a_file}'" in error(a_file)
-    whole = (folder / "2.png").read_bytes()
-    for content in (b"", b"no picture at all", whole[: len(whole) // 2]):
-        (folder / "2.png").write_bytes(content)
-        assert f"every image must be readable, got '{folder / '2.png'}': " in error(folder)
+    assert torch.equal(Order(7, 3, 5).batch(9), batches[9])
+    assert not torch.equal(Order(7, 14, 6).batch(0), torch.cat(batches)[:14])
 
 
 # Evaluation

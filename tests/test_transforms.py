@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from resample_layers import UpFirDnDownsample, UpFirDnSmooth, UpFirDnUpsample
 from resample_layers.layers import PADDING_MODES
-from resample_layers.ops import registration as reg
 from resample_layers.ops import upfirdn2d
+
+OPS = torch.ops.resample_layers
 
 UP, DOWN, PAD = (2, 1), (1, 2), (2, 1, 1, 2)
 
@@ -146,7 +147,7 @@ def test_vmap(in_dims, args, recwarn):
          for i in range(5)]
     )  # fmt: skip
     torch.testing.assert_close(vmap(call, in_dims)(*moved), expected)
-    for op in (reg.OP, reg.RAW):
+    for op in (OPS.upfirdn2d.default, OPS._upfirdn2d.default):
         ours = vmap(lambda x, k: op(x, k, None, UP, DOWN, PAD, False), in_dims)(*moved)  # noqa: B023
         torch.testing.assert_close(ours, expected)
     assert not recwarn.list
@@ -164,8 +165,10 @@ def test_vmap_of_the_input_alone_is_one_call(args, monkeypatch):
 
     x, k = args
     with Watch():
-        vmap(lambda x: reg.OP(x, k, None, UP, DOWN, PAD, False))(torch.stack([x, x, x]))
-    assert calls.count(reg.OP) == 1
+        vmap(lambda x: OPS.upfirdn2d.default(x, k, None, UP, DOWN, PAD, False))(
+            torch.stack([x, x, x])
+        )
+    assert calls.count(OPS.upfirdn2d.default) == 1
 
 
 def test_vmap_of_separable_taps(device):
@@ -173,7 +176,9 @@ def test_vmap_of_separable_taps(device):
     taps = torch.randn(4, 3, device=device)
     expected = torch.stack([upfirdn2d(x[i], taps[i], 2) for i in range(4)])
     torch.testing.assert_close(vmap(lambda x, t: upfirdn2d(x, t, 2))(x, taps), expected)
-    ours = vmap(lambda x, t: reg.OP(x, t, None, (2, 2), (1, 1), (0,) * 4, False))(x, taps)
+    ours = vmap(lambda x, t: OPS.upfirdn2d.default(x, t, t, (2, 2), (1, 1), (0,) * 4, False))(
+        x, taps
+    )
     torch.testing.assert_close(ours, expected)
 
 
@@ -201,9 +206,12 @@ def test_vmap_of_the_kernel_gradient(args):
     x = torch.stack([args[0], args[0].flip(0)])
     g = torch.randn(2, *call(*args).shape, dtype=torch.float64, device=x.device)
     expected = torch.stack(
-        [reg.RAW_KERNEL_GRAD(a, b, UP, DOWN, PAD, (4, 3)) for a, b in zip(x, g, strict=True)]
+        [
+            OPS._upfirdn2d_kernel_grad.default(a, b, UP, DOWN, PAD, (4, 3))
+            for a, b in zip(x, g, strict=True)
+        ]
     )
-    for op in (reg.KERNEL_GRAD, reg.RAW_KERNEL_GRAD):
+    for op in (OPS.upfirdn2d_kernel_grad.default, OPS._upfirdn2d_kernel_grad.default):
         ours = vmap(lambda a, b: op(a, b, UP, DOWN, PAD, (4, 3)))(x, g)  # noqa: B023
         torch.testing.assert_close(ours, expected)
 

@@ -17,10 +17,12 @@ from resample_layers.ops import (
     upfirdn2d_bias_act,
     upfirdn2d_native,
 )
-from resample_layers.ops import registration as reg
 
 from . import oracle
 from .cases import CASES
+from .tools import as_operands
+
+OPS = torch.ops.resample_layers
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -44,14 +46,14 @@ def by_autograd(x, kernel, up, down, pad):
 
 
 def by_registered(x, kernel, up, down, pad):
-    taps, taps_y = kernel if isinstance(kernel, tuple) else (kernel, None)
-    return reg.OP(x, taps, taps_y, up, down, pad, False)
+    taps, taps_y = as_operands(kernel)
+    return OPS.upfirdn2d.default(x, taps, taps_y, up, down, pad, False)
 
 
 def by_flipped(x, kernel, up, down, pad):
     if isinstance(kernel, tuple):
-        return reg.RAW(x, kernel[0].flip(0), kernel[1].flip(0), up, down, pad, True)
-    return reg.RAW(x, kernel.flip(0, 1), None, up, down, pad, True)
+        return OPS._upfirdn2d.default(x, kernel[0].flip(0), kernel[1].flip(0), up, down, pad, True)
+    return OPS._upfirdn2d.default(x, kernel.flip(0, 1), None, up, down, pad, True)
 
 
 PATHS = (by_function, by_native, by_native_recorded, by_autograd, by_registered, by_flipped)
@@ -266,7 +268,7 @@ def test_pieces_make_the_whole(device, monkeypatch):
     for layout in (torch.contiguous_format, torch.channels_last):
         y = x.contiguous(memory_format=layout)
         for up, down, pad in (((2, 3), (1, 2), (3, 1, 2, 2)), ((1, 1), (2, 2), (-2, 5, 4, -3))):
-            whole = native.resample(y, taps, None, up, down, pad)
+            whole = native.resample(y, taps, taps, up, down, pad)
             grad = torch.randn_like(whole)
             whole_w = native.kernel_grad(y, grad, up, down, pad, (5, 4))
             for budget in (1, 3000, 20000):
@@ -275,7 +277,7 @@ def test_pieces_make_the_whole(device, monkeypatch):
                 assert len(pieces) > 1
                 if budget == 1:
                     assert all(last - first == 1 for *_, first, last in pieces)
-                torch.testing.assert_close(native.resample(y, taps, None, up, down, pad), whole)
+                torch.testing.assert_close(native.resample(y, taps, taps, up, down, pad), whole)
                 w = native.kernel_grad(y, grad, up, down, pad, (5, 4))
                 torch.testing.assert_close(w, whole_w, rtol=1e-5, atol=1e-4)
             monkeypatch.undo()
@@ -328,10 +330,10 @@ def test_results_are_the_same_from_run_to_run(device):
     k = torch.randn(5, 4, device=device)
     grad = torch.randn_like(upfirdn2d(x, k, 2, 3))
     size = (4, 5)
-    first = reg.RAW_KERNEL_GRAD(x, grad, (2, 2), (3, 3), (0, 0, 0, 0), size)
+    first = OPS._upfirdn2d_kernel_grad.default(x, grad, (2, 2), (3, 3), (0, 0, 0, 0), size)
     for _ in range(3):
         assert torch.equal(upfirdn2d(x, k, 2, 3), upfirdn2d(x, k, 2, 3))
-        again = reg.RAW_KERNEL_GRAD(x, grad, (2, 2), (3, 3), (0, 0, 0, 0), size)
+        again = OPS._upfirdn2d_kernel_grad.default(x, grad, (2, 2), (3, 3), (0, 0, 0, 0), size)
         assert torch.equal(again, first)
 
 
@@ -344,7 +346,7 @@ def test_kernel_gradient_equals_the_definition(case, dtype, device):
     x, _, _ = draw(case, dtype, device)
     out = upfirdn2d(x, torch.ones(case.kernel, device=device), case.up, case.down, case.pad)
     grad = torch.randn(out.shape, device=device).to(dtype)
-    w = reg.RAW_KERNEL_GRAD(x, grad, case.up, case.down, case.pad, case.kernel[::-1])
+    w = OPS._upfirdn2d_kernel_grad.default(x, grad, case.up, case.down, case.pad, case.kernel[::-1])
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     assert w.dtype == wide
     assert w.shape == case.kernel
@@ -380,11 +382,11 @@ def test_backward_function_with_separable_taps(device):
     grad = torch.randn_like(out)
     (expected,) = torch.autograd.grad(out, x, grad)
     g_pad = geometry.adjoint_pads(x.shape[2:], out.shape[2:], up, down, pad, (2, 3))
-    for flipped in (taps_x.flip(0), None):
-        ours = UpFirDn2dBackward.apply(
-            grad, taps_x, flipped, up, down, pad, g_pad, x.shape, tuple(out.shape[2:]), taps_y
-        )
-        torch.testing.assert_close(ours, expected)
+    rest = up, down, pad, g_pad, x.shape, tuple(out.shape[2:]), taps_y
+    ours = UpFirDn2dBackward.apply(grad, taps_x, None, *rest)
+    torch.testing.assert_close(ours, expected)
+    with pytest.raises(ValueError, match="grad_kernel must be None where taps_y is given"):
+        UpFirDn2dBackward.apply(grad, taps_x, taps_x.flip(0), *rest)
 
 
 @pytest.mark.parametrize("learn", [False, True])

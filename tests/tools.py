@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Tools that a machine may lack: their tests are skipped, or fail where they are required."""
 
+import contextlib
 import os
+import resource
 import shutil
 
 import pytest
@@ -19,3 +21,21 @@ def require(tool: str, *, found: bool | None = None) -> str:
             pytest.fail(f"RESAMPLE_LAYERS_REQUIRE asks for {tool}, and there is none")
         pytest.skip(f"no {tool}")
     return path
+
+
+@contextlib.contextmanager
+def files_of_at_most(size: int):
+    """Let every write beyond so many bytes of a file fail, as on a full disk, by the system."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def as_operands(kernel):
+    """A kernel as users pass it, as the operators want it: (kernel, taps_y)."""
+    if isinstance(kernel, tuple):
+        return kernel
+    return kernel, kernel if kernel.dim() == 1 else None

@@ -6,6 +6,7 @@
 //   bench_kernels check               every variant against a plain double reference
 //   bench_kernels variants            every variant over few small shapes, each buffer exactly as
 //                                     large as its data, values unseen: for compute-sanitizer
+//   bench_kernels races               the same over one shape each, for racecheck, which is slow
 //   bench_kernels bench [FILTER]      the table of shapes; FILTER: a part of a line's name
 //   bench_kernels tune [FILTER]       every row that serves, over walks and block sizes
 #include <cuda_runtime.h>
@@ -342,18 +343,32 @@ void check_kernel_grad(Dtype dtype, bool last, bool exact) {
   });
 }
 
-// small: few shapes in exact buffers, for a sanitizer.
-int check(bool small) {
-  using Sizes = std::vector<std::array<int64_t, 2>>;
-  const Sizes sizes = small ? Sizes{{5, 4}, {33, 72}, {70, 131}}
-                            : Sizes{{5, 4}, {33, 64}, {70, 131}, {129, 300}, {17, 1024}};
-  const std::vector<int> lengths = small ? std::vector<int>{1, 4, 7, 12, 24, 31}
-                                         : std::vector<int>{1, 3, 4, 7, 8, 12, 15, 24, 31, 32};
+using Sizes = std::vector<std::array<int64_t, 2>>;
+
+// What is checked. exact: in buffers as large as their data, for a sanitizer.
+struct Extent {
+  bool exact;
+  bool chosen;  // also what the library chooses: kernels without shared memory among it
+  Sizes sizes;
+  std::vector<int> lengths;
+};
+const Extent kAll{false,
+                  true,
+                  {{5, 4}, {33, 64}, {70, 131}, {129, 300}, {17, 1024}},
+                  {1, 3, 4, 7, 8, 12, 15, 24, 31, 32}};
+const Extent kFew{true, true, {{5, 4}, {33, 72}, {70, 131}}, {1, 4, 7, 12, 24, 31}};
+// One shape of whole vectors, several steps of a walk; every row serves one of the lengths
+const Extent kOne{true, false, {{40, 72}}, {4, 7, 12, 15, 24, 31}};
+
+int check(const Extent& extent) {
+  const Sizes& sizes = extent.sizes;
+  const std::vector<int>& lengths = extent.lengths;
+  const bool small = extent.exact;
   const Dtype types[] = {Dtype::float32, Dtype::float16, Dtype::bfloat16, Dtype::float64};
   for (Dtype dtype : types) {
     for (bool last : {false, true}) {
       // Every row, and the choice: sizes about tile edges, aligned and odd ones
-      for (int row = -1; row < kVariantCount; ++row) {
+      for (int row = extent.chosen ? -1 : 0; row < kVariantCount; ++row) {
         const int ups[] = {1, 2, 1, 4, 1, 3}, downs[] = {1, 1, 2, 1, 4, 2};
         for (int f = 0; f < 6; ++f) {
           const bool chosen = row < 0;
@@ -377,7 +392,7 @@ int check(bool small) {
         }
       }
       // One tap, through the choice: lines of whole vectors and others
-      for (const auto& s : sizes) {
+      for (const auto& s : extent.chosen ? sizes : Sizes{}) {
         for (int64_t c : {5, 24}) {
           const Case k{"check", dtype, last, c == 5, false, 3, c, s[0], s[1], s[0], s[1],
                        1, 1, 1, 0};
@@ -460,8 +475,8 @@ std::vector<Case> layers(bool quick) {
             std::snprintf(name, sizeof name, "%-4s %-4s %-6s t%-2d c%-3d %5d ->%5d", name_of(dtype),
                           last ? "nhwc" : "nchw", op, taps, static_cast<int>(c),
                           static_cast<int>(in), static_cast<int>(out));
-            cases.push_back(Case{name, dtype, last, planar, false, 8, c, in, in, out, out, up, down,
-                                 taps, pad});
+            cases.push_back(Case{name, dtype, last, planar, false, 8, c, in, in, out, out, up,
+                                 down, taps, pad});
           };
           add("smooth", s, s, 1, 1, taps / 2, false);
           add("odd-in", s + 1, s, 1, 1, taps / 2 - 1, false);
@@ -557,7 +572,7 @@ void tune(const char* filter) {
       for (int walk : {16, 32, 64, 128, 256}) {
         for (int part = 1; part <= 4; part *= 2) {
           Variant v = kVariants[row];
-          v.walk = walk, v.threads = v.threads / part / 32 * 32;
+          v.walk = walk, v.threads = v.threads / part / 32 * 32, v.narrow = 0;
           TilePlan plan{};
           if (v.threads < 32 || !plan_tile(v, p, Limits{}, &plan)) continue;
           plan.variant = row;
@@ -598,7 +613,8 @@ int main(int argc, char** argv) {
               properties.multiProcessorCount, properties.sharedMemPerMultiprocessor / 1024);
 
   // Room for the largest layer in float32 twice
-  pool.in_bytes = pool.out_bytes = size_t{command == "variants" ? 1u : 2400u} << 20;
+  const bool exact = command == "variants" || command == "races";
+  pool.in_bytes = pool.out_bytes = size_t{exact ? 1u : 2400u} << 20;
   REQUIRE(cudaMalloc(&pool.in, pool.in_bytes));
   REQUIRE(cudaMalloc(&pool.out, pool.out_bytes));
   REQUIRE(cudaMalloc(&pool.taps, 4096));
@@ -611,8 +627,9 @@ int main(int argc, char** argv) {
   REQUIRE(cudaEventCreate(&event_stop));
 
   int status = 0;
-  if (command == "check") status = check(false);
-  if (command == "variants") status = check(true);
+  if (command == "check") status = check(kAll);
+  if (command == "variants") status = check(kFew);
+  if (command == "races") status = check(kOne);
   if (command == "bench") bench(filter, false);
   if (command == "quick") bench(filter, true);
   if (command == "tune") tune(filter);

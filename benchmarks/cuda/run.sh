@@ -3,8 +3,8 @@
 #
 # Build the CUDA kernels without torch, then check and time them:
 #
-#   benchmarks/cuda/run.sh [BUILD_FOLDER] [COMMAND...]     commands: check variants bench quick
-#                                                          tune; 'none': only build
+#   benchmarks/cuda/run.sh [BUILD_FOLDER] [COMMAND...]     commands: check variants races bench
+#                                                          quick tune; 'none': only build
 #
 # ARCH (default sm_90), ROWS (a file of further table rows for tune), MAX_JOBS (compilers at a
 # time) and CUDA_HOME may be set.

@@ -13,6 +13,8 @@
 #include <cuda_fp16.h>
 // Numbered, so that a test can remove one barrier at a time.
 #define BARRIER(number) __syncthreads()
+// The same; and it tells every thread of the block whether `flag` is true in any of them.
+#define BARRIER_ANY(number, flag) __syncthreads_or(flag)
 #define SHARED_MEMORY(type, name)                                  \
   extern __shared__ __align__(16) unsigned char shared_bytes[];    \
   type* const name = reinterpret_cast<type*>(shared_bytes)
@@ -202,6 +204,8 @@ DEVICE void Packed<T, V>::set(const Accumulate<T> (&value)[V]) {
 }
 
 // ---------------------------------------------------------------- arithmetic
+
+DEVICE bool is_finite(float value) { return (float_to_bits(value) & 0x7f800000u) != 0x7f800000u; }
 
 // Quotient and remainder; in 32 bits where that is enough, as 64-bit division is slow.
 DEVICE int64_t divide(int64_t value, int divisor, int* remainder) {

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// What happens to a value between its sum and its store. A kernel asks for the
-// bias of its channels once, and for the noise of a position per output.
+// What happens to a value between its sum and its store. A kernel asks once for the
+// bias of its channels and for the noise's strength, and for the noise of each output.
 #pragma once
+
+#include <algorithm>
+#include <limits>
 
 #include "../upfirdn2d.h"
 #include "device.cuh"
@@ -17,6 +20,8 @@ struct Identity {
 
   DEVICE acc_t bias(int) const { return acc_t(0); }
   DEVICE acc_t noise(int64_t, int64_t) const { return acc_t(0); }
+  DEVICE const acc_t* noise_image(int64_t) const { return nullptr; }
+  DEVICE acc_t strength() const { return acc_t(0); }
   DEVICE acc_t operator()(acc_t value, acc_t, acc_t) const { return value; }
 };
 
@@ -42,6 +47,11 @@ struct BiasAct {
   // Still without its strength, so that nothing waits for it.
   DEVICE acc_t bare_noise(int64_t n, int64_t position) const {
     return noise_ ? noise_[n * noise_stride_n + position] : acc_t(0);
+  }
+
+  // The noise of one sample, still without its strength; null: there is none.
+  DEVICE const acc_t* noise_image(int64_t n) const {
+    return noise_ ? noise_ + n * noise_stride_n : nullptr;
   }
 
   // V of either at once, at a multiple of V; the arrays begin at a multiple of 16 bytes.
@@ -87,16 +97,18 @@ struct BiasAct {
   }
 };
 
+// A clamp is rounded to the accumulate type, and is at most its largest finite value.
 template <class T>
 inline BiasAct<T> make_bias_act(const EpilogueParams& p) {
   using acc_t = Accumulate<T>;
+  const double largest = static_cast<double>(std::numeric_limits<acc_t>::max());
   return BiasAct<T>{static_cast<const acc_t*>(p.bias),
                     static_cast<const acc_t*>(p.noise),
                     static_cast<const acc_t*>(p.noise_strength),
                     p.noise_stride_n,
                     static_cast<acc_t>(p.slope),
                     static_cast<acc_t>(p.gain),
-                    static_cast<acc_t>(p.clamp)};
+                    static_cast<acc_t>(std::min(p.clamp, largest))};
 }
 
 }  // namespace resample_layers

@@ -6,7 +6,7 @@
 
 #include <cuda_runtime_api.h>
 
-#include "table.cuh"
+#include "choose.cuh"
 
 namespace resample_layers {
 
@@ -27,10 +27,10 @@ namespace resample_layers {
 template <class T, class Epilogue>
 using TileKernel = void (*)(TileArgs, Epilogue);
 
-// The kernel of one row; null where the row is not instantiated with this epilogue.
+// The kernel of one row; null where there is none for this type and epilogue.
 template <class T, int Row, class Epilogue>
 TileKernel<T, Epilogue> tile_kernel_of() {
-  if constexpr (!Epilogue::kActive || kVariants[Row].fused) {
+  if constexpr (has_kernel<T>(kVariants[Row], Epilogue::kActive)) {
     return tile_kernel<T, Row, Epilogue>;
   } else {
     return nullptr;

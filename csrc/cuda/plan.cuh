@@ -10,7 +10,7 @@
 #include "generic.cuh"
 #include "kernel_grad.cuh"
 #include "pointwise.cuh"
-#include "table.cuh"
+#include "choose.cuh"
 
 namespace resample_layers {
 
@@ -26,8 +26,9 @@ inline bool channels_innermost(const Plane4d& out) {
   return out.c > 1 && out.stride_c == 1 && (out.w > 1 || out.h > 1);
 }
 
-// Do all offsets and upsampled positions fit in 32 bits?
-inline bool fits_32_bits(const UpFirDn2dParams& p) {
+// Do all offsets and upsampled positions fit in 32 bits? Of the op, or of its kernel's gradient.
+template <class Params>
+bool fits_32_bits(const Params& p) {
   const int64_t limit = std::numeric_limits<int32_t>::max() / 2;
   auto axis = [&](int64_t in, int64_t out, int64_t up, int64_t down, int64_t pad, int64_t k) {
     return up < limit && down < limit && k < limit && std::abs(pad) < limit / 4 &&
@@ -41,26 +42,26 @@ inline bool fits_32_bits(const UpFirDn2dParams& p) {
 template <class Index>
 GenericArgs<Index> make_generic_args(const UpFirDn2dParams& p) {
   auto index = [](int64_t value) { return static_cast<Index>(value); };
-  GenericArgs<Index> a{};
-  a.input = p.input, a.output = p.output;
-  a.kernel = p.kernel, a.taps_x = p.taps_x, a.taps_y = p.taps_y;
-  a.total = index(elements(p.out));
-  a.c = index(p.out.c);
-  a.in_h = index(p.in.h), a.in_w = index(p.in.w);
-  a.out_h = index(p.out.h), a.out_w = index(p.out.w);
   // Of an axis of one element the stride is never used, and may not fit.
   auto stride = [&](int64_t size, int64_t value) { return index(size == 1 ? 0 : value); };
+  GenericArgs<Index> a{};
+  a.input = p.input, a.output = p.output;
+  a.total = index(elements(p.out));
+  a.c = index(p.out.c), a.out_h = index(p.out.h), a.out_w = index(p.out.w);
   a.in_stride_n = stride(p.in.n, p.in.stride_n), a.in_stride_c = stride(p.in.c, p.in.stride_c);
-  a.in_stride_h = stride(p.in.h, p.in.stride_h), a.in_stride_w = stride(p.in.w, p.in.stride_w);
   a.out_stride_n = stride(p.out.n, p.out.stride_n);
   a.out_stride_c = stride(p.out.c, p.out.stride_c);
   a.out_stride_h = stride(p.out.h, p.out.stride_h);
   a.out_stride_w = stride(p.out.w, p.out.stride_w);
-  a.kh = index(p.kh), a.kw = index(p.kw);
-  a.up_x = index(p.up_x), a.up_y = index(p.up_y);
-  a.down_x = index(p.down_x), a.down_y = index(p.down_y);
-  a.pad_x0 = index(p.pad_x0), a.pad_y0 = index(p.pad_y0);
-  a.flip = p.flip;
+  Filter<Index>& f = a.filter;
+  f.kernel = p.kernel, f.taps_x = p.taps_x, f.taps_y = p.taps_y;
+  f.kh = index(p.kh), f.kw = index(p.kw);
+  f.up_x = index(p.up_x), f.up_y = index(p.up_y);
+  f.down_x = index(p.down_x), f.down_y = index(p.down_y);
+  f.pad_x0 = index(p.pad_x0), f.pad_y0 = index(p.pad_y0);
+  f.in_h = index(p.in.h), f.in_w = index(p.in.w);
+  f.in_stride_h = stride(p.in.h, p.in.stride_h), f.in_stride_w = stride(p.in.w, p.in.stride_w);
+  f.flip = p.flip;
   a.channels_innermost = channels_innermost(p.out);
   return a;
 }
@@ -128,32 +129,49 @@ PointwiseKernel<T, Epilogue> pointwise_kernel_of(const PointwisePlan& plan) {
 }
 
 // As many chunks as the size asks for, whatever the device: the order of the sum must
-// not depend on it.
+// not depend on it. With many taps there are blocks enough without many chunks, each of
+// which takes a partial sum for every tap.
 inline int grad_chunks(const KernelGradParams& p) {
-  return static_cast<int>(std::max<int64_t>(
-      1, std::min<int64_t>(kGradMaxChunks, ceil_div(elements(p.out), kGradThreads * 8))));
+  const int64_t wanted = ceil_div(elements(p.out), kGradThreads * 8);
+  const int64_t most = std::min<int64_t>(kGradMaxChunks, kGradWorkspace / (p.kh * p.kw));
+  return static_cast<int>(std::max<int64_t>(1, std::min(wanted, most)));
 }
 
-inline KernelGradArgs make_kernel_grad_args(const KernelGradParams& p, void* workspace) {
-  KernelGradArgs a{};
+// Groups of taps: the grid has a block for each group and chunk. At most 2^31 blocks, with
+// 2^34 taps in one chunk: beyond any memory.
+inline int64_t grad_tap_groups(const KernelGradParams& p) {
+  return ceil_div(p.kh * p.kw, kGradTaps);
+}
+
+inline unsigned grad_blocks(const KernelGradParams& p) {
+  return static_cast<unsigned>(grad_chunks(p) * grad_tap_groups(p));
+}
+
+template <class Index>
+KernelGradArgs<Index> make_kernel_grad_args(const KernelGradParams& p, void* workspace) {
+  auto index = [](int64_t value) { return static_cast<Index>(value); };
+  // Of an axis of one element the stride is never used, and may not fit.
+  auto stride = [&](int64_t size, int64_t value) { return index(size == 1 ? 0 : value); };
+  KernelGradArgs<Index> a{};
   a.input = p.input, a.grad = p.grad, a.kernel_grad = p.kernel_grad, a.workspace = workspace;
   a.total = elements(p.out);
-  a.c = p.out.c;
-  a.in_h = p.in.h, a.in_w = p.in.w, a.out_h = p.out.h, a.out_w = p.out.w;
-  a.in_stride_n = p.in.stride_n, a.in_stride_c = p.in.stride_c;
-  a.in_stride_h = p.in.stride_h, a.in_stride_w = p.in.stride_w;
-  a.out_stride_n = p.out.stride_n, a.out_stride_c = p.out.stride_c;
-  a.out_stride_h = p.out.stride_h, a.out_stride_w = p.out.stride_w;
-  a.kh = p.kh, a.kw = p.kw, a.up_x = p.up_x, a.up_y = p.up_y;
-  a.down_x = p.down_x, a.down_y = p.down_y, a.pad_x0 = p.pad_x0, a.pad_y0 = p.pad_y0;
+  a.c = index(p.out.c);
+  a.in_h = index(p.in.h), a.in_w = index(p.in.w);
+  a.out_h = index(p.out.h), a.out_w = index(p.out.w);
+  a.in_stride_n = stride(p.in.n, p.in.stride_n), a.in_stride_c = stride(p.in.c, p.in.stride_c);
+  a.in_stride_h = stride(p.in.h, p.in.stride_h), a.in_stride_w = stride(p.in.w, p.in.stride_w);
+  a.out_stride_n = stride(p.out.n, p.out.stride_n);
+  a.out_stride_c = stride(p.out.c, p.out.stride_c);
+  a.out_stride_h = stride(p.out.h, p.out.stride_h);
+  a.out_stride_w = stride(p.out.w, p.out.stride_w);
+  a.kh = index(p.kh), a.kw = index(p.kw);
+  a.up_x = index(p.up_x), a.up_y = index(p.up_y);
+  a.down_x = index(p.down_x), a.down_y = index(p.down_y);
+  a.pad_x0 = index(p.pad_x0), a.pad_y0 = index(p.pad_y0);
+  a.groups = index(grad_tap_groups(p));
   a.chunks = grad_chunks(p);
   a.channels_innermost = channels_innermost(p.out);
   return a;
-}
-
-// The grid's second axis: groups of taps. At most 65535 of them.
-inline int64_t grad_tap_groups(const KernelGradParams& p) {
-  return ceil_div(p.kh * p.kw, kGradTaps);
 }
 
 }  // namespace resample_layers

@@ -10,7 +10,7 @@
 // or pixels (channels_last, the noise is constant and the bias varies). A vector may
 // cross from one line to the next; then its elements are taken one by one.
 //
-// A block finds its place in 64 bits, once; from there its threads count in 32.
+// A block finds its first element in 64 bits, once; from there its threads count in 32.
 #pragma once
 
 #include "../upfirdn2d.h"
@@ -35,28 +35,28 @@ struct PointwiseArgs {
 };
 
 // Which sample, which of its lines, which element of the line.
-struct LinePlace {
+struct LineIndex {
   int n, line, offset;
 
-  DEVICE LinePlace() {}
+  DEVICE LineIndex() {}
 
-  DEVICE LinePlace(const PointwiseArgs& a, int64_t element) {
+  DEVICE LineIndex(const PointwiseArgs& a, int64_t element) {
     const int64_t lines = divide(element, a.line, &offset);
     n = static_cast<int>(divide(lines, a.lines, &line));
   }
 
   // `ahead` elements further: fewer than a block has, so that nothing overflows.
-  DEVICE LinePlace after(const PointwiseArgs& a, int ahead) const {
+  DEVICE LineIndex after(const PointwiseArgs& a, int ahead) const {
     const uint32_t length = static_cast<uint32_t>(a.line), count = static_cast<uint32_t>(a.lines);
     const uint32_t element = static_cast<uint32_t>(offset + ahead);
     const uint32_t further = element / length;
     const uint32_t in_sample = static_cast<uint32_t>(line) + further;
     const uint32_t samples = in_sample / count;
-    LinePlace place;
-    place.n = n + static_cast<int>(samples);
-    place.line = static_cast<int>(in_sample - samples * count);
-    place.offset = static_cast<int>(element - further * length);
-    return place;
+    LineIndex further_on;
+    further_on.n = n + static_cast<int>(samples);
+    further_on.line = static_cast<int>(in_sample - samples * count);
+    further_on.offset = static_cast<int>(element - further * length);
+    return further_on;
   }
 };
 
@@ -89,20 +89,20 @@ __global__ void __launch_bounds__(kPointwiseThreads, 3)
     // The operand that a whole vector inside a line has in common, on its way too: the bias
     // of its plane; channels_last: the noise of its pixel. The other one, of V numbers, would
     // take too many registers so early, and comes from a cache but for its first reader.
-    const LinePlace start(a, first);
-    LinePlace place[kPointwiseVectors];
+    const LineIndex start(a, first);
+    LineIndex index[kPointwiseVectors];
     acc_t common[kPointwiseVectors];
 #pragma unroll
     for (int j = 0; j < kPointwiseVectors; ++j) {
-      const LinePlace at = start.after(a, ahead(j));
+      const LineIndex at = start.after(a, ahead(j));
       common[j] = acc_t(0);
       if (whole(j)) common[j] = kLast ? epilogue.bare_noise(at.n, at.line) : epilogue.bias(at.line);
-      place[j] = at;
+      index[j] = at;
     }
     const acc_t strength = epilogue.strength();
 #pragma unroll
     for (int j = 0; j < kPointwiseVectors; ++j) {
-      const LinePlace& at = place[j];
+      const LineIndex& at = index[j];
       if (whole(j) && (a.whole_lines || at.offset + V <= a.line)) {
         acc_t value[V], along[V];
         if constexpr (kLast) {
@@ -139,7 +139,7 @@ __global__ void __launch_bounds__(kPointwiseThreads, 3)
       const int end = min(ahead(j) + V, left);
 #pragma unroll 1
       for (int i = ahead(j); i < end; ++i) {
-        const LinePlace at = start.after(a, i);
+        const LineIndex at = start.after(a, i);
         const int position = kLast ? at.line : at.offset;
         const int channel = kLast ? at.offset : at.line;
         output[i] = from_accumulate<T>(epilogue(tap * to_accumulate(input[i]),

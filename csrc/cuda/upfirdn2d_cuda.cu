@@ -105,19 +105,22 @@ cudaError_t launch(const UpFirDn2dParams& p, const EpilogueParams* epilogue,
   return cudaErrorInvalidValue;
 }
 
-template <class T>
-cudaError_t launch_kernel_grad(const KernelGradArgs& a, const KernelGradParams& p,
-                               cudaStream_t stream) {
-  const int64_t groups = grad_tap_groups(p);
-  if (groups > 65535) return cudaErrorInvalidValue;
-  const dim3 grid(static_cast<unsigned>(a.chunks), static_cast<unsigned>(groups));
+template <class T, class Index>
+cudaError_t launch_kernel_grad(const KernelGradParams& p, void* workspace, cudaStream_t stream) {
+  const KernelGradArgs<Index> a = make_kernel_grad_args<Index>(p, workspace);
   const size_t shared = sizeof(Accumulate<T>) * kGradTaps * kGradThreads;
-  kernel_grad_partial<T><<<grid, kGradThreads, shared, stream>>>(a);
+  kernel_grad_partial<T, Index><<<grad_blocks(p), kGradThreads, shared, stream>>>(a);
   const cudaError_t error = cudaGetLastError();
   if (error != cudaSuccess) return error;
   const unsigned blocks = static_cast<unsigned>(ceil_div(p.kh * p.kw, kGradThreads));
-  kernel_grad_final<T><<<blocks, kGradThreads, 0, stream>>>(a);
+  kernel_grad_final<T, Index><<<blocks, kGradThreads, 0, stream>>>(a);
   return cudaGetLastError();
+}
+
+template <class T>
+cudaError_t launch_kernel_grad(const KernelGradParams& p, void* workspace, cudaStream_t stream) {
+  return fits_32_bits(p) ? launch_kernel_grad<T, int32_t>(p, workspace, stream)
+                         : launch_kernel_grad<T, int64_t>(p, workspace, stream);
 }
 
 }  // namespace
@@ -138,12 +141,11 @@ int64_t upfirdn2d_kernel_grad_workspace(const KernelGradParams& params) {
 
 cudaError_t upfirdn2d_kernel_grad_cuda(const KernelGradParams& params, void* workspace,
                                        cudaStream_t stream) {
-  const KernelGradArgs a = make_kernel_grad_args(params, workspace);
   switch (params.dtype) {
-    case Dtype::float16: return launch_kernel_grad<Half>(a, params, stream);
-    case Dtype::bfloat16: return launch_kernel_grad<BFloat16>(a, params, stream);
-    case Dtype::float32: return launch_kernel_grad<float>(a, params, stream);
-    case Dtype::float64: return launch_kernel_grad<double>(a, params, stream);
+    case Dtype::float16: return launch_kernel_grad<Half>(params, workspace, stream);
+    case Dtype::bfloat16: return launch_kernel_grad<BFloat16>(params, workspace, stream);
+    case Dtype::float32: return launch_kernel_grad<float>(params, workspace, stream);
+    case Dtype::float64: return launch_kernel_grad<double>(params, workspace, stream);
   }
   return cudaErrorInvalidValue;
 }

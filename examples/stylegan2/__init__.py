@@ -11,6 +11,7 @@
 ``processes``      several processes, a batch dealt among them
 ``training``       what one step does
 ``run``            the files of a run: checkpoints, metrics, samples
+``files``          files that are written whole or not at all
 ``evaluate``       how good the samples are: Fréchet distances, a classifier's verdict, neighbours
 ``train``          ``python -m examples.stylegan2.train --out runs/demo``
 ``generate``       ``python -m examples.stylegan2.generate --checkpoint FILE --out pictures``

@@ -378,7 +378,8 @@ class MinibatchStdDev(nn.Module):
     """Append, as ``num_channels`` more channels, how much the samples of a group differ.
 
     1. Sample ``i`` of a batch of ``N`` belongs to group ``i % (N // size)``, where ``size`` is the
-       largest divisor of ``N`` up to ``group_size``.
+       largest divisor of ``N`` up to ``group_size``, :meth:`size_of`. In groups of one sample, of
+       five for example, the channels are constant.
     2. Take the standard deviation over the group at each channel and pixel, and its mean over
        all pixels of ``C // num_channels`` channels: ``num_channels`` numbers per group.
 
@@ -393,11 +394,15 @@ class MinibatchStdDev(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         n, c, h, w = input.shape
-        size = next(size for size in range(min(self.group_size, n), 0, -1) if n % size == 0)
+        size = self.size_of(n)
         groups = input.reshape(size, n // size, self.num_channels, c // self.num_channels, h, w)
         deviation = (groups.var(0, correction=0) + 1e-8).sqrt().mean((2, 3, 4))  # [N / size, F]
         channels = deviation.repeat(size, 1)[:, :, None, None].expand(-1, -1, h, w)
         return torch.cat((input, channels), 1)
+
+    def size_of(self, n: int) -> int:
+        """How many samples a group of a batch of ``n`` has."""
+        return next(size for size in range(min(self.group_size, n), 0, -1) if n % size == 0)
 
     def extra_repr(self) -> str:
         return f"group_size={self.group_size}, num_channels={self.num_channels}"

@@ -1,21 +1,19 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What there is to learn from: handwritten digits, photographs, or any folder of images."""
+"""What there is to learn from: handwritten digits, photographs, or images that people bring."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
-from torchvision.datasets.folder import IMG_EXTENSIONS
+from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as transforms
 from tqdm import tqdm
@@ -23,19 +21,19 @@ from tqdm import tqdm
 from resample_layers import UpFirDnUpsample
 from resample_layers.filters import NAMED_TAPS
 
+from .decode import EXTENSIONS, ImageError, decode, parse_colour
 from .generator import check_resolution
+from .order import worker_signals
 from .processes import World
+from .sources import Source, find_images, name_some
 
 HELD_OUT_DIGITS = 360  # a fifth
 SMALLEST_FOLDER = 4
+WIDEST = 8  # times its height, or highest times its width; more is cut off before resizing
 MOST_HELD_OUT = 1000
 IN_MEMORY = 4 << 30  # bytes
 PHOTOGRAPHS = 4000  # crops to learn from
 HELD_OUT_PHOTOGRAPHS = 500
-
-
-class ImageError(ValueError):
-    """A file that is no image, or a damaged one."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,7 @@ class Images:
     train_labels: Tensor | None = None  # [N], int64
     held_out_labels: Tensor | None = None  # [M], int64
     names: tuple[str, ...] | None = None  # of files, as they lie in their folder
+    summary: str = ""  # what was taken of a folder and what was not, in one line
 
     @property
     def channels(self) -> int:
@@ -57,22 +56,34 @@ class Images:
         """Which images these are, in which order: their names, or the numbers of those bundled."""
         if self.names is None:
             return f"{self.name}: {len(self.train)}"
-        digest = hashlib.sha256("\n".join(self.names).encode()).hexdigest()
+        # Bytes of a name that are no UTF-8 are themselves; os.fsencode would depend on the locale
+        names = "\n".join(self.names).encode("utf-8", sys.getfilesystemencodeerrors())
+        digest = hashlib.sha256(names).hexdigest()
         return f"{len(self.names)} files, {digest[:16]}"
 
 
-def load(data: str, resolution: int, workers: int = 0) -> Images:
-    """``digits``, ``photographs`` or a folder; with workers, its images are read when needed.
+def load(
+    data: str,
+    resolution: int,
+    workers: int = 0,
+    background: str = "white",
+    skip_broken: bool = False,
+    world: World | None = None,
+) -> Images:
+    """``digits``, ``photographs``, or what :func:`load_files` finds in a folder or a zip archive.
 
     Raises:
         ValueError, OSError: as the functions below.
     """
     if not data:
-        raise ValueError("data must be digits, photographs or a folder of images, got ''")
+        raise ValueError(
+            "data must be digits, photographs or a folder of images, or a zip archive of them, "
+            "got ''"
+        )
     bundled = {"digits": load_digits, "photographs": load_photographs}
     if data in bundled:
         return bundled[data](resolution)
-    return load_folder(data, resolution, in_memory=workers == 0)
+    return load_files(data, resolution, workers, background, skip_broken, world)
 
 
 def to_pixels(images: Tensor) -> Tensor:
@@ -140,140 +151,182 @@ def load_photographs(resolution: int) -> Images:
     return Images("photographs", crops(PHOTOGRAPHS, 0.0, 0.8), held_out)
 
 
-def load_folder(folder: str | Path, resolution: int, in_memory: bool = True) -> Images:
-    """All images in a folder and the folders in it, RGB; a tenth, 1,000 at most, held out.
+def load_files(
+    path: str | os.PathLike[str],
+    resolution: int,
+    workers: int = 0,
+    background: str = "white",
+    skip_broken: bool = False,
+    world: World | None = None,
+) -> Images:
+    """All images in a folder and the folders in it, or in a zip archive; RGB.
 
-    1. In memory, every file with an image's extension is decoded at once, so that a broken one is
-       found before the first step; this takes ``3 * resolution ** 2`` bytes for each. Otherwise
-       only those held out are, and the others when their turn comes.
-    2. Its shorter side is resized to the resolution, and the centre is cut out.
-    3. A shuffle that is the same in every run sets a tenth apart, two images at least.
+    1. Every file with an image's extension is decoded once, so that one that cannot be is found
+       before the first step. Without workers all images stay in memory, which takes
+       ``3 * resolution ** 2`` bytes for each. With workers, these and all processes share the
+       work, only those held out stay, and the others are decoded again when their turn comes.
+    2. An image's shorter side is resized to the resolution, and its centre is cut out.
+    3. A shuffle that is the same in every run sets a tenth apart, 1,000 at most, two at least.
+
+    Args:
+        path: the folder or archive.
+        resolution: side of the images.
+        workers: processes that decode images; 0 for none, with all images in memory.
+        background: a colour, which is seen where images are transparent.
+        skip_broken: leave images out that cannot be decoded, as if they were not there.
+        world: this process among others that load the same images.
 
     Raises:
-        FileNotFoundError: if ``folder`` does not exist.
-        ValueError: if it is no folder, holds fewer than four images or more than fit in 4 GiB of
-            memory, or one is broken (:class:`ImageError`).
+        FileNotFoundError: if ``path`` does not exist.
+        OSError: if it cannot be read.
+        ValueError: if it is neither folder nor archive, holds fewer than four images or more than
+            fit in 4 GiB of memory, or one cannot be decoded (:class:`ImageError`).
     """
     check_resolution(resolution)
-    paths = find_images(folder)
-    size = 3 * resolution**2 * len(paths)
-    if in_memory and size > IN_MEMORY:
+    colour = parse_colour(background)
+    found = find_images(path)
+    name = os.fspath(path)
+
+    def check_count(count: int, summary: str) -> None:
+        if count < SMALLEST_FOLDER:
+            raise ValueError(
+                f"the folder of images must hold at least {SMALLEST_FOLDER} images "
+                f"({', '.join(EXTENSIONS)}), got {count} in {name!r}: {summary}"
+            )
+
+    check_count(len(found.names), found.describe())
+    size = 3 * resolution**2 * len(found.names)
+    if workers == 0 and size > IN_MEMORY:
         raise ValueError(
-            f"images in memory must not exceed {IN_MEMORY >> 30} GiB, got {len(paths):,} images "
-            f"of {size / 2**30:.1f} GiB in {str(folder)!r}: with workers they are read when needed"
+            f"images in memory must not exceed {IN_MEMORY >> 30} GiB, got {len(found.names):,} "
+            f"images of {size / 2**30:.1f} GiB in {name!r}: with workers they are read when needed"
         )
-    order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(0)).tolist()
-    count = min(max(2, len(paths) // 10), MOST_HELD_OUT)
-    held_out = Files([paths[i] for i in order[:count]], resolution)
-    train = Files([paths[i] for i in order[count:]], resolution)
-    names = tuple(path.relative_to(folder).as_posix() for path in paths)
-    images = train.read() if in_memory else train
-    return Images(str(folder), images, held_out.read(), names=names)
+    files = Files(found.source, found.names, resolution, colour)
+    readings = files.examine(workers, world or World())
+    broken = [reading.error for reading in readings if reading.error]
+    if broken and not skip_broken:
+        raise ImageError(
+            f"every image must be readable, got {name_some(broken)} "
+            "(mend or remove them, or leave them out with --skip-broken)"
+        )
+    summary = found.describe(broken)
+    transparent = sum(reading.transparent for reading in readings)
+    if transparent:
+        summary += f"; transparent images {transparent:,}, shown on {background} (--background)"
+    whole = [index for index, reading in enumerate(readings) if not reading.error]
+    check_count(len(whole), summary)
+    order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(0)).tolist()
+    count = min(max(2, len(whole) // 10), MOST_HELD_OUT)
+    held_out, train = ([whole[i] for i in part] for part in (order[:count], order[count:]))
 
+    def pixels(indices: list[int]) -> Tensor:
+        kept = ((i, readings[i].pixels) for i in indices)
+        return torch.stack([files[i] if image is None else image for i, image in kept])
 
-def find_images(folder: str | Path) -> list[Path]:
-    """The files with an image's extension in a folder and the folders in it, in order of name."""
-    if not os.path.exists(folder):
-        raise FileNotFoundError(f"the folder of images must exist, got {str(folder)!r}")
-    if not os.path.isdir(folder):
-        raise ValueError(f"the folder of images must be a folder, got the file {str(folder)!r}")
-    paths = sorted(
-        path
-        for path in Path(folder).rglob("*")
-        if path.suffix.lower() in IMG_EXTENSIONS and path.is_file()
+    return Images(
+        name.encode("utf-8", "backslashreplace").decode(),  # what any terminal can print
+        files.subset(train) if workers else pixels(train),
+        pixels(held_out),
+        names=tuple(found.names[i] for i in whole),
+        summary=summary,
     )
-    if len(paths) < SMALLEST_FOLDER:
-        raise ValueError(
-            f"the folder of images must hold at least {SMALLEST_FOLDER} images "
-            f"({', '.join(IMG_EXTENSIONS)}), got {len(paths)} in {str(folder)!r}"
-        )
-    return paths
-
-
-def load_image(path: Path, resolution: int) -> Tensor:
-    """One file as bytes [3, resolution, resolution].
-
-    Raises:
-        ImageError: if it cannot be decoded.
-    """
-    try:
-        with Image.open(path) as image:
-            rgb = np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except Exception as error:  # decoders raise what they like; whatever it is, the file is broken
-        reason = str(error) or type(error).__name__
-        raise ImageError(f"every image must be readable, got {str(path)!r}: {reason}") from error
-    return _fit(rgb, resolution)
 
 
 def _fit(rgb: np.ndarray, resolution: int) -> Tensor:
     """An image [H, W, 3] as bytes [3, resolution, resolution]: resized, and its centre."""
+    height, width = rgb.shape[:2]
+    longest = WIDEST * min(height, width)  # a line of pixels would be resized to gigabytes
+    y, x = (max(side - longest, 0) // 2 for side in (height, width))
+    rgb = rgb[y : y + longest, x : x + longest]
     pixels = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)
     pixels = transforms.resize(pixels, [resolution], v2.InterpolationMode.BICUBIC, antialias=True)
     return transforms.center_crop(pixels, [resolution, resolution])
 
 
-class Files(Dataset[Tensor]):
-    """Files of images, each decoded when it is asked for."""
+class Reading(NamedTuple):
+    """What came of an attempt to decode a file."""
 
-    def __init__(self, paths: list[Path], resolution: int) -> None:
-        self.paths, self.resolution = paths, resolution
+    pixels: Tensor | None  # [3, resolution, resolution], uint8, where they are kept
+    transparent: bool = False
+    error: str = ""  # which file cannot be decoded, and why
+
+
+class Files(Dataset[Tensor]):
+    """Files of images, each decoded to bytes [3, resolution, resolution] when it is asked for."""
+
+    def __init__(
+        self,
+        source: Source,
+        names: tuple[str, ...],
+        resolution: int,
+        background: tuple[int, int, int] = (255, 255, 255),
+    ) -> None:
+        self.source, self.names = source, names
+        self.resolution, self.background = resolution, background
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.names)
 
     def __getitem__(self, index: int) -> Tensor:
-        return load_image(self.paths[index], self.resolution)
+        """One image.
 
-    def read(self) -> Tensor:
-        """All of them, [N, 3, resolution, resolution]."""
-        shown = tqdm(range(len(self)), "reading images", unit="image", disable=None, leave=False)
-        return torch.stack([self[index] for index in shown])
+        Raises:
+            ImageError: if it cannot be decoded.
+        """
+        reading = self.read(index)
+        if reading.pixels is None:
+            raise ImageError(f"every image must be readable, got {reading.error}")
+        return reading.pixels
 
+    def subset(self, indices: list[int]) -> Files:
+        names = tuple(self.names[i] for i in indices)
+        return Files(self.source, names, self.resolution, self.background)
 
-class Order:
-    """Which images make up the batch of a step: epoch after epoch, each in an order of its own.
+    def read(self, index: int) -> Reading:
+        """Decode a file, whatever comes of it."""
+        name = self.names[index]
+        try:
+            with self.source.open(name) as file:
+                image = decode(file, self.background)
+            return Reading(_fit(image.rgb, self.resolution), image.transparent)
+        except MemoryError:  # which is no fault of the file
+            raise
+        except Exception as error:  # decoders raise what they like; the file is broken
+            reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+            path = f"{self.source.path.rstrip('/')}/{name}"
+            return Reading(None, error=f"{path!r}: {reason}")
 
-    The answer depends on the arguments alone, so that a resumed run needs no other state.
-
-    Example:
-        >>> order = Order(count=5, batch=4, seed=0)
-        >>> sorted(torch.cat([order.batch(step) for step in range(5)]).tolist()) == sorted(
-        ...     [0, 1, 2, 3, 4] * 4)
-        True
-    """
-
-    def __init__(self, count: int, batch: int, seed: int) -> None:
-        self.count, self.size, self.seed = count, batch, seed
-        self._epoch, self._order = -1, [0]
-
-    def batch(self, step: int) -> Tensor:
-        """Indices [batch] of the step's images."""
-        first = step * self.size
-        return torch.tensor([self._at(i) for i in range(first, first + self.size)])
-
-    def _at(self, position: int) -> int:
-        epoch, index = divmod(position, self.count)
-        if epoch != self._epoch:
-            rng = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            self._epoch = epoch
-            self._order = torch.randperm(self.count, generator=rng).tolist()
-        return self._order[index]
-
-
-class Shares(Sampler[list[int]]):
-    """The indices of one process's share of the images, step after step without end."""
-
-    def __init__(self, order: Order, first_step: int, world: World) -> None:
-        self.order, self.first_step, self.world = order, first_step, world
-
-    def __iter__(self) -> Iterator[list[int]]:
-        step = self.first_step
-        while True:
-            yield self.world.share(self.order.batch(step))[0].tolist()
-            step += 1
+    def examine(self, workers: int, world: World) -> list[Reading]:
+        """Decode all files once; without workers, their pixels are kept."""
+        if workers == 0:
+            return [self.read(i) for i in _progress(range(len(self)), len(self), world)]
+        share = range(world.rank, len(self), world.size)
+        loader = DataLoader(
+            _Examined(self, share), None, num_workers=workers, worker_init_fn=worker_signals
+        )
+        readings: list[Reading] = [Reading(None)] * len(self)
+        shares = world.gather(list(_progress(loader, len(share), world)))
+        for rank, part in enumerate(shares):
+            readings[rank :: world.size] = [Reading(None, *reading) for reading in part]
+        return readings
 
 
-def worker_signals(_: int) -> None:
-    """Leave Ctrl-C to the training, which lets the step under way end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+class _Examined(Dataset[tuple[bool, str]]):
+    """Files as :meth:`Files.read` finds them, without their pixels."""
+
+    def __init__(self, files: Files, indices: range) -> None:
+        self.files, self.indices = files, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[bool, str]:
+        return self.files.read(self.indices[index])[1:]
+
+
+T = TypeVar("T")
+
+
+def _progress(steps: Iterable[T], count: int, world: World) -> Iterable[T]:
+    shown = None if world.rank == 0 else True  # None: where somebody watches
+    return tqdm(steps, "reading images", count, unit="image", disable=shown, leave=False)

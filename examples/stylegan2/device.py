@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Where to run."""
+"""Where to run, and how to know that it has too little memory."""
 
 from __future__ import annotations
 
@@ -23,3 +23,14 @@ def pick_device(name: str) -> torch.device:
             f"device must be one that torch finds here, got {name!r}: {reason}"
         ) from error
     return device
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch, CUDA or Python says that memory does not suffice.
+
+    A tensor whose number of bytes overflows 64 bits is such a case too.
+    """
+    words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+    sizes = ("calculation overflowed", "multiplication overflow")
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or any(word in str(error) for word in (*words, *sizes))

@@ -13,6 +13,7 @@ images reduced to 64 pixels a side, where they are larger.
 
 from __future__ import annotations
 
+import os
 import pickle
 import tempfile
 import warnings
@@ -30,7 +31,7 @@ from .generator import Generator
 
 CONFIDENT = 0.9
 COLUMNS = ("samples", "untrained", "real")
-LARGEST_SIDE = 64  # in pixel space
+LARGEST_SIDE = 64  # of what pixel distances compare; larger images are reduced
 MOST_TRAIN = 10_000  # training images to compare with
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"  # as torch-fidelity names it
 
@@ -39,7 +40,7 @@ INCEPTION = "weights-inception-2015-12-05-6726825d.pth"  # as torch-fidelity nam
 def generate(generator: Generator, count: int, seed: int, batch: int | None = None) -> Tensor:
     """Samples as bytes [count, C, H, W] on the CPU; the training's random numbers stay as is."""
     device = generator.input.input.device
-    if batch is None:  # by memory: 100 of 32 pixels, 1 of 1024
+    if batch is None:  # as memory allows: 100 images of 32 pixels, 1 of 1024
         batch = min(max(100 * 32**2 // generator.resolution**2, 1), 100)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -84,9 +85,12 @@ def nearest_distance(
 
 
 def find_inception() -> Path | None:
-    """Inception's weights where torch-fidelity keeps them, or None; nothing is downloaded."""
+    """Inception's weights where torch-fidelity keeps them, or None; nothing is downloaded.
+
+    A file that cannot be read, or lies in a folder that cannot be read, counts as absent.
+    """
     path = Path(torch.hub.get_dir(), "checkpoints", INCEPTION)
-    return path if path.is_file() else None
+    return path if os.path.isfile(path) and os.access(path, os.R_OK) else None
 
 
 def check_inception(weights: Path) -> None:
@@ -144,8 +148,8 @@ def inception_distances(
                 batch_size=batch,
                 cuda=device.type == "cuda",
                 cache_root=folder,
-                input2_cache_name="train",  # whose features are computed once
-                save_cpu_ram=True,  # no processes for images that are in memory
+                input2_cache_name="train",  # torch-fidelity computes the features of this name once
+                save_cpu_ram=True,  # starts no processes, which images in memory do not need
                 verbose=False,
             )
             distances[name] = float(metrics["frechet_inception_distance"])

@@ -10,21 +10,27 @@ Reads checkpoints of this example's training, rosinality's, BasicSR's and NVIDIA
 ``--interpolate N``     ``interpolation.webp``: a walk from seed to seed and back to the first, N
                         pictures a step
 
-Pictures are RGB, or grey where the generator's are; those of the same name are replaced. An image
-depends on its seed and the checkpoint, not on the other seeds nor on ``--batch``, up to the last
-bits of the arithmetic.
+Pictures are RGB, or grey where the generator's are; those of the same name are replaced, each when
+the new one is whole. An image depends on its seed, on all bits of it, and on the checkpoint, not on
+the other seeds nor on ``--batch``, up to the last bits of the arithmetic.
 """
 
 from __future__ import annotations
 
+if not __package__:  # the imports below would fail without saying why
+    raise SystemExit(
+        "generate.py must be run as a module, from the root of the clone: "
+        "python -m examples.stylegan2.generate --checkpoint FILE --out DIR"
+    )
+
 import argparse
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -32,7 +38,8 @@ from tqdm import tqdm
 
 from .checkpoints import Checkpoint, load
 from .data import to_bytes
-from .device import pick_device
+from .device import is_out_of_memory, pick_device
+from .files import explain_write, whole, writable
 from .generator import Generator
 from .settings import DTYPES
 
@@ -43,6 +50,41 @@ ANIMATED = {  # slowest and fastest rate; the fastest shows a picture for the un
 }
 CHANNELS = (1, 3)  # of grey pictures, and of RGB
 MEAN_SAMPLES = 10_000  # of w, where the checkpoint has no mean
+MOST_PSI = 1000  # with far more, styles leave float32
+MOST_IMAGES = 100_000  # of one command, which holds their w
+MOST_BYTES = 1 << 30  # of pixels that are held at a time
+STOPPED = 130  # the exit status after Ctrl-C
+
+
+class Normal:
+    """Normal numbers of a seed, one tensor after another.
+
+    Torch's generator on the CPU takes the lowest 32 bits of a seed and no others. So it serves
+    seeds below 2**32; for larger ones NumPy's ``RandomState`` takes both halves of the seed, and
+    NumPy promises that its numbers stay the same from version to version.
+
+    Args:
+        seed: from 0 to 2**63 - 1.
+
+    Raises:
+        ValueError: for another seed.
+    """
+
+    def __init__(self, seed: int) -> None:
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"seed must be between 0 and 2**63 - 1, got {seed}")
+        high, low = divmod(seed, 2**32)
+        self._rng: torch.Generator | np.random.RandomState
+        if high:
+            self._rng = np.random.RandomState([low, high])
+        else:
+            self._rng = torch.Generator().manual_seed(low)
+
+    def __call__(self, *size: int) -> Tensor:
+        """The next numbers, float32 on the CPU."""
+        if isinstance(self._rng, torch.Generator):
+            return torch.randn(size, generator=self._rng)
+        return torch.from_numpy(self._rng.standard_normal(size)).to(torch.float32)
 
 
 class Sampler:
@@ -51,7 +93,7 @@ class Sampler:
     Args:
         generator: on the device where it is to run.
         mean: ``[style_dim]``, where truncation pulls to; None where ``psi`` is 1.
-        psi: of :meth:`Generator.truncate`; 1 leaves styles as they are.
+        psi: of :meth:`Generator.truncate`, from -1000 to 1000; 1 leaves styles as they are.
         noise: ``"stored"``: the noise kept with the weights; ``"seed"``: each seed its own;
             ``"none"``: zeros.
         dtype: float16 or bfloat16 for the largest sides, as for :meth:`Generator.synthesis`.
@@ -59,7 +101,8 @@ class Sampler:
         compile: compile the synthesis network.
 
     Raises:
-        ValueError: if images have other than 1 or 3 channels, or ``mean`` is lacking.
+        ValueError: if images have other than 1 or 3 channels, ``psi`` is out of its range, or
+            ``mean`` is lacking.
     """
 
     def __init__(
@@ -77,6 +120,7 @@ class Sampler:
                 "image_channels must be 1, for grey pictures, or 3, for RGB, got "
                 f"{generator.image_channels}"
             )
+        check_psi(psi, "psi")
         if mean is None and psi != 1:
             raise ValueError(f"mean must be given where psi is not 1, got None and psi={psi:g}")
         self.generator, self.mean, self.psi = generator, mean, psi
@@ -89,10 +133,7 @@ class Sampler:
     @torch.no_grad()
     def w(self, seeds: Sequence[int]) -> Tensor:
         """Intermediate latents of seeds [n, style_dim], truncated."""
-        latents = [
-            torch.randn(self.generator.style_dim, generator=torch.Generator().manual_seed(seed))
-            for seed in seeds
-        ]
+        latents = [Normal(seed)(self.generator.style_dim) for seed in seeds]
         w = self.generator.mapping(torch.stack(latents).to(self.device))
         return w if self.mean is None else self.generator.truncate(w, self.mean, self.psi)
 
@@ -127,9 +168,9 @@ class Sampler:
             return stored
         if self.noise == "none":
             return [torch.zeros_like(image) for image in stored]
-        rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
+        numbers = [Normal(seed) for seed in seeds]
         return [
-            torch.cat([torch.randn(image.shape, generator=rng) for rng in rngs]).to(self.device)
+            torch.cat([normal(*image.shape) for normal in numbers]).to(self.device)
             for image in stored
         ]
 
@@ -158,18 +199,19 @@ def save_grid(sampler: Sampler, seeds: Sequence[int], folder: Path) -> list[Path
     """``grid.png``, as square as may be."""
     styles = sampler.generator.repeat(sampler.w(seeds))
     images = list(sampler.images(styles, seeds))
-    path = folder / "grid.png"
-    to_picture(tile(images, math.ceil(math.sqrt(len(seeds))))).save(path)
-    return [path]
+    picture = to_picture(tile(images, math.ceil(math.sqrt(len(seeds)))))
+    return [save_png(picture, folder / "grid.png")]
 
 
 def save_files(sampler: Sampler, seeds: Sequence[int], folder: Path) -> list[Path]:
     """``seedNNNN.png`` for each seed."""
     styles = sampler.generator.repeat(sampler.w(seeds))
-    paths = [folder / f"seed{seed:04d}.png" for seed in seeds]
-    for path, image in zip(paths, sampler.images(styles, seeds), strict=True):
-        to_picture(image).save(path)
-    return paths
+    images = zip(seeds, sampler.images(styles, seeds), strict=True)
+    return [save_png(to_picture(image), folder / name_of(seed)) for seed, image in images]
+
+
+def name_of(seed: int) -> str:
+    return f"seed{seed:04d}.png"
 
 
 def save_mix(
@@ -189,9 +231,7 @@ def save_mix(
     cells = [torch.zeros_like(images[0]), *top]
     for first in left:
         cells += [first, *(next(inside) for _ in columns)]
-    path = folder / "mix.png"
-    to_picture(tile(cells, len(columns) + 1)).save(path)
-    return [path]
+    return [save_png(to_picture(tile(cells, len(columns) + 1)), folder / "mix.png")]
 
 
 def save_interpolation(
@@ -213,21 +253,16 @@ def save_interpolation(
     options = {"lossless": True} if path.suffix == ".webp" else {}
     first = next(frames)
     rest = list(frames) if path.suffix == ".png" else [Reel(frames, len(walk) - 1)]
-    temporary = path.with_name(f"{path.name}.tmp")  # an earlier picture stays until this is whole
-    try:
-        with open(temporary, "w+b") as file:
-            first.save(
-                file,
-                format=path.suffix[1:],
-                save_all=True,
-                append_images=rest,
-                duration=duration(rate, path.suffix),
-                loop=0,
-                **options,
-            )
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(path) as file:
+        first.save(
+            file,
+            format=path.suffix[1:],
+            save_all=True,
+            append_images=rest,
+            duration=duration(rate, path.suffix),
+            loop=0,
+            **options,
+        )
     return [path]
 
 
@@ -283,12 +318,19 @@ def to_picture(image: Tensor) -> Image.Image:
     return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
 
 
+def save_png(picture: Image.Image, path: Path) -> Path:
+    with whole(path) as file:
+        picture.save(file, format="png")
+    return path
+
+
 # Command line
 
 
 def parse_seeds(text: str) -> list[int]:
     """Numbers and ranges, each number once: ``"0-3,7"`` is ``[0, 1, 2, 3, 7]``."""
     seeds: list[int] = []
+    count = 0
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         try:
@@ -299,6 +341,11 @@ def parse_seeds(text: str) -> list[int]:
             raise argparse.ArgumentTypeError(
                 f"seeds must be numbers from 0 to 2**63 - 1 and ranges of them, such as 0-3,7, "
                 f"got {text!r}"
+            )
+        count += high - low + 1
+        if count > MOST_IMAGES:
+            raise argparse.ArgumentTypeError(
+                f"seeds must be {MOST_IMAGES:,} at most, got {count:,} in {text!r}"
             )
         seeds += range(low, high + 1)
     return list(dict.fromkeys(seeds))  # each once
@@ -344,33 +391,92 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse
             f"durations in units of {1000 // ANIMATED[args.format][1]} ms",
             file=sys.stderr,
         )
-    if not math.isfinite(args.psi):
-        parser.error(f"--psi must be finite, got {args.psi}")
+    try:
+        check_psi(args.psi, "--psi")
+        check_count(args)
+    except ValueError as error:
+        parser.error(str(error))
     return parser, args
+
+
+def check_psi(psi: float, name: str) -> None:
+    if not -MOST_PSI <= psi <= MOST_PSI:
+        raise ValueError(f"{name} must be between -{MOST_PSI} and {MOST_PSI}, got {psi}")
+
+
+def check_count(args: argparse.Namespace) -> None:
+    """Raise a ValueError if a command asks for too many images."""
+    if args.mix is not None:
+        option, count = "--mix", (len(args.seeds) + 1) * (len(args.mix) + 1) - 1
+    elif args.interpolate is not None:
+        option, count = "--interpolate", len(args.seeds) * args.interpolate
+    else:
+        return  # parse_seeds has counted them
+    if count > MOST_IMAGES:
+        raise ValueError(f"{option} must give {MOST_IMAGES:,} images at most, got {count:,}")
+
+
+def check_bytes(args: argparse.Namespace, generator: Generator) -> None:
+    """Raise a ValueError if what a command asks for needs too much memory at a time."""
+    pixels, cure = generator.image_channels, "--files writes each image by itself"
+    if args.files or (args.interpolate is not None and args.format == ".webp"):
+        return  # no more than a batch is held
+    if args.mix is not None:
+        option, count = "--mix", (len(args.seeds) + 1) * (len(args.mix) + 1)
+    elif args.interpolate is not None:
+        option, count = "--interpolate", len(args.seeds) * args.interpolate
+        pixels = 1 if args.format == ".gif" else pixels
+        cure = "--format .webp holds one image at a time"
+    else:
+        option, count = "--seeds", len(args.seeds)
+    size = count * pixels * generator.resolution**2
+    if size > MOST_BYTES:
+        raise ValueError(
+            f"{option} must need {MOST_BYTES >> 30} GiB of pixels at most, got {count:,} images of "
+            f"{generator.resolution} pixels a side, {size / 2**30:.1f} GiB: {cure}"
+        )
+
+
+def names_of(args: argparse.Namespace) -> list[str]:
+    """The files that a command is to write."""
+    if args.files:
+        return [name_of(seed) for seed in args.seeds]
+    if args.mix is not None:
+        return ["mix.png"]
+    return ["grid.png" if args.interpolate is None else f"interpolation{args.format}"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser, args = parse(argv)
     folder = Path(args.out)
     try:
-        device = pick_device(args.device)
-        checkpoint = load(args.checkpoint)
-        layers = checkpoint.generator.num_styles
-        crossover = layers // 2 if args.crossover is None else args.crossover
-        if not 0 <= crossover <= layers:
-            raise ValueError(f"--crossover must be between 0 and {layers}, got {crossover}")
-        sampler = make_sampler(
-            checkpoint,
-            device,
-            psi=args.psi,
-            noise=args.noise,
-            dtype=DTYPES[args.dtype],
-            batch=args.batch,
-            compile=args.compile,
-        )
-        folder.mkdir(parents=True, exist_ok=True)
+        with writable(folder, names_of(args)):
+            device = pick_device(args.device)
+            checkpoint = load(args.checkpoint)
+            print(f"{args.checkpoint}: {checkpoint.summary}", file=sys.stderr)
+            check_bytes(args, checkpoint.generator)
+            layers = checkpoint.generator.num_styles
+            crossover = layers // 2 if args.crossover is None else args.crossover
+            if not 0 <= crossover <= layers:
+                raise ValueError(f"--crossover must be between 0 and {layers}, got {crossover}")
+            sampler = make_sampler(
+                checkpoint,
+                device,
+                psi=args.psi,
+                noise=args.noise,
+                dtype=DTYPES[args.dtype],
+                batch=args.batch,
+                compile=args.compile,
+            )
     except (OSError, ValueError) as error:
         parser.error(str(error))
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        parser.error(f"out of memory before the first picture: {str(error).splitlines()[0]}")
+    except KeyboardInterrupt:
+        print("stopped before the first picture", file=sys.stderr)
+        return STOPPED
     try:
         if args.files:
             paths = save_files(sampler, args.seeds, folder)
@@ -381,8 +487,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             paths = save_interpolation(sampler, args.seeds, args.interpolate, args.rate, path)
         else:
             paths = save_grid(sampler, args.seeds, folder)
-    except FloatingPointError as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("stopped; the pictures that were finished are whole", file=sys.stderr)
+        return STOPPED
+    except (FloatingPointError, OSError, RuntimeError, MemoryError) as error:
+        if isinstance(error, OSError):
+            reason = f"{explain_write(error)}; the pictures that were finished are whole"
+        elif is_out_of_memory(error):
+            reason = f"out of memory: try --batch {max(args.batch // 2, 1)}, or fewer --seeds"
+        elif isinstance(error, FloatingPointError):
+            reason = str(error)
+        else:
+            raise
+        print(f"{parser.prog}: error: {reason}", file=sys.stderr)
         return 1
     print(f"{len(paths)} file{'s' if len(paths) > 1 else ''}: {paths[0]}")
     return 0

@@ -19,15 +19,18 @@ def channel_table(resolution: int, multiplier: float = 2.0, maximum: int = 512) 
     The defaults are StyleGAN2's configuration f.
 
     Raises:
-        ValueError: if ``resolution`` is no power of two >= 8, or a layer would have no channel.
+        ValueError: if ``resolution`` is no power of two >= 8, ``multiplier`` is not finite, or a
+            layer would have no channel.
 
     Example:
         >>> channel_table(128)
         {4: 512, 8: 512, 16: 512, 32: 512, 64: 512, 128: 256}
     """
     check_resolution(resolution)
+    if not math.isfinite(multiplier):
+        raise ValueError(f"multiplier must be finite, got {multiplier}")
     table = {
-        2**level: min(maximum, int(16384 * multiplier / 2**level))
+        2**level: int(min(maximum, 16384 * multiplier / 2**level))
         for level in range(2, int(math.log2(resolution)) + 1)
     }
     if min(table.values()) < 1:

@@ -11,12 +11,15 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from .device import pick_device
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,9 @@ class World:
         the same samples as in one process: in both, sample ``i`` meets those ``i + N / group``
         further on.
         """
-        mine = whole[self.rank :: self.size].contiguous()  # a copy: the rest can go
+        mine = whole[
+            self.rank :: self.size
+        ].contiguous()  # a copy, so that the whole batch can be freed
         return [mine[number::rounds] for number in range(rounds)]
 
     def average(self, tensors: Sequence[Tensor]) -> None:
@@ -51,6 +56,14 @@ class World:
         """Go on when all processes are here."""
         if self.size > 1:
             dist.barrier()
+
+    def gather(self, content: T) -> list[T]:
+        """What each process brings, in all of them, in the order of their numbers."""
+        if self.size == 1:
+            return [content]
+        gathered: list[T] = [content] * self.size
+        dist.all_gather_object(gathered, content)
+        return gathered
 
     def any(self, flag: bool, device: torch.device) -> bool:
         """Whether the flag is true in any process."""
@@ -79,7 +92,7 @@ def join(device: str) -> Iterator[tuple[World, torch.device]]:
     if local is None:
         raise ValueError("LOCAL_RANK must be set where WORLD_SIZE is, as torchrun does, got none")
     if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
-        device = f"cuda:{local}"  # before the first GPU is touched
+        device = f"cuda:{local}"  # decided before this process touches any GPU
     elif device.startswith("cuda:"):
         raise ValueError(f"device must leave each process its own GPU, got {device!r}: say cuda")
     chosen = pick_device(device)

@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-import os
 import pickle
 import shutil
-from collections.abc import Callable
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torchvision.utils import make_grid, save_image
 
+from .device import is_out_of_memory
+from .files import append, sync_folder, whole, writable
 from .training import Training
 
 if TYPE_CHECKING:
@@ -25,6 +29,14 @@ STATE = {  # of a training
     *("settings", "images", "steps", "counts", "latest", "g", "d", "g_ema", "g_optim", "d_optim"),
     *("g_scaler", "d_scaler", "augmentation", "path_mean", "rng", "device"),
 }
+
+
+# Files in the folder of a run. A new run removes the checkpoint first
+FILES = (
+    *("checkpoint.pt", "diverged.pt", "metrics.jsonl", "evaluation.json"),
+    *("losses.png", "samples.png"),
+)
+FOLDERS = ("samples", "tensorboard")
 
 
 class Run:
@@ -42,21 +54,39 @@ class Run:
         self.metrics = self.folder / "metrics.jsonl"
         self._writer: SummaryWriter | None = None
 
+    @contextlib.contextmanager
+    def writable(self) -> Iterator[None]:
+        """Make the folder and make sure that it takes files; remove it if the body fails.
+
+        Raises:
+            OSError: if files cannot be written in it.
+        """
+        if not self.main:
+            yield
+            return
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(writable(self.folder, FILES))
+            for name in FOLDERS:
+                if (self.folder / name).exists():
+                    stack.enter_context(writable(self.folder / name, ()))
+            yield
+
     def begin(self, training: Training) -> None:
         """Make the folder, or make room in it; cut the metrics to what the training has done."""
         if not self.main:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
+        for name in FILES:  # a kill in the middle of writing leaves these
+            (self.folder / f"{name}.tmp").unlink(missing_ok=True)
         if training.steps == 0:  # the checkpoint first, or a kill would leave two runs mixed
-            files = ("checkpoint.pt", "diverged.pt", "metrics.jsonl", "evaluation.json")
-            for name in (*files, "losses.png", "samples.png"):
+            for name in FILES:
                 (self.folder / name).unlink(missing_ok=True)
-                self._sync()
-            for name in ("samples", "tensorboard"):
+                sync_folder(self.folder)
+            for name in FOLDERS:
                 shutil.rmtree(self.folder / name, ignore_errors=True)
         kept = [line for line in self.read_metrics() if line["step"] <= training.steps]
-        content = "".join(json.dumps(line) + "\n" for line in kept)
-        self._replace(self.metrics, lambda file: file.write(content.encode()))
+        with whole(self.metrics, durable=True) as file:
+            file.write("".join(json.dumps(line) + "\n" for line in kept).encode())
         if self.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -65,33 +95,27 @@ class Run:
             self._writer = SummaryWriter(folder, purge_step=training.steps + 1)
 
     def end(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        """Have all that was reported on the disk.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
 
     def save(self, training: Training, name: str = "checkpoint.pt") -> Path:
-        """Write a checkpoint, whole or not at all; all processes call it, and wait for it."""
+        """Write a checkpoint, whole or not at all; all processes call it, and wait for it.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
         path = self.folder / name
         if self.main:
-            self._replace(path, lambda file: torch.save(training.state_dict(), file))
+            with whole(path, durable=True) as file:
+                torch.save(training.state_dict(), file)
         training.world.wait()
         return path
-
-    def _replace(self, path: Path, write: Callable[[BinaryIO], Any]) -> None:
-        """Write a file beside the old one, then put it in its place: never half a file."""
-        temporary = path.with_suffix(".tmp")
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        self._sync()
-
-    def _sync(self) -> None:
-        """Have the folder's names on the disk."""
-        if os.name == "posix":
-            descriptor = os.open(self.folder, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
 
     def read(self, device: torch.device) -> dict[str, Any]:
         """The checkpoint's content, tensors on a device.
@@ -100,26 +124,30 @@ class Run:
             FileNotFoundError: if there is none.
             ValueError: if it is damaged.
         """
-        if not self.checkpoint.exists():
+        if not self.checkpoint.is_file():
             raise FileNotFoundError(
                 f"--resume needs the checkpoint of an earlier run, got none at {self.checkpoint}"
             )
         try:
-            state: dict[str, Any] = torch.load(
-                self.checkpoint, map_location=device, weights_only=True
-            )
-            missing = STATE - state.keys()
-            if missing:
-                raise KeyError(f"without {', '.join(sorted(missing))}")
-        except (
-            *(OSError, RuntimeError, pickle.UnpicklingError, EOFError),
-            *(KeyError, TypeError, AttributeError),
-        ) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(
-                f"--resume needs a whole checkpoint of a training, got {self.checkpoint}: {reason}"
-            ) from error
-        return state
+            reason = lacking(self.checkpoint)
+            if reason is None:
+                state: dict[str, Any] = torch.load(
+                    self.checkpoint, map_location=device, weights_only=True
+                )
+                missing = STATE - state.keys()
+                if not missing:
+                    return state
+                reason = f"it is without {', '.join(sorted(missing))}"
+        except pickle.UnpicklingError:  # whose words tell how to execute what is in the file
+            reason = "it is damaged, or holds other things than tensors and numbers"
+        except Exception as error:  # a damaged archive makes torch raise what it likes
+            if is_out_of_memory(error):
+                raise
+            words = str(error).splitlines()
+            reason = f"it is damaged: {words[0] if words else type(error).__name__}"
+        raise ValueError(
+            f"--resume needs a whole checkpoint of a training, got {self.checkpoint}: {reason}"
+        )
 
     def log(self, training: Training, seconds: float) -> dict[str, float]:
         """Write a line of metrics; all processes call it. Returns the losses and penalties."""
@@ -128,8 +156,7 @@ class Run:
             return latest
         images = training.steps * training.settings.batch
         line = {"step": training.steps, "images": images, "seconds": round(seconds, 3), **latest}
-        with open(self.metrics, "a") as file:
-            file.write(json.dumps(line) + "\n")
+        append(self.metrics, json.dumps(line) + "\n")
         if self._writer is not None:
             for name, value in latest.items():
                 self._writer.add_scalar(name, value, training.steps)
@@ -137,7 +164,7 @@ class Run:
 
     def read_metrics(self) -> list[dict[str, float]]:
         """The lines written so far; one that a kill cut off is left out."""
-        if not self.metrics.exists():
+        if not self.metrics.is_file():
             return []
         whole = self.metrics.read_text().rpartition("\n")[0]
         lines = []
@@ -169,14 +196,17 @@ class Run:
         grid = make_grid(images, nrow=side, normalize=True, value_range=(-1, 1))
         folder = self.folder / "samples"
         folder.mkdir(exist_ok=True)
-        path = folder / f"{training.steps:06d}.png"
-        save_image(grid, path)
-        shutil.copyfile(path, self.folder / "samples.png")
+        png = io.BytesIO()
+        save_image(grid, png, format="png")
+        for path in (folder / f"{training.steps:06d}.png", self.folder / "samples.png"):
+            with whole(path) as file:
+                file.write(png.getvalue())
         if self._writer is not None:
             self._writer.add_image("samples", grid, training.steps)
 
     def save_json(self, name: str, content: Any) -> None:
-        (self.folder / name).write_text(json.dumps(content, indent=2) + "\n")
+        with whole(self.folder / name) as file:
+            file.write((json.dumps(content, indent=2) + "\n").encode())
 
     def plot_losses(self) -> None:
         """The metrics as curves."""
@@ -199,4 +229,21 @@ class Run:
             axes.set(title=title, xlabel="step", yscale="log" if title == "penalty" else "linear")
             if axes.lines:
                 axes.legend()
-        figure.savefig(self.folder / "losses.png", dpi=120)
+        with whole(self.folder / "losses.png") as file:
+            figure.savefig(file, dpi=120, format="png")
+
+
+def lacking(path: Path) -> str | None:
+    """Why a file cannot be what ``torch.save`` wrote, or None: an archive whose list is at its end.
+
+    Torch's own words for a file that was cut off depend on where ("Invalid argument").
+    """
+    with open(path, "rb") as file:
+        start = file.read(4)
+    if not start:
+        return "it is empty"
+    if start != b"PK\x03\x04":
+        return "it does not begin as one"
+    if not zipfile.is_zipfile(path):
+        return "it is truncated, its end is missing"
+    return None

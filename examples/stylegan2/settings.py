@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from .decode import parse_colour
 from .generator import channel_table
 
 if sys.version_info >= (3, 11):
@@ -20,7 +22,10 @@ else:
 
 CONFIGS = Path(__file__).parent / "configs"
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
+BUNDLED = ("digits", "photographs")  # values of ``data`` that are no path
+INTEGERS = 2**53  # integers of settings are smaller
+MOST_BATCH = 2**20  # images whose numbers a step lists
+MOST_LAYERS = 1000
 
 # What the networks and the optimisers' state are made for
 FIXED = (
@@ -40,8 +45,11 @@ class Settings:
     The defaults suit five minutes of two cores; StyleGAN2's own are in ``configs/``.
     """
 
-    data: str = option("digits", "digits, photographs, or a folder of images")
+    data: str = option("digits", "digits, photographs, or a folder or zip archive of images")
+    background: str = option("white", "colour seen where images are transparent")
+    skip_broken: bool = option(False, "leave out images that cannot be decoded")
     resolution: int = option(32, "side of the images, a power of two >= 8")
+    steps: int = option(2500, "steps to train for, those before a resume too")
     seed: int = option(0, "of weights, latents, noise and the order of the images")
     batch: int = option(16, "images in a step, over all processes and rounds")
     style_dim: int = option(64, "length of latents and styles")
@@ -71,10 +79,11 @@ class Settings:
     def check(self) -> None:
         """Raise a ValueError that names the first option out of its range."""
         rules = [
-            (("batch", "style_dim", "r1_every", "path_every", "path_batch"), 1, math.inf),
+            (("steps", "batch", "style_dim", "r1_every", "path_every"), 1, math.inf),
+            (("path_batch", "augment_images"), 1, math.inf),
             (("mapping_layers", "r1_gamma", "path_weight", "ema_images"), 0, math.inf),
             (("seed",), 0, 2**32 - 1),
-            (("clamp",), 0, math.inf),
+            (("clamp",), 0, torch.finfo(torch.float32).max),
             (("mixing", "augment_target"), 0, 1),
         ]
         for names, low, high in rules:
@@ -83,11 +92,16 @@ class Settings:
                 if not (low <= value <= high and math.isfinite(value)):
                     limit = f">= {low}" if high == math.inf else f"between {low} and {high}"
                     raise ValueError(f"{name} must be {limit}, got {value}")
-        for name in ("lr", "mapping_lr", "augment_images"):
+        for name in ("lr", "mapping_lr"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
         for f in fields(self):
             value, choices = getattr(self, f.name), f.metadata["choices"]
+            if type(value) is int and value >= INTEGERS:
+                raise ValueError(f"{f.name} must be < {INTEGERS:,}, got {value}")
+        for name, most in (("batch", MOST_BATCH), ("mapping_layers", MOST_LAYERS)):
+            if getattr(self, name) > most:
+                raise ValueError(f"{name} must be <= {most:,}, got {getattr(self, name)}")
             if choices and value not in choices:
                 raise ValueError(f"{f.name} must be one of {', '.join(choices)}, got {value!r}")
         if self.precision == "float16" and self.clamp == 0:
@@ -95,10 +109,35 @@ class Settings:
                 "clamp must be > 0 for precision float16, which ends at 65,504, got 0: "
                 "256 is what NVIDIA's networks have"
             )
+        parse_colour(self.background)
         self.channels()
+
+    @classmethod
+    def restore(cls, stored: dict[str, Any]) -> Settings:
+        """The settings that a checkpoint holds.
+
+        A setting that the checkpoint's version did not have yet gets its default. A path is made
+        absolute here too, since earlier versions stored it as it was said.
+
+        Raises:
+            ValueError: if there is one that this version does not have.
+        """
+        unknown = stored.keys() - {f.name for f in fields(cls)}
+        if unknown:
+            raise ValueError(
+                f"a checkpoint must have no settings but those of this version, got "
+                f"{', '.join(sorted(unknown))}"
+            )
+        settings = cls(**stored)
+        return replace(settings, data=absolute(settings.data))
 
     def channels(self) -> dict[int, int]:
         return channel_table(self.resolution, self.channel_multiplier, self.channel_max)
+
+
+def absolute(data: str) -> str:
+    """The setting ``data``, its path made absolute, so that a run can go on from any folder."""
+    return data if data in ("", *BUNDLED) else os.path.abspath(data)
 
 
 def find_config(name: str) -> Path:

@@ -21,9 +21,16 @@ It leaves in ``--out``:
 
 from __future__ import annotations
 
+if not __package__:  # the imports below would fail without saying why
+    raise SystemExit(
+        "train.py must be run as a module, from the root of the clone: "
+        "python -m examples.stylegan2.train --out FOLDER"
+    )
+
 import argparse
 import contextlib
 import importlib.util
+import math
 import signal
 import sys
 import time
@@ -35,11 +42,14 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from .data import ImageError, load
+from .data import load
+from .decode import ImageError
+from .device import is_out_of_memory
 from .evaluate import check_inception, evaluate, find_inception, format_report
+from .files import explain_write
 from .processes import World, join
 from .run import Run
-from .settings import CONFIGS, FIXED, Settings, load_config
+from .settings import CONFIGS, FIXED, Settings, absolute, load_config
 from .training import DivergedError, Training
 
 STOPPED = 130  # the exit status of a run that was asked to stop
@@ -55,7 +65,6 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse
     names = ", ".join(path.stem for path in sorted(CONFIGS.glob("*.toml")))
     add("--out", required=True, metavar="FOLDER", help="where results go")
     add("--config", metavar="NAME", help=f"settings from a file, or one of {names}")
-    add("--steps", type=int, default=2500, help="steps to train for, those before a resume too")
     add("--resume", action="store_true", help="go on from the checkpoint in --out")
     add("--overwrite", action="store_true", help="start anew though --out holds a run")
     add("--device", default="auto", help="cpu, cuda or cuda:N; auto: a GPU where there is one")
@@ -79,35 +88,37 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse
     args = parser.parse_args(argv)
     try:
         said = {} if args.config is None else load_config(args.config)
+        names_of_settings = {f.name for f in fields(Settings)}
+        args.said = said | {k: v for k, v in vars(args).items() if k in names_of_settings}
+        if "data" in args.said:
+            args.said["data"] = absolute(args.said["data"])
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    names_of_settings = {f.name for f in fields(Settings)}
-    args.said = said | {k: v for k, v in vars(args).items() if k in names_of_settings}
-    for name, low in (
-        ("steps", 1),
-        ("samples", 2),
-        ("log_every", 1),
-        ("save_every", 1),
-        ("threads", 0),
-        ("accumulate", 1),
-        ("workers", 0),
+    for name, low, high in (
+        ("samples", 2, 1_000_000),
+        ("log_every", 1, math.inf),
+        ("save_every", 1, math.inf),
+        ("threads", 0, 1024),
+        ("accumulate", 1, math.inf),
+        ("workers", 0, 1024),
     ):
-        if getattr(args, name) < low:
-            option = "--" + name.replace("_", "-")
-            parser.error(f"{option} must be >= {low}, got {getattr(args, name)}")
+        value, option = getattr(args, name), "--" + name.replace("_", "-")
+        if value < low:
+            parser.error(f"{option} must be >= {low}, got {value}")
+        if value > high:
+            parser.error(f"{option} must be <= {high:,}, got {value}")
     return parser, args
 
 
 def prepare(
-    args: argparse.Namespace, world: World, device: torch.device
-) -> tuple[Training, Run, Path | None]:
+    args: argparse.Namespace, run: Run, world: World, device: torch.device
+) -> tuple[Training, Path | None]:
     """Everything that can be at fault before the first step; and Inception's weights, if any."""
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise ValueError("--tensorboard needs the package tensorboard, got none installed")
     inception = pick_inception(args.inception)
-    run = Run(args.out, world.rank == 0, args.tensorboard)
     if run.checkpoint.exists() and not (args.resume or args.overwrite):
         raise FileExistsError(
             f"--out must not hold a run, got {run.checkpoint}: add --resume to go on with it, "
@@ -116,7 +127,22 @@ def prepare(
     state = run.read(device) if args.resume else None
     settings = Settings(**args.said) if state is None else resumed_settings(state, args.said, run)
     settings.check()
-    images = load(settings.data, settings.resolution, args.workers)
+    try:
+        images = load(
+            settings.data,
+            settings.resolution,
+            args.workers,
+            settings.background,
+            settings.skip_broken,
+            world,
+        )
+    except (OSError, ValueError) as error:
+        if state is None or "data" in args.said:
+            raise
+        raise ValueError(
+            f"{error}; that is the --data of the checkpoint {run.checkpoint}: say --data to name "
+            "another place"
+        ) from error
     if state is not None and images.fingerprint() != state["images"] and "data" not in args.said:
         raise ValueError(
             f"--resume needs the images of the earlier run, got {images.fingerprint()} for "
@@ -128,12 +154,15 @@ def prepare(
     if state is not None:
         training.load_state_dict(state)
     run.begin(training)
-    return training, run, inception
+    return training, inception
 
 
 def resumed_settings(state: dict[str, Any], said: dict[str, Any], run: Run) -> Settings:
     """The settings of the earlier run, but for what the command line or the config says."""
-    before = Settings(**state["settings"])
+    try:
+        before = Settings.restore(state["settings"])
+    except ValueError as error:
+        raise ValueError(f"--resume cannot go on with {run.checkpoint}: {error}") from error
     settings = replace(before, **said)
     changed = {
         f.name: (getattr(before, f.name), getattr(settings, f.name))
@@ -195,9 +224,9 @@ class Stop:
 
 def train(training: Training, run: Run, args: argparse.Namespace) -> bool:
     """Step until the last step, or until asked to stop; whether the last was reached."""
-    start = time.perf_counter()
+    start, steps = time.perf_counter(), training.settings.steps
     bar = tqdm(
-        total=args.steps,
+        total=steps,
         initial=training.steps,
         desc="training",
         unit="step",
@@ -205,12 +234,12 @@ def train(training: Training, run: Run, args: argparse.Namespace) -> bool:
         disable=not run.main,
     )
     with bar, Stop() as stop:
-        last = training.steps >= args.steps
+        last = training.steps >= steps
         while not last:
             training.step()
             bar.update()
             last = training.world.any(stop.asked, training.device)
-            last = last or training.steps >= args.steps
+            last = last or training.steps >= steps
             if training.steps % args.log_every == 0 or last:
                 latest = run.log(training, time.perf_counter() - start)
                 shown = ("d_loss", "g_loss", "r1", "path_length")
@@ -220,7 +249,7 @@ def train(training: Training, run: Run, args: argparse.Namespace) -> bool:
                 training.check_finite()
                 run.save(training)
                 run.save_samples(training)
-    return training.steps >= args.steps
+    return training.steps >= steps
 
 
 def report(training: Training, run: Run, samples: int, inception: Path | None) -> None:
@@ -243,6 +272,8 @@ def announce(training: Training) -> None:
     images = training.images
     networks = (training.ema, training.discriminator)
     generator, discriminator = (sum(p.numel() for p in n.parameters()) for n in networks)
+    if images.summary:
+        print(images.summary)
     processes = f", {training.world.size} processes" if training.world.size > 1 else ""
     print(
         f"{len(images.train):,} images of {images.name} to learn from, {len(images.held_out):,} "
@@ -251,19 +282,21 @@ def announce(training: Training) -> None:
         f"on {training.device}{processes}",
         flush=True,
     )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether it is torch's, CUDA's or Python's way to say so."""
-    words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
-    kinds = (torch.OutOfMemoryError, MemoryError)
-    return isinstance(error, kinds) or any(word in str(error) for word in words)
+    if training.steps >= training.settings.steps:
+        print(
+            f"{training.steps:,} of {training.settings.steps:,} steps are done: a higher --steps "
+            "would go on",
+            flush=True,
+        )
 
 
 def explain(error: Exception, training: Training, run: Run) -> str | None:
     """What a failure of the training means and what to do, or None where it is none that is known.
 
     Where all processes fail alike they all come here, and one speaks.
+
+    Raises:
+        OSError: if what came before a failure cannot be written.
     """
     s = training.settings
     if isinstance(error, DivergedError):
@@ -279,6 +312,9 @@ def explain(error: Exception, training: Training, run: Run) -> str | None:
             f"{sentence.rpartition('ImageError: ')[2]}; {training.steps} steps are saved: mend or "
             "remove it, and go on with --resume and --data"
         )
+    if isinstance(error, OSError):
+        go_on = "go on with --resume" if run.checkpoint.exists() else "start again"
+        return f"{explain_write(error)}, after {training.steps} steps; {kept(run)}: {go_on}"
     if is_out_of_memory(error):
         share = s.batch // (training.world.size * training.accumulate)
         return (
@@ -294,52 +330,76 @@ def kept(run: Run) -> str:
     return f"{run.checkpoint} is as it was" if run.checkpoint.exists() else "nothing was saved yet"
 
 
+def end_quietly(run: Run) -> None:
+    """End a run that has failed: a disk that is full has been told already."""
+    with contextlib.suppress(OSError):
+        run.end()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser, args = parse(argv)
     start = time.perf_counter()
+
+    def fail(sentence: str) -> int:
+        print(f"{parser.prog}: error: {sentence}", file=sys.stderr, flush=True)
+        return 1
+
     with contextlib.ExitStack() as stack:
         try:
             world, device = stack.enter_context(join(args.device))
-            training, run, inception = prepare(args, world, device)
+            run = Run(args.out, world.rank == 0, args.tensorboard)
+            with run.writable():
+                training, inception = prepare(args, run, world, device)
         except (OSError, ValueError) as error:
             parser.error(str(error))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             parser.error(f"out of memory before the first step: {str(error).splitlines()[0]}")
-        stack.callback(run.end)
+        except KeyboardInterrupt:
+            print("stopped before the first step", file=sys.stderr)
+            return STOPPED
+        stack.callback(end_quietly, run)
         if run.main:
             announce(training)
         try:
             finished = train(training, run, args)
+            run.end()
+        except KeyboardInterrupt:  # the second, which does not wait for the step's end
+            if run.main:
+                print(f"stopped in the middle of a step; {kept(run)}", file=sys.stderr)
+            return STOPPED
         except Exception as error:
-            explanation = explain(error, training, run)
+            alike = isinstance(error, (DivergedError, ImageError))
+            try:
+                explanation = explain(error, training, run)
+            except OSError as failure:
+                explanation = f"{error}; {explain(failure, training, run)}"
             if explanation is None:
                 raise
-            alike = isinstance(error, (DivergedError, ImageError))
             if run.main or not alike:
-                print(f"{parser.prog}: error: {explanation}", file=sys.stderr, flush=True)
+                fail(explanation)
             return 0 if alike and not run.main else 1  # torchrun stops all where one fails
     if not run.main:  # the others have nothing to wait for
         return 0
-    run.plot_losses()
-    if not finished:
-        print(f"stopped after {training.steps:,} steps; go on with --resume", file=sys.stderr)
-        return STOPPED
     try:
+        run.plot_losses()
+        if not finished:
+            print(f"stopped after {training.steps:,} steps; go on with --resume", file=sys.stderr)
+            return STOPPED
         report(training, run, args.samples, inception)
     except KeyboardInterrupt:
         print("stopped before the evaluation's end; --resume repeats it", file=sys.stderr)
         return STOPPED
+    except OSError as error:
+        return fail(f"{explain_write(error)}; {kept(run)}: --resume repeats the evaluation")
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        print(
-            f"{parser.prog}: error: out of memory in the evaluation; {kept(run)}: try a lower "
-            f"--samples with --resume, which repeats it",
-            file=sys.stderr,
+        return fail(
+            f"out of memory in the evaluation; {kept(run)}: try a lower --samples with --resume, "
+            "which repeats it"
         )
-        return 1
     print(f"{time.perf_counter() - start:.0f} s in all; see {run.folder}/samples.png")
     return 0
 

@@ -16,14 +16,16 @@ from torch.optim import Adam
 from torch.utils.data import DataLoader
 
 from . import augment, losses
-from .data import ImageError, Images, Order, Shares, to_pixels, worker_signals
+from .data import Images, to_pixels
+from .decode import ImageError
 from .discriminator import Discriminator
 from .generator import Generator
+from .order import Order, Shares, worker_signals
 from .processes import World
 from .settings import DTYPES, Settings
 
 GROUP = 4  # images that the minibatch standard deviation compares
-LATENTS = 0x5EED_1A7E  # what tells the seed of latents and noise from that of the weights
+LATENTS = 0x5EED_1A7E  # makes the seed of latents and noise differ from that of weights
 
 
 class DivergedError(FloatingPointError):
@@ -69,7 +71,8 @@ class Training:
         ValueError: for a setting out of its range, or batches that cannot be dealt so.
 
     Warns:
-        UserWarning: if a round's share is no multiple of the group.
+        UserWarning: if a round's share is no multiple of the group and the batch is larger, or if
+            it leaves groups of one image.
     """
 
     def __init__(
@@ -97,14 +100,6 @@ class Training:
                     f"got {getattr(settings, name)}"
                 )
         self.dtype = DTYPES[settings.precision]
-        share = settings.batch // (self.world.size * accumulate)
-        if share % GROUP and share < settings.batch:
-            warnings.warn(
-                f"a round of {share} images, no multiple of {GROUP}, has other groups of the "
-                f"minibatch standard deviation than the batch of {settings.batch} in one process",
-                UserWarning,
-                stacklevel=2,
-            )
         torch.manual_seed(settings.seed)
         self.generator = self.new_generator()
         self.discriminator = channels_last(
@@ -116,12 +111,14 @@ class Training:
                 clamp=settings.clamp or None,
             )
         ).to(device)
+        self._warn_of_groups()
         self.ema = self.new_generator().requires_grad_(False)
         self.ema.load_state_dict(self.generator.state_dict())
         s = settings
         self.g = self._player("generator", self.generator, s.path_weight, s.path_every)
         self.d = self._player("discriminator", self.discriminator, s.r1_gamma, s.r1_every)
-        # Where no penalty differentiates twice, which torch.compile cannot
+        # Compiled functions serve the steps without a penalty: penalties differentiate twice, which
+        # torch.compile cannot do
         self.synthesis: Callable[..., Tensor] = self.generator.synthesis
         self.score: Callable[..., Tensor] = self.discriminator
         if compile:
@@ -130,7 +127,7 @@ class Training:
         self.augmentation = augment.Controller(
             s.augment_target, s.augment_images, self.world.average
         )
-        # Of its own seed: latents shall not repeat the numbers that the weights were made of
+        # The latents have a seed of their own, so as not to repeat the numbers of the weights
         self.rng = torch.Generator(device).manual_seed(settings.seed ^ LATENTS)
         self.order = Order(len(images.train), settings.batch, settings.seed)
         self.path_mean = torch.zeros((), device=device)
@@ -138,6 +135,27 @@ class Training:
         self.counts = {"r1": 0, "path_length": 0}
         self._batches: Iterator[Tensor] | None = None
         self._latest: dict[str, Tensor] = {}
+
+    def _warn_of_groups(self) -> None:
+        """Warn, in one process, where the minibatch standard deviation has unusual groups."""
+        if self.world.rank > 0:
+            return
+        share = self.settings.batch // (self.world.size * self.accumulate)
+        if self.discriminator.stddev.size_of(share) == 1:
+            warnings.warn(
+                f"a round of {share} images has groups of one image, whose minibatch standard "
+                f"deviation tells the discriminator nothing: use a multiple of {GROUP}",
+                UserWarning,
+                stacklevel=3,
+            )
+        elif share % GROUP and share < self.settings.batch:
+            warnings.warn(
+                f"a round of {share} images, no multiple of {GROUP}, has other groups of the "
+                f"minibatch standard deviation than the batch of {self.settings.batch} in one "
+                "process",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def new_generator(self) -> Generator:
         s = self.settings
@@ -249,10 +267,13 @@ class Training:
 
         def lengths_of(latents: Latents, noise: Tensor) -> Tensor:
             styles = self.styles(latents)
+            if not styles.requires_grad:  # without a mapping layer they depend on no weight
+                styles.requires_grad_()
             images = self.generator.synthesis(styles, latents.noise)
             return losses.path_lengths(images, styles, noise)
 
-        # The penalty needs the mean of all: with several rounds all lengths are computed twice
+        # The penalty needs the mean over all rounds, so that several rounds compute their lengths
+        # twice
         kept = [lengths_of(*shares[0])] if rounds == 1 else None
         seen = kept or [lengths_of(*share).detach() for share in shares]
         mean = torch.cat(seen).detach().mean()
@@ -304,7 +325,9 @@ class Training:
             raise self._diverged(player, name, value)
         if not math.isfinite(length) and not player.scaler.is_enabled():
             raise self._diverged(player, f"gradient of the {name}", length)
-        player.scaler.step(player.optimizer)  # without scaling, or with a finite gradient
+        player.scaler.step(
+            player.optimizer
+        )  # the scaler skips the step if a gradient is not finite
         player.scaler.update()
         if player.scaler.is_enabled() and player.scaler.get_scale() < 1:
             raise self._diverged(player, f"gradient of the {name} in float16", length)
@@ -315,7 +338,7 @@ class Training:
             f"the {player.name}'s {name} must stay finite, got {value} in step {self.steps}"
         )
 
-    # What a step is made of
+    # Parts of a step
 
     def next_real(self) -> list[Tensor]:
         """Real images of the step for this process, [n, C, side, side] for each round."""
@@ -344,7 +367,7 @@ class Training:
         except ImageError as error:
             failure = error
         if self.workers and self.world.any(failure is not None, self.device):
-            self._batches = None  # nothing was drawn: the step can be begun again
+            self._batches = None  # no random number was drawn yet, so the step can start again
             raise failure or ImageError("every image must be readable, got one in another process")
         assert batch is not None
         return batch
@@ -399,7 +422,7 @@ class Training:
             numbers |= {"augment_p": self.augmentation.p, "real_sign": self.augmentation.sign}
         return numbers
 
-    # All of it
+    # The whole state
 
     def check_finite(self) -> None:
         """Raise a :class:`DivergedError` if a weight is not finite."""
@@ -437,7 +460,9 @@ class Training:
         self.ema.load_state_dict(state["g_ema"])
         for player, name in ((self.g, "g_optim"), (self.d, "d_optim")):
             (group,) = player.optimizer.param_groups
-            ours = {key: group[key] for key in ("lr", "betas")}  # of these settings
+            ours = {
+                key: group[key] for key in ("lr", "betas")
+            }  # these settings decide, not the stored ones
             player.optimizer.load_state_dict(state[name])
             player.optimizer.param_groups[0].update(ours)
         self.g.scaler.load_state_dict(state["g_scaler"])
@@ -446,7 +471,7 @@ class Training:
         self.path_mean = state["path_mean"].to(self.device)
         if state["device"] == self.device.type:
             self.rng.set_state(state["rng"].cpu())
-        else:  # another kind of device has other generators
+        else:  # the state of another kind of device does not fit this generator
             self.rng.manual_seed(self.settings.seed ^ LATENTS ^ self.steps)
         self._batches = None
 

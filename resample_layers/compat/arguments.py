@@ -87,6 +87,18 @@ def as_paddings(padding: Any) -> Pads:
         ) from None
 
 
+def as_device(device: Any) -> torch.device | None:
+    """A device by its name; None stays None.
+
+    Raises:
+        ValueError: if there is no such device.
+    """
+    try:
+        return None if device is None else torch.device(device)
+    except (TypeError, RuntimeError):
+        raise ValueError(f"device must be the name of one, got device={device!r}") from None
+
+
 def check_device(names: tuple[str, str], input: Tensor, other: Tensor) -> None:
     """``other`` on the device of ``input``.
 

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import geometry
-from ..ops.arguments import Pads, is_tracing
+from ..ops.arguments import Pads
+from ..ops.modes import is_tracing
 from .arguments import (
     as_paddings,
     as_rate,

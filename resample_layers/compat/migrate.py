@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Replace a vendored copy of the op: ``python -m resample_layers.compat.migrate rosinality``.
 
-Reads every Python file under a folder, by default the current one; points what is imported from
-the copy, absolutely or relatively, to :mod:`resample_layers.compat`; and deletes the copy. What it
-changes and deletes is first kept in ``before-migration-NAME.zip``, from which it is put back if
-anything fails. Where something would be left that needs what is deleted, it says where and changes
-nothing. ``docs/migrating.md`` says what to run where.
+The command reads every Python file under a folder, by default the current one. It points the
+imports of the copy, absolute and relative ones, to :mod:`resample_layers.compat`, and deletes the
+copy. It changes nothing where code would be left that needs what is deleted, or where git does not
+keep the old state of a file. ``docs/migrating.md`` says what to run where.
 """
 
 from __future__ import annotations
@@ -14,17 +13,23 @@ import argparse
 import ast
 import importlib
 import io
+import itertools
 import os
+import re
 import shutil
+import subprocess
 import sys
 import tokenize
 import warnings
-import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 COMPAT = "resample_layers.compat"
+PKG_RESOURCES = (
+    "setuptools 82 dropped pkg_resources; write instead: "
+    "from torch.torch_version import TorchVersion as parse_version"
+)
 Parts = tuple[str, ...]  # of a dotted name, or of a path from the root
 
 
@@ -32,84 +37,29 @@ class Copied(NamedTuple):
     """What a code calls its copy of the op."""
 
     package: str
-    modules: dict[str, str]  # in the package: what of compat stands for it
-    sources: Parts = ()  # how the names of compiled files beside the modules begin
+    modules: dict[str, str]  # in the package: which module of compat stands for it
     exports: bool = False  # whether the package offers the functions, or only the modules
-    installed: bool = True  # whether the package may also be one that lies elsewhere
     deleted: bool = True
 
 
+ROSINALITY = {"fused_act": "rosinality", "upfirdn2d": "rosinality"}
+NVIDIA = ("bias_act", "conv2d_gradfix", "conv2d_resample", "fma", "upfirdn2d")
+MMCV = ("bias_act", "fused_bias_leakyrelu", "upfirdn2d")
 CODES = {
-    "rosinality": Copied(
-        "op",
-        {
-            "fused_act": "rosinality",
-            "upfirdn2d": "rosinality",
-            "conv2d_gradfix": "conv2d_gradfix",
-        },
-        sources=("fused_bias_act", "upfirdn2d"),
-        exports=True,
-        installed=False,
-    ),
-    "basicsr": Copied("basicsr.ops", dict.fromkeys(("fused_act", "upfirdn2d"), "basicsr")),
-    "nvidia": Copied(
-        "torch_utils.ops",
-        dict.fromkeys(
-            ("bias_act", "conv2d_gradfix", "conv2d_resample", "fma", "upfirdn2d"), "nvidia"
-        ),
-        sources=("bias_act", "upfirdn2d"),
-    ),
-    "mmcv": Copied(
-        "mmcv.ops",
-        dict.fromkeys(("bias_act", "fused_bias_leakyrelu", "upfirdn2d"), "mmcv"),
-        exports=True,
-        deleted=False,
-    ),
+    "rosinality": Copied("op", {**ROSINALITY, "conv2d_gradfix": "conv2d_gradfix"}, exports=True),
+    "basicsr": Copied("basicsr.ops", dict.fromkeys(ROSINALITY, "basicsr")),
+    "nvidia": Copied("torch_utils.ops", dict.fromkeys(NVIDIA, "nvidia")),
+    "mmcv": Copied("mmcv.ops", dict.fromkeys(MMCV, "mmcv"), exports=True, deleted=False),
 }
+SOURCES = re.compile(r"(upfirdn2d|bias_act|fused_bias_act).*\.(cpp|cu|h)")
 
 
-class Edit(NamedTuple):
-    """``new`` in place of the bytes from ``start`` to ``end``."""
+class Known(NamedTuple):
+    """What is known of the dotted name of a copied package, or of a module in it."""
 
-    start: int
-    end: int
-    new: str
-
-
-class Source:
-    """A Python file as UTF-8, whatever its encoding and line ends are, and where its nodes lie."""
-
-    def __init__(self, path: Path) -> None:
-        raw = path.read_bytes()
-        self.path = path
-        self.encoding = tokenize.detect_encoding(io.BytesIO(raw).readline)[0]
-        self.text = raw.decode(self.encoding).encode()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what a compiler thinks of other people's code
-            self.tree = ast.parse(self.text.decode())
-        self.starts = [0]
-        for line in self.text.splitlines(keepends=True):
-            self.starts.append(self.starts[-1] + len(line))
-        self.newline = "\r\n" if b"\r\n" in self.text else "\n"
-
-    def span(self, node: Any) -> tuple[int, int]:
-        """Where a node begins and ends."""
-        return (
-            self.starts[node.lineno - 1] + node.col_offset,
-            self.starts[node.end_lineno - 1] + node.end_col_offset,
-        )
-
-    def before(self, node: Any) -> str:
-        """What stands before a node in its line."""
-        start = self.starts[node.lineno - 1]
-        return self.text[start : start + node.col_offset].decode()
-
-    def edited(self, edits: Sequence[Edit]) -> bytes:
-        """The whole file after some edits, in its encoding."""
-        text = self.text
-        for edit in sorted(edits, reverse=True):
-            text = text[: edit.start] + edit.new.encode() + text[edit.end :]
-        return text.decode().encode(self.encoding)
+    ours: str | None  # the module of compat that has what it has
+    gone: bool  # whether it is deleted
+    replaced: bool  # whether ours takes its place
 
 
 class Migration:
@@ -117,306 +67,235 @@ class Migration:
 
     def __init__(self, code: str, root: Path) -> None:
         self.code, self.root, self.copied = code, root, CODES[code]
-        self.folders: list[Path] = []  # the copies of the package
+        self.known: dict[Parts, Known] = {}
         self.removed: list[Path] = []  # files and folders
-        self.paths: set[str] = set()  # of removed files, from any folder above the package
         self.edited: dict[Path, bytes] = {}
         self.log: list[str] = []
+        self.by_hand: list[str] = []  # what the user must do
         self.problems: list[str] = []
-        self.backup = root / f"before-migration-{code}.zip"
         if root in (Path(root.anchor), Path.home()):
             self.problems.append(f"folder must be that of one code, got {root}")
             return
-        files = list(_python_files(root))
+        package = self.copied.package.split(".")
+        if len(package) > 1:  # it may be installed; another "op" may be anything
+            self._learn(tuple(package), False, False)
+        files = list(_files(root))
         if self.copied.deleted:
             self._find_copies({path.parent for path in files})
-            for gone in self.removed:
-                for path in gone.rglob("*") if gone.is_dir() else [gone]:
-                    parts = path.relative_to(root).parts
-                    self.paths |= {"/".join(parts[i:]) for i in range(len(parts) - 1)}
+        inside = [path for gone in self.removed for path in (gone, *gone.rglob("*"))]
+        self.deleted = [p for p in inside if not _is_folder(p) and p.parent.name != "__pycache__"]
+        named = [path.relative_to(root).parts for path in self.deleted]
+        self.paths = {"/".join(parts[i:]) for parts in named for i in range(len(parts) - 1)}
+        words = "|".join([package[-1], *self.copied.modules, "pkg_resources"])
+        self.words = re.compile(rf"\b({words})\b".encode())
         for path in files:
-            if not any(path.is_relative_to(gone) for gone in self.removed):
+            if self._is_removed(path):
+                continue
+            if path.is_symlink() and self._is_removed(path.resolve()):
+                sentence = f"it is a link to {self.name(path.resolve())}, which is deleted"
+                self._tell(self.problems, path, None, sentence)
+            elif path.is_file():  # no folder, and no pipe
                 self._read(path)
 
+    def check_git(self) -> Iterator[str]:
+        """Why git could not give back what is to be changed and deleted."""
+        commands = ["ls-files", "-v", "-z"], ["diff", "--name-only", "--relative", "-z", "HEAD"]
+        try:
+            tracked, changed = (
+                subprocess.run(["git", "-C", self.root, *c], capture_output=True, check=True).stdout
+                for c in commands
+            )
+        except (OSError, subprocess.CalledProcessError) as error:
+            said = os.fsdecode(getattr(error, "stderr", b"")).strip() or error
+            yield f"git keeps no old state of {self.root}: {said}"
+            return
+        # A capital H: git was not told to overlook changes of the file
+        kept = {entry[2:] for entry in os.fsdecode(tracked).split("\0") if entry[:2] == "H "}
+        different = set(os.fsdecode(changed).split("\0"))
+        for name in map(self.name, [*self.edited, *self.deleted]):
+            if name not in kept:
+                yield f"{name}: git does not track it"
+            elif name in different:
+                yield f"{name}: it differs from the last commit"
+
     def run(self) -> None:
-        """Keep, write and delete; what fails is undone.
+        """Change, then delete. Each file always has its old content or its new one.
 
         Raises:
-            FileExistsError: if there is a backup of an earlier migration. OSError: of the files.
+            OSError: of the files; what was done before stays done.
         """
-        old = [*self.edited]
-        for gone in self.removed:
-            old += [p for p in gone.rglob("*") if p.is_file()] if gone.is_dir() else [gone]
-        with zipfile.ZipFile(self.backup, "x", zipfile.ZIP_DEFLATED) as kept:
-            for path in old:
-                kept.write(path, path.relative_to(self.root).as_posix())
-        try:
-            for path, content in self.edited.items():
-                path.write_bytes(content)
-            for path in self.removed:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        except BaseException:
-            with zipfile.ZipFile(self.backup) as kept:
-                for path in old:
-                    content = kept.read(path.relative_to(self.root).as_posix())
-                    if not path.exists() or path.read_bytes() != content:
-                        path.parent.mkdir(parents=True, exist_ok=True)
-                        path.write_bytes(content)
-            raise
+        for path, content in self.edited.items():
+            beside = path.with_name(f"{path.name}.migrated")
+            beside.write_bytes(content)
+            shutil.copymode(path, beside)
+            beside.replace(path)
+        for path in self.removed:
+            shutil.rmtree(path) if _is_folder(path) else path.unlink()
 
-    def _find_copies(self, folders: set[Path]) -> None:
-        name = self.copied.package.rpartition(".")[2]
-        parents = folders | {folder.parent for folder in folders}
-        for folder in sorted(parents):
-            if folder.name != name:
-                continue
-            modules = [
-                path
-                for module in self.copied.modules
-                for path in (folder / f"{module}.py", folder / module)
-                if path.is_file() or (path / "__init__.py").is_file()
-            ]
-            if len(modules) < 2:  # another package of this name
-                continue
-            if folder == self.root or not folder.is_relative_to(self.root):
-                self.problems.append(
-                    f"folder must be that of the code above {name}, got {self.root}"
-                )
-                continue
-            self.folders.append(folder)
-            sources = [
-                path
-                for path in sorted(folder.iterdir())
-                if path.suffix in (".cpp", ".cu", ".h")
-                and path.name.startswith(self.copied.sources)
-            ]
-            left = {path.name for path in folder.iterdir()} - {p.name for p in modules + sources}
-            if self.copied.exports and left <= {"__init__.py", "__pycache__"}:
-                self.removed.append(folder)
-            else:
-                self.removed += modules + sources
+    def name(self, path: Path) -> str:
+        """A path as it is printed."""
+        return path.relative_to(self.root).as_posix()
 
     # Names
 
-    def _within(self, parts: Parts, relative: bool) -> Parts | None:
-        """The parts that follow the package's in a module's name; None: it is not of the package.
+    def _learn(self, package: Parts, gone: bool, whole: bool) -> None:
+        """``gone``: the modules are deleted. ``whole``: so is the package, which has no others."""
+        self.known[package] = Known(self.code if self.copied.exports else None, whole, whole)
+        for module, ours in self.copied.modules.items():
+            self.known[(*package, module)] = Known(ours, gone, True)
 
-        Absolute names may start at any folder above a copy: people put folders on the path.
-        """
-        homes = [folder.relative_to(self.root).parts for folder in self.folders]
-        if relative:
-            prefixes = homes
-        else:
-            prefixes = [
-                home[i:]
-                for home in homes
-                for i in range(len(home))
-                if i == 0 or not self._is_another(home[i:])
-            ]
-            if self.copied.installed:
-                prefixes.append(tuple(self.copied.package.split(".")))
-        for prefix in sorted(prefixes, key=len, reverse=True):
-            if parts[: len(prefix)] == prefix:
-                return parts[len(prefix) :]
+    def _find_copies(self, folders: set[Path]) -> None:
+        name = self.copied.package.rpartition(".")[2]
+        homes: dict[Path, bool] = {}  # the copies, and whether the package goes as a whole
+        for folder in sorted(f for f in folders | {f.parent for f in folders} if f.name == name):
+            there = sorted(folder.iterdir())
+            parts = [path for path in there if path.name.removesuffix(".py") in self.copied.modules]
+            if len(parts) < 2:  # another package of this name
+                continue
+            if folder == self.root or not folder.is_relative_to(self.root):
+                sentence = f"folder must be that of the code above {name}, got {self.root}"
+                self.problems.append(sentence)
+                continue
+            parts += [path for path in there if SOURCES.fullmatch(path.name)]
+            left = {path.name for path in there if path not in parts}
+            homes[folder] = self.copied.exports and left <= {"__init__.py", "__pycache__"}
+            self.removed += [folder] if homes[folder] else parts
+        for folder, whole in homes.items():
+            home = folder.relative_to(self.root).parts
+            for i in range(len(home)):  # people put any folder above the copy on the path
+                other = self.root.joinpath(*home[i:])
+                if other in homes or not (other.is_dir() or other.with_suffix(".py").exists()):
+                    self._learn(home[i:], True, whole)
+
+    def _find(self, parts: Parts) -> Known | None:
+        """What is known of a name; what a module holds is known as the module is."""
+        for n in range(len(parts), 0, -1):
+            known = self.known.get(parts[:n])
+            if known:
+                return known if n == len(parts) or parts[n - 1] in self.copied.modules else None
         return None
 
-    def _is_another(self, parts: Parts) -> bool:
-        """Whether a package of this name lies at the root and is no copy."""
-        folder = self.root.joinpath(*parts)
-        return folder not in self.folders and (
-            folder.is_dir() or folder.with_suffix(".py").exists()
-        )
+    def _is_removed(self, path: Path) -> bool:
+        return any(path.is_relative_to(gone) for gone in self.removed)
 
-    def _is_removed(self, inner: Parts) -> bool:
-        """Whether a module of the package, or the package (no parts), goes."""
-        if not inner:
-            return any(folder in self.removed for folder in self.folders)
-        return bool(self.folders) and inner[0] in self.copied.modules
-
-    def _replacement(self, inner: Parts, name: str) -> tuple[str, str] | None:
-        """``(module, name)`` of compat for ``from package.inner import name``, if there is one."""
-        modules = self.copied.modules
-        if not inner and name in modules and not self.copied.exports:
-            return COMPAT, modules[name]
-        if not inner and not self.copied.exports:
-            return None
-        if inner and inner[0] not in modules:
-            return None
-        if not inner and name == "*" and not self._is_removed(()):
-            return None  # it offers more than ours
-        module = modules[inner[0]] if inner else self.code
-        if name == "*" or hasattr(importlib.import_module(f"{COMPAT}.{module}"), name):
-            return f"{COMPAT}.{module}", name
-        if name in modules:  # of a module its submodule, or of a package that exports functions
-            return COMPAT, modules[name]
-        return None
+    def _is_gone(self, name: str) -> bool:
+        """Whether a dotted name or a path is that of something deleted; "op" says too little."""
+        known = self._find(tuple(name.split("."))) if "." in name else None
+        return name in self.paths or (known is not None and known.gone)
 
     # Files
 
     def _read(self, path: Path) -> None:
         try:
-            source = Source(path)
-        except OSError as error:
-            self._object(path, None, f"it cannot be read: {error}")
+            raw = path.read_bytes()
+            if not self.words.search(raw):
+                return
+            encoding = tokenize.detect_encoding(io.BytesIO(raw).readline)[0]
+            text = raw.decode(encoding).encode()  # nodes count the bytes of UTF-8
+            nodes = _nodes(text.decode())
+        except (OSError, SyntaxError, ValueError, LookupError, RecursionError, MemoryError) as e:
+            if self.removed:
+                sentence = f"it may import what is deleted, and cannot be parsed: {e}"
+                self._tell(self.problems, path, None, sentence)
             return
-        except (SyntaxError, UnicodeDecodeError, LookupError) as error:
-            if self.folders and self.copied.package.encode() in path.read_bytes():
-                self._object(
-                    path, None, f"it may import what is deleted, and is no Python: {error}"
-                )
-            return
-        edits: list[Edit] = []
-        bound: dict[str, Any] = {}
-        for node in ast.walk(source.tree):
-            if isinstance(node, ast.ImportFrom):
-                edits += self._import_from(source, node, bound)
-            elif isinstance(node, ast.Import):
-                edits += self._import(source, node, bound)
-            elif isinstance(node, (ast.keyword, ast.Assign)) and "ext_modules" in _targets(node):
-                edits += self._extensions(source, node.value)
-        dropped = [(edit.start, edit.end) for edit in edits]
-        for node in ast.walk(source.tree):
-            if isinstance(node, ast.Constant) and self._names_removed(node.value):
-                start, end = source.span(node)
-                if not any(a <= start and end <= b for a, b in dropped):
-                    self._object(path, node, f"{node.value!r} is deleted")
-        self._check_attributes(source, bound)
-        if edits:
-            self.edited[path] = source.edited(edits)
-            try:
-                ast.parse(self.edited[path])
-            except SyntaxError as error:
-                self._object(path, None, f"it would be no Python any more: {error}")
+        starts = [0, *itertools.accumulate(map(len, text.splitlines(keepends=True)))]
+        newline = b"\r\n" if b"\r\n" in text else b"\n"
+        bound: dict[str, Any] = {}  # what imports bind: what we have, or the parts of its name
+        log: list[str] = []
+        imports = [node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
+        node: Any
+        for node in sorted(imports, key=lambda node: (-node.lineno, -node.col_offset)):
+            lines = self._replace(path, node, bound)
+            if lines:
+                log = [f"{self.name(path)}:{node.lineno}: {line}" for line in lines] + log
+                first, end = starts[node.lineno - 1], starts[node.end_lineno - 1]
+                start, end = first + node.col_offset, end + node.end_col_offset
+                before = text[first:start]
+                between = b"; " if before.strip() else newline + before
+                text = text[:start] + between.join(map(str.encode, lines)) + text[end:]
+        self._check(path, nodes, bound)
+        if log:
+            self.log += log
+            self.edited[path] = text.decode().encode(encoding)
+            if path.is_symlink():
+                self._tell(self.problems, path, None, "it is a link: put a file in its place")
 
-    def _import_from(
-        self, source: Source, node: ast.ImportFrom, bound: dict[str, Any]
-    ) -> Iterator[Edit]:
-        parts = tuple(node.module.split(".")) if node.module else ()
-        if node.level:
-            home = source.path.parent.relative_to(self.root).parts
-            parts = home[: len(home) - node.level + 1] + parts
-        new: dict[str, list[str]] = {}
-        old = []
+    def _replace(self, path: Path, node: Any, bound: dict[str, Any]) -> list[str]:
+        """The lines that take the place of an import; none: it stays."""
+        base: Parts = ()
+        if isinstance(node, ast.ImportFrom):
+            base = tuple(node.module.split(".")) if node.module else ()
+            if node.level:
+                home = path.parent.relative_to(self.root).parts
+                base = home[: len(home) - node.level + 1] + base
+        outer = self._find(base)
+        ours: dict[str, list[ast.alias]] = {}
+        theirs = []
         for alias in node.names:
-            inner = self._within(parts, node.level > 0)
-            found = None
-            if inner is not None:
-                found = self._replacement(inner, alias.name)
-                gone = self._is_removed(inner) or (not inner and self._is_removed((alias.name,)))
-            else:  # ``from models import op``
-                inner = self._within((*parts, alias.name), node.level > 0)
-                gone = inner == () and self._is_removed(())
-                if gone:
-                    found = (COMPAT, self.code)
-            if found is None:
-                old.append(_named(alias.name, alias.asname))
-                if gone:
-                    self._object(source.path, node, f"{COMPAT}.{self.code} has no {alias.name}")
-                continue
-            module, name = found
-            local = alias.asname or alias.name
-            new.setdefault(module, []).append(_named(name, local))
-            if name != "*":
-                bound[local] = _looked_up(module, name)
-        if new:
-            if old:
-                new = {f"{'.' * node.level}{node.module or ''}": old, **new}
-            lines = [f"from {module} import {', '.join(names)}" for module, names in new.items()]
-            yield self._rewrite(source, node, lines)
-
-    def _import(self, source: Source, node: ast.Import, bound: dict[str, Any]) -> Iterator[Edit]:
-        new, old = [], []
-        for alias in node.names:
-            inner = self._within(tuple(alias.name.split(".")), False)
-            local = alias.asname or alias.name
-            module = None
-            if inner is not None and "." not in local:
-                if inner and inner[0] in self.copied.modules:
-                    module = self.copied.modules[inner[0]]
-                elif not inner and self._is_removed(()):
-                    module = self.code
-            if module is None:
-                old.append(_named(alias.name, alias.asname))
-                if inner is not None and self._is_removed(inner):
-                    self._object(
-                        source.path, node, f"import {alias.name} needs a name of its own: as NAME"
-                    )
-            else:
-                new.append(f"from {COMPAT} import {_named(module, local)}")
-                bound[local] = _looked_up(COMPAT, module)
-        if new:
-            yield self._rewrite(source, node, [f"import {', '.join(old)}"] * bool(old) + new)
-
-    def _rewrite(self, source: Source, node: ast.stmt, lines: list[str]) -> Edit:
-        where = source.path.relative_to(self.root).as_posix()
-        self.log += [f"{where}:{node.lineno}: {line}" for line in lines]
-        before = source.before(node)
-        between = "; " if before.strip() else source.newline + before
-        return Edit(*source.span(node), between.join(lines))
-
-    def _extensions(self, source: Source, value: ast.expr) -> Iterator[Edit]:
-        """Calls in the lists of ``ext_modules`` that name what is deleted, the innermost ones."""
-        for node in ast.walk(value):
-            if isinstance(node, ast.List):
-                yield from self._extensions_of(source, node)
-
-    def _extensions_of(self, source: Source, node: ast.List) -> Iterator[Edit]:
-        for i, call in enumerate(node.elts):
-            if not isinstance(call, ast.Call):
-                continue
-            if any(
-                isinstance(n, ast.List) and any(isinstance(e, ast.Call) for e in n.elts)
-                for n in ast.walk(call)
-            ):
-                continue  # it has lists of calls itself
-            named = [n.value for n in ast.walk(call) if isinstance(n, ast.Constant)]
-            if not any(map(self._names_removed, named)):
-                continue
-            start, end = source.span(call)
-            if i + 1 < len(node.elts):
-                end = source.span(node.elts[i + 1])[0]
-            else:
-                end = source.span(node)[1] - 1
-            where = source.path.relative_to(self.root).as_posix()
-            self.log.append(f"{where}:{call.lineno}: without {source.text[start:end].decode()!r}")
-            yield Edit(start, end, "")
-
-    def _names_removed(self, value: Any) -> bool:
-        """Whether a string is the dotted name of a module that goes, or the path of a file."""
-        if not isinstance(value, str):
-            return False
-        inner = self._within(tuple(value.split(".")), False)
-        if inner == () and "." not in value:  # a word such as "op" says too little
-            inner = None
-        return value in self.paths or (inner is not None and self._is_removed(inner))
-
-    def _check_attributes(self, source: Source, bound: dict[str, Any]) -> None:
-        """What the code reads of the modules that it gets must be there."""
-        taken = {
-            n.arg if isinstance(n, ast.arg) else n.id
-            for n in ast.walk(source.tree)
-            if isinstance(n, ast.arg) or (isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
-        }
-        for node in ast.walk(source.tree):
+            name, local = alias.name, alias.asname or alias.name
+            parts = (*base, *name.split("."))
+            is_module = parts in self.known or parts[-1] in self.copied.modules
+            inner = self._find(parts) if is_module else None
             if (
-                isinstance(node, ast.Attribute)
-                and isinstance(node.ctx, ast.Load)
-                and isinstance(node.value, ast.Name)
-                and node.value.id in bound
-                and node.value.id not in taken
-                and not hasattr(bound[node.value.id], node.attr)
+                outer
+                and outer.ours
+                and (outer.replaced if name == "*" else hasattr(_get(outer.ours), name))
             ):
-                name = f"{node.value.id}.{node.attr}"
-                self._object(source.path, node, f"{COMPAT}.{self.code} has nothing for {name}")
+                module, bound[local] = f"{COMPAT}.{outer.ours}", _get(outer.ours, name)
+            elif inner and inner.ours and inner.replaced and "." not in local:
+                module, name, bound[local] = COMPAT, inner.ours, _get(inner.ours)
+            else:
+                theirs.append(alias)
+                bound[local.split(".")[0]] = parts[:1] if "." in local else parts
+                if "." in local and inner and inner.gone:
+                    sentence = f"import {name} needs a name of its own: as NAME"
+                    self._tell(self.problems, path, node, sentence)
+                elif (outer and outer.gone) or (inner and inner.gone):
+                    sentence = f"{COMPAT}.{self.code} has no {name}"
+                    self._tell(self.problems, path, node, sentence)
+                if parts == ("pkg_resources", "parse_version"):
+                    self._tell(self.by_hand, path, node, PKG_RESOURCES)
+                continue
+            ours.setdefault(module, []).append(ast.alias(name, None if local == name else local))
+        if not ours:
+            return []
+        node.names = theirs
+        new: list[Any] = [ast.ImportFrom(module, names, 0) for module, names in ours.items()]
+        return [ast.unparse(line) for line in [node] * bool(theirs) + new]
 
-    def _object(self, path: Path, node: Any, sentence: str) -> None:
-        line = "" if node is None else f":{node.lineno}"
-        self.problems.append(f"{path.relative_to(self.root).as_posix()}{line}: {sentence}")
+    def _check(self, path: Path, nodes: list[Any], bound: dict[str, Any]) -> None:
+        """What strings name and attributes read must be there afterwards."""
+        stored = {n.arg for n in nodes if isinstance(n, ast.arg)}
+        stored |= {n.id for n in nodes if isinstance(n, ast.Name) and _is_stored(n)}
+        for node in nodes:
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                if self._is_gone(node.value) and path.name == "setup.py":
+                    sentence = f"remove {node.value!r}, which is deleted"
+                    self._tell(self.by_hand, path, node, sentence)
+                elif self._is_gone(node.value):
+                    self._tell(self.problems, path, node, f"{node.value!r} is deleted")
+            elif isinstance(node, ast.Attribute) and not _is_stored(node):
+                first, *rest = _chain(node)
+                found = None if first in stored else bound.get(first)
+                if isinstance(found, tuple):  # a package that exports the functions still has them
+                    if self.copied.exports or not self._is_gone(".".join([*found, *rest])):
+                        continue
+                    self._tell(self.problems, path, node, f"{'.'.join([first, *rest])} is deleted")
+                elif found and not hasattr(found, rest[0]):
+                    sentence = f"{COMPAT}.{self.code} has nothing for {first}.{rest[0]}"
+                    self._tell(self.problems, path, node, sentence)
+
+    def _tell(self, whom: list[str], path: Path, node: Any, sentence: str) -> None:
+        told = f"{self.name(path)}{f':{node.lineno}' if node else ''}: {sentence}"
+        if told not in whom:
+            whom.append(told)
 
 
-def _python_files(root: Path) -> Iterator[Path]:
-    """All but those of hidden folders and of environments."""
-    for folder, folders, files in os.walk(root):
+def _files(root: Path) -> Iterator[Path]:
+    """Python files and linked folders, without those in hidden folders and in environments."""
+    for name, folders, files in os.walk(root):
+        folder = Path(name)
+        yield from (folder / name for name in folders if (folder / name).is_symlink())
         folders[:] = sorted(
             name
             for name in folders
@@ -424,26 +303,42 @@ def _python_files(root: Path) -> Iterator[Path]:
             and name not in ("__pycache__", "site-packages")
             and not Path(folder, name, "pyvenv.cfg").exists()
         )
-        for path in (Path(folder, name) for name in sorted(files) if name.endswith(".py")):
-            if not path.is_symlink():  # what it points to is read where it lies
-                yield path
+        yield from (folder / name for name in sorted(files) if name.endswith(".py"))
 
 
-def _targets(node: ast.keyword | ast.Assign) -> list[str | None]:
-    """The names that a keyword or an assignment gives a value to."""
-    if isinstance(node, ast.keyword):
-        return [node.arg]
-    return [target.id for target in node.targets if isinstance(target, ast.Name)]
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
-def _named(name: str, local: str | None) -> str:
-    return name if local in (None, name) else f"{name} as {local}"
+def _nodes(text: str) -> list[Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a compiler thinks of other people's code
+        return list(ast.walk(ast.parse(text)))
 
 
-def _looked_up(module: str, name: str) -> Any:
-    if module == COMPAT:
-        return importlib.import_module(f"{COMPAT}.{name}")
-    return getattr(importlib.import_module(module), name)
+def _chain(node: Any) -> list[str]:
+    """The names in ``a.b.c``; the first is empty where no name begins the expression."""
+    names: list[str] = []
+    while isinstance(node, ast.Attribute):
+        names.insert(0, node.attr)
+        node = node.value
+    return [node.id if isinstance(node, ast.Name) else "", *names]
+
+
+def _is_stored(node: ast.Name | ast.Attribute) -> bool:
+    return not isinstance(node.ctx, ast.Load)
+
+
+def _get(module: str, name: str = "*") -> Any:
+    found = importlib.import_module(f"{COMPAT}.{module}")
+    return found if name == "*" else getattr(found, name)
+
+
+def _print(file: TextIO, *lines: str) -> None:
+    """Print what the encoding of a terminal lacks, too."""
+    text = "".join(f"{line}\n" for line in lines)
+    encoding = file.encoding or "utf-8"
+    file.write(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -454,28 +349,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("code", choices=CODES, help="whose the copy is")
     parser.add_argument("folder", nargs="?", default=".", type=Path, help="default: this one")
+    parser.add_argument("--dry-run", action="store_true", help="only print what would change")
+    parser.add_argument("--force", action="store_true", help="change what git does not keep, too")
     given = parser.parse_args(arguments)
     if not given.folder.is_dir():
         parser.error(f"folder must be a folder, got {str(given.folder)!r}")
     migration = Migration(given.code, given.folder.resolve())
-    if migration.problems:
-        print("Nothing was changed, because of:", *migration.problems, sep="\n", file=sys.stderr)
-        return 1
-    if not migration.edited:
-        print(f"nothing imports {CODES[given.code].package}: nothing was changed")
+    by_hand = [f"by hand: {sentence}" for sentence in migration.by_hand]
+    problems = migration.problems
+    if not problems and not migration.edited:
+        nothing = f"nothing imports {CODES[given.code].package}: nothing was changed"
+        _print(sys.stdout, *by_hand, nothing)
         return 0
+    if not problems and not given.force and (problems := list(migration.check_git())):
+        problems.append("commit what git shall keep, or give --force to change it all the same")
+    changes = [*migration.log, *(f"{migration.name(path)}: deleted" for path in migration.removed)]
+    if given.dry_run:
+        _print(sys.stdout, *changes, *by_hand, "nothing was changed: this is a dry run")
+    if problems:
+        _print(sys.stderr, "Nothing was changed, because of:", *problems)
+    if given.dry_run or problems:
+        return int(bool(problems))
     try:
         migration.run()
-    except FileExistsError:
-        print(f"{migration.backup} is of an earlier migration: move it", file=sys.stderr)
-        return 1
     except OSError as error:
-        print(f"Everything is as it was, because of:\n{error}", file=sys.stderr)
+        stopped = "It stopped half-way; `git checkout HEAD -- .` gives back what git keeps:"
+        _print(sys.stderr, stopped, str(error))
         return 1
-    print(*migration.log, sep="\n")
-    for path in migration.removed:
-        print(f"deleted {path.relative_to(migration.root).as_posix()}")
-    print(f"what it was before is in {migration.backup.name}")
+    _print(sys.stdout, *changes, *by_hand)
     return 0
 
 

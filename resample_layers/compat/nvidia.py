@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..filters import normalise_taps
 from .activation import activation_funcs, biased_activation
-from .arguments import as_number
+from .arguments import as_device, as_number
 from .conv2d_gradfix import conv2d, conv_transpose2d, no_weight_gradients
 from .conv2d_resample import conv2d_resample
 from .resampling import Call, Padding, Rate
@@ -79,10 +79,7 @@ def setup_filter(
         >>> setup_filter([1] * 8, gain=4).sum()
         tensor(2.)
     """
-    try:
-        device = None if device is None else torch.device(device)
-    except (TypeError, RuntimeError):
-        raise ValueError(f"device must be the name of one, got device={device!r}") from None
+    where = as_device(device)
     taps = _as_taps(1.0 if f is None else f)
     if taps.dim() == 0:
         taps = taps[None]
@@ -108,7 +105,7 @@ def setup_filter(
         taps = taps / taps.sum()
     if flip_filter:
         taps = taps.flip(tuple(range(taps.dim())))
-    return (taps * float(gain ** (taps.dim() / 2))).to(device)
+    return (taps * float(gain ** (taps.dim() / 2))).to(where)
 
 
 def upfirdn2d(

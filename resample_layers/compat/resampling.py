@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from .. import geometry, ops
-from ..ops.arguments import Pads, as_factors, is_tracing
+from ..ops.arguments import Pads, as_factors
+from ..ops.modes import is_tracing
 from .arguments import (
     as_number,
     as_paddings,
@@ -87,7 +88,8 @@ class Call:
                 f"padding={self.padding}"
             )
         gain = gain * self.gain
-        taps = self.filter if self.filter.dtype == torch.float64 else self.filter.float()
+        wide = torch.float64 in (self.input.dtype, self.filter.dtype)
+        taps = self.filter.to(torch.float64 if wide else torch.float32)  # the op sums in no less
         kernel: Tensor | tuple[Tensor, Tensor] = taps
         if gain != 1:
             kernel = taps * gain if taps.dim() == 2 else (taps * gain, taps)

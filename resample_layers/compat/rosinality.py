@@ -6,6 +6,10 @@ A ``pad`` of two is *(before, after)* for both axes; of four, (x0, x1, y0, y1). 
 ``kernel`` in their ``state_dict``, the gain ``factor ** 2`` included, so checkpoints load strictly
 both ways.
 
+Two of its copies have more, which is served here too. GPEN passes a ``device``: it is accepted and
+chooses nothing, since tensors know where they are. LIA has a bias of shape ``[1, C, 1, 1]``, in its
+checkpoints too: these load strictly, and are saved again with ``[C]``.
+
 What the original gets wrong without a word:
 
 - a kernel that is not square is padded by its height on both axes: the layers raise
@@ -20,13 +24,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .. import geometry, ops
 from ..ops import upfirdn2d_native
 from ..ops.arguments import as_pads
-from . import arguments, conv2d_gradfix
-from .activation import FusedLeakyReLU, fused_leaky_relu
+from . import activation, arguments, conv2d_gradfix
 
 __all__ = [
     "Blur",
@@ -40,7 +44,78 @@ __all__ = [
     "upfirdn2d_native",
 ]
 
-upfirdn2d = ops.upfirdn2d  # the convention is ours
+Device = torch.device | str | None
+
+
+def upfirdn2d(
+    input: Tensor,  # [N, C, H, W]
+    kernel: Tensor | tuple[Tensor, Tensor],  # [kh, kw]; our [taps] or ([kw], [kh]) too
+    up: int | Sequence[int] = 1,  # (x, y)
+    down: int | Sequence[int] = 1,  # (x, y)
+    pad: Sequence[int] = (0, 0),  # (before, after) or (x0, x1, y0, y1)
+    device: Device = None,
+) -> Tensor:
+    """:func:`resample_layers.ops.upfirdn2d`, which has this convention.
+
+    Raises:
+        TypeError, ValueError: as our op; ValueError also if ``device`` is no device's name.
+    """
+    arguments.as_device(device)
+    return ops.upfirdn2d(input, kernel, up, down, pad)
+
+
+def fused_leaky_relu(
+    input: Tensor,  # [N, C, ...]
+    bias: Tensor | None = None,  # [C] or [1, C, 1, 1]
+    negative_slope: float = 0.2,
+    scale: float = activation.ROOT,
+    device: Device = None,
+) -> Tensor:
+    """``scale * leaky_relu(input + bias)``: :func:`resample_layers.ops.fused_leaky_relu`.
+
+    Raises:
+        TypeError, ValueError: if an argument is at fault.
+    """
+    arguments.as_device(device)
+    return activation.fused_leaky_relu(input, _as_vector(bias), negative_slope, scale)
+
+
+class FusedLeakyReLU(activation.FusedLeakyReLU):
+    """:func:`fused_leaky_relu` with a learned bias ``[channel]``.
+
+    Shape:
+        - input, output: ``[N, channel, ...]``
+
+    Raises:
+        TypeError: if an argument is of another kind, ``bias`` no bool: older copies of the code
+            take the slope in its place. ValueError: if a number is out of its range, or ``device``
+            is no device's name.
+    """
+
+    def __init__(
+        self,
+        channel: int,
+        bias: bool = True,
+        negative_slope: float = 0.2,
+        scale: float = activation.ROOT,
+        device: Device = None,
+    ) -> None:
+        arguments.as_device(device)
+        super().__init__(channel, bias, negative_slope, scale)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        if prefix + "bias" in state_dict:  # of a copy of the user's
+            state_dict[prefix + "bias"] = _as_vector(state_dict[prefix + "bias"])
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def _as_vector(bias: Any) -> Any:
+    """``[1, C, 1, 1]`` as ``[C]``; anything else stays."""
+    if isinstance(bias, Tensor) and bias.shape == (1, bias.numel(), 1, 1):
+        return bias.reshape(-1)
+    return bias
 
 
 def make_kernel(k: Any) -> Tensor:

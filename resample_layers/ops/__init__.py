@@ -12,12 +12,16 @@
 ``fused_leaky_relu``     bias, leaky ReLU and gain; ``FusedLeakyReLU`` is its module
 """
 
-from . import extension as extension  # loads the compiled kernels
+from . import owner
+from .activation import bias_act, upfirdn2d_bias_act
 from .autograd import UpFirDn2d, UpFirDn2dBackward
 from .dimensions import upfirdn1d, upfirdn3d
-from .fused_act import FusedLeakyReLU, bias_act, fused_leaky_relu
+from .leaky_relu import FusedLeakyReLU, fused_leaky_relu
 from .native import upfirdn2d_native
-from .upfirdn2d import upfirdn2d, upfirdn2d_bias_act
+from .upfirdn2d import upfirdn2d
+
+owner.publish()  # every op is registered
+from . import extension as extension  # noqa: E402  # it loads the compiled kernels of these ops
 
 __all__ = [
     "FusedLeakyReLU",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any, overload
 
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from .. import geometry
+from .modes import is_tracing
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-is_tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]
 Pair = tuple[int, int]
 Pads = tuple[int, int, int, int]
 SHAPES = {1: "[N, C, L]", 2: "[N, C, H, W]", 3: "[N, C, D, H, W]"}  # by dimensions of space
@@ -30,29 +30,28 @@ def check_call(
 
     Returns:
         ``(kernel, taps_y, up, down, pad)``: ``kernel`` is ``[kh, kw]`` with ``taps_y`` None, or
-        ``[kw]`` of a separable kernel with ``taps_y`` ``[kh]`` or None (the same taps); factors
-        are ``(x, y)``, pads ``(x0, x1, y0, y1)``.
+        ``[kw]`` of a separable kernel with ``taps_y`` ``[kh]``, the same tensor where the taps
+        serve both axes; factors are ``(x, y)``, pads ``(x0, x1, y0, y1)``.
 
     Raises:
         TypeError: for a wrong kind of value. ValueError: for a wrong value.
     """
     check_input(input)
     if isinstance(kernel, Tensor):
-        taps_y = None
         kh, kw = _kernel_size("kernel", kernel, input)
+        taps_y = kernel if kernel.dim() == 1 else None
     else:
         kernel, taps_y, kh, kw = _taps_pair(kernel, input)
     up = as_factors("up", up)
     down = as_factors("down", down)
     pad = as_pads(pad)
     if not is_tracing():  # traced sizes are tensors: comparing them would fix them
-        height, width = input.shape[2], input.shape[3]
-        out_h = geometry.output_size(height, up[1], down[1], pad[2], pad[3], kh)
-        out_w = geometry.output_size(width, up[0], down[0], pad[0], pad[1], kw)
+        _, _, *size = input.shape
+        out_h, out_w = geometry.output_sizes(size, up, down, pad, (kh, kw))
         if out_h < 1 or out_w < 1:
             raise ValueError(
                 f"output must be at least 1x1 (height x width), got {out_h}x{out_w} from input "
-                f"{height}x{width}, kernel {kh}x{kw}, up={up}, down={down}, pad={pad}"
+                f"{by(size)}, kernel {kh}x{kw}, up={up}, down={down}, pad={pad}"
             )
     return kernel, taps_y, up, down, pad
 

@@ -2,7 +2,8 @@
 """How an image continues beyond its border: torch's padding modes, of slices and torch.cat.
 
 ``F.pad`` would turn half types into float32 under autocast, drop channels_last when circular,
-refuse C = 0, and be differentiated with atomic additions on CUDA; this is none of it.
+refuse C = 0, and be differentiated with atomic additions on CUDA. The functions here do none of
+that.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
-from .arguments import SIDES, by, check_input, is_tracing
+from .arguments import SIDES, by, check_input
+from .modes import is_tracing
 from .native import is_channels_last
 
 MODES = ("reflect", "replicate", "circular")
@@ -79,7 +81,8 @@ def _extend_axis(x: Tensor, dim: int, before: int, after: int, mode: str) -> Ten
             pieces.append(repeat(part(-1, None), after))
     if len(pieces) == 1:
         return x
-    if torch.is_autocast_enabled(x.device.type):  # where cat refuses the other type of 16 bits
+    # Under autocast, torch.cat refuses the type of 16 bits that autocast does not use
+    if torch.is_autocast_enabled(x.device.type):
         with torch.autocast(x.device.type, enabled=False):
             return torch.cat(pieces, dim)
     return torch.cat(pieces, dim)

@@ -4,6 +4,9 @@
 A signal is an image of one row, and its taps a kernel of one row. A separable filter of a volume
 is one in its slices [H, W], which are images, and one across them, where each slice is a row
 [H * W] of an image [D, H * W]. So gradients, compilers, transforms and kernels are upfirdn2d's.
+
+``reshape`` splits a dimension again, not ``unflatten``: torch.onnx's tracer writes the sizes of the
+latter into the model as numbers. Here it never copies.
 """
 
 from __future__ import annotations
@@ -87,8 +90,8 @@ def upfirdn3d(
     """Upsample, pad, filter with FIR taps and downsample each channel of a batch of volumes.
 
     :func:`upfirdn2d` on three axes, for separable kernels ``kernel[i, j, l] = taps_z[i] *
-    taps_y[j] * taps_x[l]``, in two passes over memory: in the slices ``[H, W]`` and across them;
-    first the one that leaves less to the other.
+    taps_y[j] * taps_x[l]``, in two passes over memory, one in the slices ``[H, W]`` and one across
+    them. The pass that leaves fewer samples to the other goes first.
 
     Args:
         input: volumes, float16, bfloat16, float32 or float64, contiguous or channels_last_3d.
@@ -133,7 +136,7 @@ def upfirdn3d(
     (up_x, up_y, up_z), (down_x, down_y, down_z) = ups, downs
     in_slices = by_axis[:2], (up_x, up_y), (down_x, down_y), pads[:4]
     across = by_axis[2][:, None], (1, up_z), (1, down_z), (0, 0, *pads[4:])
-    # What grows less goes first
+    # The pass that leaves fewer samples goes first
     if up_x * up_y * down_z <= up_z * down_x * down_y:
         return _across_slices(_in_slices(input, *in_slices), *across)
     return _in_slices(_across_slices(input, *across), *in_slices)
@@ -145,13 +148,12 @@ def _in_slices(x: Tensor, *call: Any) -> Tensor:
     out: Tensor
     if is_channels_last(x):
         out = upfirdn2d(x.transpose(1, 2).flatten(0, 1), *call)
-        out = out.unflatten(0, (n, d)).transpose(1, 2)
-    else:
-        out = upfirdn2d(x.flatten(1, 2), *call).unflatten(1, (c, d))
-    return out
+        return out.reshape(n, d, c, *out.shape[2:]).transpose(1, 2)
+    out = upfirdn2d(x.flatten(1, 2), *call)
+    return out.reshape(n, c, d, *out.shape[2:])
 
 
 def _across_slices(x: Tensor, *call: Any) -> Tensor:
     """The op on [D, H * W]."""
-    out: Tensor = upfirdn2d(x.flatten(3, 4), *call).unflatten(3, x.shape[3:])
-    return out
+    out: Tensor = upfirdn2d(x.flatten(3, 4), *call)
+    return out.reshape(*out.shape[:3], *x.shape[3:])

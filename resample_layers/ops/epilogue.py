@@ -7,9 +7,10 @@ With ``s`` the op's output::
     out = clamp(gain * leaky_relu(z, negative_slope), -clamp, clamp)
 
 ``gain`` is positive and ``negative_slope`` not negative, so that the sign of ``out`` tells the
-sign of ``z``, and the backward pass needs ``out`` alone of what was computed. What is rounded
-counts as it was rounded: where ``out`` is 0, or reaches the limit, the gradient is that of a
-negative or of a clamped value.
+sign of ``z``, and the backward pass needs ``out`` alone of what was computed. A value counts as
+it was rounded: where ``out`` is 0, or reaches the limit, the gradient is that of a negative or of
+a clamped value. The limit is ``clamp`` rounded to the accumulate dtype, and at most the largest
+finite number there, so that a clamped result is finite.
 """
 
 from __future__ import annotations
@@ -55,8 +56,13 @@ class Epilogue(NamedTuple):
         value = F.leaky_relu(value, self.negative_slope) * self.gain
         if self.clamp is None:
             return value
-        limit = min(self.clamp, torch.finfo(dtype).max)
+        limit = clamp_limit(self.clamp, dtype)
         return value.clamp(-limit, limit)
+
+
+def clamp_limit(clamp: float, dtype: torch.dtype) -> float:
+    """The largest magnitude of a clamped value: at most the largest finite number of ``dtype``."""
+    return min(clamp, torch.finfo(dtype).max)
 
 
 def activation_grad(
@@ -71,7 +77,8 @@ def activation_grad(
     """
     grad = torch.ops.aten.leaky_relu_backward(grad, out, negative_slope, True)
     if clamp is not None:
-        limit = torch.tensor(clamp, dtype=out.dtype).item()  # as it was rounded in out
+        wide = torch.float64 if out.dtype == torch.float64 else torch.float32
+        limit = torch.tensor(clamp_limit(clamp, wide), dtype=out.dtype).item()  # rounded as out was
         grad = grad.masked_fill(out.abs() >= limit, 0.0)
     return grad
 

@@ -4,7 +4,8 @@
 The package may hold two libraries, ``lib/upfirdn2d_cpu-<version>.so`` and
 ``lib/upfirdn2d_cuda-<version>.so``. Loading a file registers nothing: it is asked first what it
 was built for. If that fits, its kernels join the operators under the dispatch key of their
-device. If it does not, or there is no file, the native kernels serve as they did before.
+device. If it does not, or there is no file, the native kernels serve as they did before. An
+operator that a library does not list keeps its native kernel, and the others get theirs.
 
 The CPU library is loaded when this module is imported. The CUDA library is loaded by the first
 CUDA tensor: until then a kernel in Python stands in the place of the compiled ones, which
@@ -19,6 +20,9 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import shlex
+import shutil
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -29,12 +33,22 @@ from typing import Any, NamedTuple
 import torch
 
 from ..version import __version__
-from . import registration
+from . import library_file
+from .op import OPS
+from .owner import NAMESPACE, OWNER
 
 FOLDER = Path(__file__).resolve().parent.parent / "lib"
 VARIABLE = "RESAMPLE_LAYERS_BACKEND"
-REBUILD = "reinstall resample_layers, or rebuild it here with pip install --no-build-isolation"
-SCHEMAS = registration.SCHEMAS
+COMPILERS = ("c++", "g++", "clang++")  # those that the build looks for
+SCHEMAS = {name: op.schema for name, op in OPS.items()}
+SITE = FOLDER.parents[1]  # the clone, or the folder of an installation
+IS_CLONE = (SITE / "build_backend" / "toolchain.py").exists()
+# Pip takes a wheel that it built earlier, perhaps without kernels, from its cache: not so here
+REBUILD = (
+    f"pip install --editable {shlex.quote(str(SITE))}"
+    if IS_CLONE
+    else "pip install --no-cache-dir --no-deps --force-reinstall . in a clone of resample_layers"
+)
 
 
 class Choice(NamedTuple):
@@ -70,12 +84,11 @@ def open_library(device: str) -> tuple[ctypes.CDLL, dict[str, str]]:
         UnavailableError: if there is none, or it does not belong to this package and torch.
     """
     path = library_path(device)
-    if not path.exists():
-        compiler = "nvcc" if device == "cuda" else "a C++ compiler"
-        raise UnavailableError(
-            f"this installation holds no {device.upper()} kernels: there is no {path}",
-            f"install a wheel that holds them, or build the package where {compiler} is found",
-        )
+    if _is_absent(path):
+        raise _absence(device)
+    fault = library_file.find_fault(path)
+    if fault is not None:
+        raise UnavailableError(f"{path} is not loaded: {fault}", REBUILD)
     newer = f"update torch, or {REBUILD}"
     try:
         torch.ops.load_library(str(path))
@@ -91,16 +104,91 @@ def open_library(device: str) -> tuple[ctypes.CDLL, dict[str, str]]:
         info = _describe(library)
     except AttributeError:
         raise UnavailableError(f"{path} is not a library of resample_layers", REBUILD) from None
-    if info["version"] != __version__:
-        raise UnavailableError(f"{path} is of version {info['version']}", REBUILD)
-    for name, schema in SCHEMAS.items():
-        if info.get(name) != schema:  # boxed kernels of another schema would crash
-            raise UnavailableError(f"{path} was built from other sources: {name} differs", REBUILD)
+    if info.get("version") != __version__:
+        raise UnavailableError(f"{path} is of version {info.get('version')}", REBUILD)
+    if info.get("key") != device.upper():
+        raise UnavailableError(f"{path} holds kernels for the key {info.get('key')}", REBUILD)
+    name = _find_other_schema(info)
+    if name is not None:
+        raise UnavailableError(f"{path} was built from other sources: {name} differs", REBUILD)
     if _numbers(info["target"]) > _numbers(torch.__version__):
         raise UnavailableError(
             f"{path} was built for torch {info['target']}, this is {torch.__version__}", newer
         )
     return library, info
+
+
+def _is_absent(path: Path) -> bool:
+    """Whether no file, readable or not, and no link has this name."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def _absence(device: str) -> UnavailableError:
+    """There is no library: why, and what would bring one."""
+    compiler = "a C++ compiler" if device == "cpu" else "nvcc"
+    if finds_compiler(device):
+        cure = REBUILD
+    elif sys.platform == "linux":
+        cure = f"install {compiler}, then {REBUILD}"
+    else:
+        cure = f"set RESAMPLE_LAYERS_EXTENSION=1, which is tested on Linux only, then {REBUILD}"
+    reason = f"there are no {device.upper()} kernels here: {library_path(device)} does not exist"
+    other = find_hidden(device)
+    if other is not None:
+        reason += f", and {SITE} hides the installation in {other}, which has kernels"
+        cure = f"start Python in another folder than {SITE}, or {cure}"
+    return UnavailableError(reason, cure)
+
+
+def finds_compiler(device: str) -> bool:
+    """Whether a build on this machine would compile kernels for a device; nothing is started."""
+    if sys.platform != "linux":  # there the build compiles only where it is told to
+        return False
+    if device == "cuda":
+        return shutil.which("nvcc") is not None or bool(os.environ.get("CUDA_HOME"))
+    named = os.environ.get("CXX", "").split()[:1]
+    return any(shutil.which(name) for name in named or COMPILERS)
+
+
+def find_hidden(device: str) -> str | None:
+    """The folder of another installation, with kernels, that Python would find without this one."""
+    package = __name__.split(".")[0]
+    if (SITE / package) != FOLDER.parent:  # a copy inside another package hides nothing
+        return None
+    library = os.path.join(package, "lib", library_path(device).name)
+    for folder in sys.path:
+        if isinstance(folder, str) and os.path.isfile(os.path.join(folder, library)):
+            return os.path.abspath(folder)
+    return None
+
+
+def _find_other_schema(info: dict[str, str]) -> str | None:
+    """An operator that a library lists and that has another schema here, or that is unknown here.
+
+    A boxed kernel of another schema would crash. Operators that the library does not list are no
+    hindrance: they keep their native kernels.
+    """
+    for name, schema in _listed(info).items():
+        if SCHEMAS.get(name) != schema:
+            return name
+    return None
+
+
+def _listed(info: dict[str, str]) -> dict[str, str]:
+    """The operators of a library and their schemas, among all that it says of itself."""
+    return {name: value for name, value in info.items() if value.startswith("(")}
+
+
+def _say_missing(info: dict[str, str]) -> str:
+    """The operators that a library has no kernels for, as the end of a sentence."""
+    missing = sorted(set(SCHEMAS) - set(_listed(info)))
+    return f"; computed natively: {', '.join(missing)}" if missing else ""
 
 
 def open_cpu() -> tuple[ctypes.CDLL, str]:
@@ -110,12 +198,12 @@ def open_cpu() -> tuple[ctypes.CDLL, str]:
         UnavailableError: if it cannot serve.
         ValueError: if RESAMPLE_LAYERS_CPU names vector units that there are not.
     """
-    library, _ = open_library("cpu")
+    library, info = open_library("cpu")
     library.resample_layers_cpu_capability.restype = ctypes.c_char_p
     capability: str = library.resample_layers_cpu_capability().decode()
     if capability.startswith("error: "):
         raise ValueError(capability.removeprefix("error: "))
-    return library, capability
+    return library, capability + _say_missing(info)
 
 
 def open_cuda() -> tuple[ctypes.CDLL, str]:
@@ -133,7 +221,7 @@ def open_cuda() -> tuple[ctypes.CDLL, str]:
     problem = misfit(info, driver_version(), visible_devices())
     if problem is not None:
         raise problem
-    return library, f"architectures {info['architectures']}"
+    return library, f"architectures {info['architectures']}{_say_missing(info)}"
 
 
 def driver_version() -> int:
@@ -175,7 +263,7 @@ def misfit(info: dict[str, str], driver: int, devices: Sequence[Device]) -> Unav
             return UnavailableError(
                 f"the kernels were built for architectures {info['architectures']}, and "
                 f"cuda:{index} ({device.name}) is {own}",
-                f"rebuild with TORCH_CUDA_ARCH_LIST={own} ({REBUILD}), or hide that device with "
+                f"TORCH_CUDA_ARCH_LIST={own} {REBUILD}, or hide that device with "
                 "CUDA_VISIBLE_DEVICES",
             )
     return None
@@ -207,9 +295,7 @@ class Deferred:
     def __init__(self, device: str, open_it: Callable[[], tuple[ctypes.CDLL, str]]) -> None:
         self.device, self.open_it, self.lock = device, open_it, threading.Lock()
         # The registrations live as long as this object does
-        self.stand_in: torch.library.Library | None = torch.library.Library(
-            registration.NAMESPACE, "IMPL"
-        )
+        self.stand_in: torch.library.Library | None = torch.library.Library(NAMESPACE, "IMPL")
         for name, op in _operators().items():
             self.stand_in.impl(name, partial(self._call, op), device.upper())
         # When it goes, other threads may be on their way into it: what they hold must not be freed
@@ -279,10 +365,11 @@ def _choose_cpu() -> None:
         _register(library)
     elif FORCED == "extension":
         raise RuntimeError(_forced_in_vain("cpu", choice.reason))
-    elif library_path("cpu").exists():  # an installation without kernels is told by the installer
+    elif not _is_absent(library_path("cpu")) or find_hidden("cpu") or finds_compiler("cpu"):
         warnings.warn(
             "resample_layers computes natively on the CPU, which is several times slower: "
-            f"{choice.reason}",
+            f"{choice.reason.removesuffix('.')}, or set {VARIABLE}=native to compute natively "
+            "without this warning.",
             stacklevel=2,
         )
     choices["cpu"] = choice
@@ -303,10 +390,10 @@ FORCED = os.environ.get(VARIABLE, "")
 if FORCED not in ("", "native", "extension"):
     raise ValueError(f"{VARIABLE} must be native or extension, or not set, got {FORCED!r}")
 
-choices: dict[str, Choice] = registration.OWNER.choices
+choices: dict[str, Choice] = OWNER.choices
 """What serves "cpu" and "cuda"; no "cuda" yet where no CUDA tensor has come."""
 
-deferred: dict[str, Deferred] = registration.OWNER.deferred
+deferred: dict[str, Deferred] = OWNER.deferred
 """What waits for the first tensor of "cuda", where torch can have such."""
 
 if "cpu" not in choices:  # else a reload, or another copy: chosen once

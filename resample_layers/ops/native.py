@@ -7,7 +7,8 @@ that no cuDNN algorithm, TF32 flag, autocast mode or 2^31 limit has a say in the
 the same from run to run, and a compiler can fuse all of it into one kernel.
 
 Each sum is written twice. ``_pass`` and ``_kernel_grad`` are functional, hence traceable and
-differentiable; they pad with zeros, since a tracer must not look at sizes. Where nothing is traced
+differentiable; they pad with zeros, since a tracer must not look at sizes, and mask the taps over
+the padding, except in exported graphs, which multiply its zeros. Where nothing is traced
 or differentiated, ``_pass_in_place`` and ``_kernel_grad_in_place`` read the samples that exist and
 no padding, so that memory follows what is computed and a tap that is not finite is multiplied with
 samples only. They run piece by piece (``_pieces``) so that temporaries stay in cache on a CPU and
@@ -16,16 +17,17 @@ below 64 MB elsewhere; a piece is never less than a row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from .. import geometry
-from .arguments import check_call, is_tracing
+from .arguments import check_call
 from .epilogue import Epilogue
+from .modes import is_differentiated_elsewhere, is_tracing
 
 PIECE_BYTES = {"cpu": 2 << 20}  # input and output of one piece: the size of a core's L2 cache
 PIECE_BYTES_ELSEWHERE = 16 << 20  # few launches, and all temporaries together below 64 MB
@@ -78,7 +80,7 @@ def upfirdn2d_native(
 def resample(
     input: Tensor,  # [N, C, H, W]
     kernel: Tensor,  # [kh, kw], or [kw]: separable
-    taps_y: Tensor | None,  # [kh] of a separable kernel, None: the same as kernel
+    taps_y: Tensor | None,  # [kh] of a separable kernel; None: the kernel is 2-D
     up: tuple[int, int],  # (x, y)
     down: tuple[int, int],
     pad: tuple[int, int, int, int],  # (x0, x1, y0, y1)
@@ -89,40 +91,39 @@ def resample(
 
     The epilogue acts on sums of the accumulate dtype, before they are rounded.
     """
-    if kernel.dim() == 1:
-        taps_y = kernel if taps_y is None else taps_y
-        factors: list[Tensor] = [taps_y[:, None], kernel[None, :]]
-    else:
-        factors = [kernel]
+    size = kernel_size(kernel, taps_y)
+    factors = [kernel] if taps_y is None else [taps_y[:, None], kernel[None, :]]
     dtype = accumulate_dtype(input, *factors)
     factors = [(k.flip(0, 1) if flip else k).to(dtype) for k in factors]
     channels_last = is_channels_last(input)
     operands = [] if epilogue is None else epilogue.tensors()
     if not _is_plain(input, *factors, *operands):
-        out = _resample(input.to(dtype), factors, up, down, pad, _pass)
+        exported = is_tracing() or torch.onnx.is_in_onnx_export()
+        one_pass = _pass if exported else partial(_pass, masked=True)
+        out = _resample(input.to(dtype), factors, up, down, pad, one_pass)
+        if len(factors) == 2 and not exported:
+            out = _without_unreached(out, input.shape[2], up[1], down[1], pad[2:], size[0])
         out = (out if epilogue is None else epilogue.apply(out)).to(input.dtype)
         if channels_last and not torch._C._are_functorch_transforms_active():
             out = out.contiguous(memory_format=torch.channels_last)
         return out
 
     # Piece by piece into one allocation
-    kh, kw = factors[0].shape[0], factors[-1].shape[1]
-    n, c, h, w = input.shape
-    out_h = geometry.output_size(h, up[1], down[1], pad[2], pad[3], kh)
-    out_w = geometry.output_size(w, up[0], down[0], pad[0], pad[1], kw)
     out = torch.empty(
-        (n, c, out_h, out_w),
+        (*input.shape[:2], *geometry.output_sizes(input.shape[2:], up, down, pad, size)),
         dtype=input.dtype,
         device=input.device,
         memory_format=torch.channels_last if channels_last else torch.contiguous_format,
     )
     for batch, chan, first, last in _pieces(input, out, dtype):
-        a, b, y0, y1 = geometry.row_range(h, first, last, up[1], down[1], pad[2], kh)
+        a, b, y0, y1 = geometry.row_range(
+            input.shape[2], first, last, up[1], down[1], pad[2], size[0]
+        )
         piece = input[batch, chan, a:b].to(dtype)
         pads = (*pad[:2], y0, y1)
         sums = _resample(piece, factors, up, down, pads, _pass_in_place)
         if len(factors) == 2:
-            _clear_unreached(sums, piece.shape[2], up[1], down[1], y0, kh)
+            _clear_unreached(sums, piece.shape[2], up[1], down[1], y0, size[0])
         if epilogue is not None:
             sums = epilogue.part(batch, chan, slice(first, last)).apply(sums)
         out[batch, chan, first:last] = sums
@@ -132,7 +133,7 @@ def resample(
 def resample_bias_act(
     input: Tensor,  # [N, C, H, W]
     kernel: Tensor,  # [kh, kw], or [kw]: separable
-    taps_y: Tensor | None,  # [kh] of a separable kernel, None: the same as kernel
+    taps_y: Tensor | None,  # [kh] of a separable kernel; None: the kernel is 2-D
     bias: Tensor | None,  # [C]
     noise: Tensor | None,  # [N or 1, 1, out_h, out_w]
     noise_strength: Tensor | None,  # one element
@@ -174,6 +175,22 @@ def kernel_grad(
             kernel_size,
         )
     return total
+
+
+def kernel_size(kernel: Tensor, taps_y: Tensor | None) -> tuple[int, int]:
+    """(kh, kw) of a kernel [kh, kw], or of the outer product of ``taps_y`` [kh] and taps [kw].
+
+    Raises:
+        ValueError: if taps come without ``taps_y``, or a 2-D kernel with it.
+    """
+    if kernel.dim() != (2 if taps_y is None else 1):
+        raise ValueError(
+            "taps_y must come with a kernel of 1 dimension and not with one of 2, got a kernel of "
+            f"{kernel.dim()} {'without' if taps_y is None else 'with'} taps_y"
+        )
+    if taps_y is None:
+        return kernel.shape[0], kernel.shape[1]
+    return taps_y.shape[0], kernel.shape[0]
 
 
 def accumulate_dtype(*tensors: Tensor) -> torch.dtype:
@@ -219,14 +236,17 @@ def _pass(
     up: tuple[int, int],
     down: tuple[int, int],
     pad: tuple[int, int, int, int],
+    masked: bool = False,  # whether taps may be NaN or infinite: they must not meet the padding
 ) -> Tensor:
     """One sum over the taps of a 2-D kernel, phase by phase; then the phases interleaved."""
     taps = [row.unbind() for row in kernel.unbind()]  # lengths are ints here even to a tracer
     kh, kw = len(taps), len(taps[0])
     plan_x = geometry.polyphase(up[0], down[0], pad[0], pad[1], kw)
     plan_y = geometry.polyphase(up[1], down[1], pad[2], pad[3], kh)
-    out_h = geometry.output_size(x.shape[2], up[1], down[1], pad[2], pad[3], kh)
-    out_w = geometry.output_size(x.shape[3], up[0], down[0], pad[0], pad[1], kw)
+    out_h, out_w = geometry.output_sizes(x.shape[2:], up, down, pad, (kh, kw))
+    exists_y, exists_x = (
+        _mask(x, dim, plan) if masked else None for dim, plan in ((2, plan_y), (3, plan_x))
+    )
     x = _pad(x, plan_x, plan_y)
     steps_y, steps_x = plan_y.steps(out_h), plan_x.steps(out_w)
     rows = []
@@ -239,6 +259,13 @@ def _pass(
                 for j, offset_x in phase_x:
                     read = _take(strip, 3, offset_x + plan_x.before, plan_x.stride, steps_x)
                     tap = taps[i][j]
+                    for exists, dim, start, plan, steps in (
+                        (exists_y, 2, offset_y, plan_y, steps_y),
+                        (exists_x, 3, offset_x, plan_x, steps_x),
+                    ):
+                        if exists is not None:
+                            part = _take(exists, dim, start + plan.before, plan.stride, steps)
+                            tap = torch.where(part, tap, torch.zeros_like(tap))
                     acc = read * tap if acc is None else torch.addcmul(acc, read, tap)
             columns.append(_zeros(x, kernel, steps_y, steps_x) if acc is None else acc)
         rows.append(_interleave(columns, 3, out_w))
@@ -257,8 +284,7 @@ def _pass_in_place(
     kh, kw = len(taps), len(taps[0])
     plan_x = geometry.polyphase(up[0], down[0], pad[0], pad[1], kw)
     plan_y = geometry.polyphase(up[1], down[1], pad[2], pad[3], kh)
-    out_h = geometry.output_size(x.shape[2], up[1], down[1], pad[2], pad[3], kh)
-    out_w = geometry.output_size(x.shape[3], up[0], down[0], pad[0], pad[1], kw)
+    out_h, out_w = geometry.output_sizes(x.shape[2:], up, down, pad, (kh, kw))
     layout = torch.channels_last if is_channels_last(x) else torch.contiguous_format
     out = torch.empty(
         (*x.shape[:2], out_h, out_w), dtype=x.dtype, device=x.device, memory_format=layout
@@ -273,6 +299,22 @@ def _pass_in_place(
         if acc is not part:
             part.copy_(acc)
     return out
+
+
+def _without_unreached(
+    out: Tensor,
+    height: int,  # of the input
+    up: int,
+    down: int,
+    pad: Sequence[int],  # (y0, y1)
+    taps: int,
+) -> Tensor:
+    """:func:`_clear_unreached` for tracers and transforms, which allow no writing."""
+    if not geometry.may_miss(up, pad[0], pad[1], taps):
+        return out
+    column, ones = out.new_ones((1, 1, height, 1)), out.new_ones((taps, 1))
+    reached = _pass(column, ones, (1, up), (1, down), (0, 0, pad[0], pad[1])) > 0
+    return torch.where(reached, out, out.new_zeros(()))
 
 
 def _phases(
@@ -371,6 +413,17 @@ def _pad(x: Tensor, plan_x: geometry.Polyphase, plan_y: geometry.Polyphase) -> T
     return F.pad(x, sides) if any(sides) else x
 
 
+def _mask(x: Tensor, dim: int, plan: geometry.Polyphase) -> Tensor | None:
+    """Which samples along ``dim`` of the padded input exist: [1, 1, H', 1] or [1, 1, 1, W'].
+
+    None where there is no padding.
+    """
+    if not (plan.before or plan.after):
+        return None
+    exists = F.pad(x.new_ones(x.shape[dim]), [plan.before, plan.after]) > 0
+    return exists[None, None, :, None] if dim == 2 else exists[None, None, None, :]
+
+
 def _take(x: Tensor, dim: int, start: int, stride: int, steps: int) -> Tensor:
     """``steps`` samples along ``dim``, from ``start``, every ``stride``-th: a view."""
     part = slice(start, start + stride * steps, stride)
@@ -398,12 +451,6 @@ def _is_plain(*tensors: Tensor) -> bool:
         and all(type(t) in (Tensor, torch.nn.Parameter) and not t.is_meta for t in tensors)
         and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
     )
-
-
-def is_differentiated_elsewhere() -> bool:
-    """Whether torch.func or forward mode is at work: what differentiates outside of autograd."""
-    active: bool = torch._C._are_functorch_transforms_active()
-    return active or forward_ad._current_level >= 0
 
 
 def _pieces(

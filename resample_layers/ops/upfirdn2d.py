@@ -1,19 +1,35 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The public functions: what they compute, and which of four doors a call takes."""
+"""The op ``upfirdn2d`` and its kernel's gradient: schemas, results, gradients, the public function.
+
+With ``F(x, k)`` the op, ``B(g, k)`` its transpose in ``x`` and ``W(x, g)`` its transpose in ``k``::
+
+    F(x, k):  d/dx = B(g, k)    d/dk = W(x, g)
+    B(g, k):  d/dg = F(v, k)    d/dk = W(v, g)        v: the gradient of B's output
+    W(x, g):  d/dx = B(g, v)    d/dg = F(x, v)        v: the gradient of W's output
+
+Each line uses only the three, so the family is closed and no order is cut off. ``B`` is ``F`` with
+``up`` and ``down`` swapped, the kernel flipped and the pads of :func:`geometry.adjoint_pads`, so
+that two ops are enough: :data:`UPFIRDN2D` with its flag ``flip``, and :data:`KERNEL_GRAD`. ``W``
+is the gradient of a 2-D kernel; for ``outer(taps_y, taps_x)`` the chain rule contracts it with the
+other taps.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
+from .. import geometry
 from . import native
-from .arguments import check_call, check_epilogue, is_tracing
-from .autograd import UpFirDn2d, UpFirDn2dBiasAct
-from .registration import BIAS_ACT, OP, RAW, RAW_BIAS_ACT, output_size, raise_in_torchs_words
+from .arguments import check_call
+from .op import Grads, Op, call_by_call
+
+Pair = tuple[int, int]
+Pads = tuple[int, int, int, int]
 
 
 def upfirdn2d(
@@ -84,134 +100,159 @@ def upfirdn2d(
             upfirdn2d, tensors, input, kernel, up=up, down=down, pad=pad
         )
     taps, taps_y, up, down, pad = check_call(input, kernel, up, down, pad)
-
-    # Doors 1 and 2
-    compiling = torch.compiler.is_compiling()
-    if _wants_native(compiling):
-        return native.resample(input, taps, taps_y, up, down, pad)
-
-    # Door 3: compilers see one opaque operator, for all sizes
-    if compiling:
-        out: Tensor = OP(input, taps, taps_y, up, down, pad, False)
-        return out
-
-    # Door 4: eager
-    try:
-        if torch.is_grad_enabled() and (
-            input.requires_grad
-            or taps.requires_grad
-            or (taps_y is not None and taps_y.requires_grad)
-        ):
-            out = UpFirDn2d.apply(input, taps, up, down, pad, taps_y)
-            return out
-        out = RAW(input, taps, taps_y, up, down, pad, False)
-        return out
-    except RuntimeError as error:
-        raise_in_torchs_words(error, input, output_size(input, taps, taps_y, up, down, pad))
+    return UPFIRDN2D(input, taps, taps_y, up, down, pad, False)
 
 
-def upfirdn2d_bias_act(
-    input: Tensor,  # [N, C, H, W]
-    kernel: Tensor | tuple[Tensor, Tensor],  # [kh, kw], [taps] or ([kw], [kh])
-    bias: Tensor | None = None,  # [C]
-    noise: Tensor | None = None,  # [N or 1, 1, out_h, out_w]
-    noise_strength: Tensor | None = None,  # one element
-    up: int | Sequence[int] = 1,  # (x, y)
-    down: int | Sequence[int] = 1,  # (x, y)
-    pad: Sequence[int] = (0, 0),  # (before, after) or (x0, x1, y0, y1)
-    negative_slope: float = 0.2,
-    gain: float = math.sqrt(2.0),
-    clamp: float | None = None,
+# What comes out, without computing it
+
+
+def empty_output(
+    input: Tensor,
+    kernel: Tensor,
+    taps_y: Tensor | None,
+    up: Pair,
+    down: Pair,
+    pad: Pads,
+    flip: bool = False,
 ) -> Tensor:
-    """:func:`upfirdn2d`, then noise, bias, leaky ReLU, gain and clamp in the same pass.
-
-    What follows every upsampling convolution of StyleGAN2's generator. With ``s`` the result of
-    ``upfirdn2d(input, kernel, up, down, pad)``, not yet rounded to the input's dtype::
-
-        out = clamp(gain * leaky_relu(s + noise_strength * noise + bias, negative_slope))
-
-    Args:
-        input, kernel, up, down, pad: as for :func:`upfirdn2d`.
-        bias: one number per channel, or None.
-        noise: one image for all channels, of one sample for all or one for each; or None.
-        noise_strength: a tensor of one element that scales the noise; None: 1.
-        negative_slope: slope of the leaky ReLU for negative values, >= 0; 1 is linear.
-        gain: factor after the activation, > 0. The default of sqrt(2) restores the second moment
-            that the activation takes away.
-        clamp: largest magnitude of the result, > 0; None: none.
-
-    Returns:
-        The result, of the input's dtype, device and memory format. Gradients of every order exist
-        in all six tensors; where the result was clamped they are zero. The backward pass reads the
-        result, so it must not be written to before.
-
-    Shape:
-        - input: ``[N, C, H, W]``; bias: ``[C]``; noise: ``[N or 1, 1, out_h, out_w]``
-        - output: ``[N, C, out_h, out_w]``, as for :func:`upfirdn2d`
-
-    Raises:
-        TypeError, ValueError: as for :func:`upfirdn2d`, and if bias, noise or noise_strength is of
-            another kind, shape or device, noise_strength comes without noise, or a constant is out
-            of its range.
-
-    Example:
-        >>> import torch
-        >>> from resample_layers.ops import upfirdn2d_bias_act
-        >>> x = torch.tensor([[[[1.0, -3.0]]]])
-        >>> upfirdn2d_bias_act(x, torch.ones(1), torch.ones(1), negative_slope=0.5, gain=2.0)
-        tensor([[[[ 4., -2.]]]])
-
-    Source of the formula: Karras et al., StyleGAN2, 2020.
-    """
-    operands = [t for t in (bias, noise, noise_strength) if t is not None]
-    tensors = (input, *(kernel if isinstance(kernel, tuple) else (kernel,)), *operands)
-    if has_torch_function(tensors):
-        return handle_torch_function(  # type: ignore[no-any-return]
-            upfirdn2d_bias_act,
-            tensors,
-            input,
-            kernel,
-            bias=bias,
-            noise=noise,
-            noise_strength=noise_strength,
-            up=up,
-            down=down,
-            pad=pad,
-            negative_slope=negative_slope,
-            gain=gain,
-            clamp=clamp,
-        )
-    taps, taps_y, up, down, pad = check_call(input, kernel, up, down, pad)
-    size = output_size(input, taps, taps_y, up, down, pad)
-    slope, gain, clamp = check_epilogue(
-        input, size, bias, noise, noise_strength, negative_slope, gain, clamp
+    """A tensor without values, of the result's shape, dtype, device and memory format."""
+    check_one_device(input, kernel, taps_y)
+    size = native.kernel_size(kernel, taps_y)
+    layout = torch.channels_last if native.is_channels_last(input) else torch.contiguous_format
+    return torch.empty(
+        (*input.shape[:2], *geometry.output_sizes(input.shape[2:], up, down, pad, size)),
+        dtype=input.dtype,
+        device=input.device,
+        memory_format=layout,
     )
-    call = (input, taps, taps_y, bias, noise, noise_strength, up, down, pad, slope, gain, clamp)
-    compiling = torch.compiler.is_compiling()
-    if _wants_native(compiling):
-        return native.resample_bias_act(*call)
-    if compiling:
-        out: Tensor = BIAS_ACT(*call)
-        return out
-    try:
-        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in call[:6]):
-            out = UpFirDn2dBiasAct.apply(*call)
-        else:
-            out = RAW_BIAS_ACT(*call)
-        return out
-    except RuntimeError as error:
-        raise_in_torchs_words(error, input, size)
 
 
-def _wants_native(compiling: bool) -> bool:
-    """Doors 1 and 2.
+def _empty_kernel_grad(
+    input: Tensor, grad: Tensor, up: Pair, down: Pair, pad: Pads, kernel_size: Pair
+) -> Tensor:
+    check_one_device(input, grad)
+    kw, kh = kernel_size
+    return input.new_empty((kh, kw), dtype=native.accumulate_dtype(input, grad))
 
-    1. Exporters that want standard operators (ONNX's trace or compile).
-    2. Forward mode and torch.func, whose tangents torch.library would drop silently; before door
-       3, since it holds under compile too.
+
+def check_one_device(input: Tensor, *operands: Tensor | None) -> None:
+    """Refuse a meta operand among real ones: the call would end in a fake, and compute nothing."""
+    for operand in operands:
+        if operand is not None and operand.device != input.device:
+            raise ValueError(
+                f"all tensors must be on one device, got {input.device} and {operand.device}"
+            )
+
+
+# Gradients
+
+
+def _setup(
+    needs: Sequence[bool], inputs: tuple[Any, ...], output: Tensor
+) -> tuple[tuple[Tensor | None, ...], Any]:
+    input, kernel, taps_y, up, down, pad, flip = inputs
+    saved = (input if needs[1] or needs[2] else None, *keep_taps(kernel, taps_y))
+    return saved, (up, down, pad, flip, input.shape)
+
+
+def _backward(needs: Sequence[bool], saved: Sequence[Any], constants: Any, grad: Tensor) -> Grads:
+    input, kernel, taps_y = saved
+    up, down, pad, flip, in_shape = constants
+    size = native.kernel_size(kernel, taps_y)
+    g_pad = geometry.adjoint_pads(in_shape[2:], grad.shape[2:], up, down, pad, size)
+    grad_input, grad_kernel, grad_taps_y = None, None, None
+    if needs[0]:
+        grad_input = UPFIRDN2D(grad, kernel, taps_y, down, up, g_pad, not flip)
+    if needs[1] or needs[2]:
+        # A flipped kernel belongs to B, whose W has the input and the gradient change places
+        call = (grad, input, down, up, g_pad) if flip else (input, grad, up, down, pad)
+        w = KERNEL_GRAD(*call, size[::-1])
+        grad_kernel, grad_taps_y = split_kernel_grad(w, kernel, taps_y)
+    return grad_input, grad_kernel, grad_taps_y
+
+
+def _setup_kernel_grad(
+    needs: Sequence[bool], inputs: tuple[Any, ...], output: Tensor
+) -> tuple[tuple[Tensor | None, ...], Any]:
+    input, grad, up, down, pad, _ = inputs
+    saved = input if needs[1] else None, grad if needs[0] else None
+    return saved, (up, down, pad, input.shape[2:], grad.shape[2:])
+
+
+def _backward_kernel_grad(
+    needs: Sequence[bool], saved: Sequence[Any], constants: Any, v: Tensor
+) -> Grads:
+    input, grad = saved
+    up, down, pad, in_size, out_size = constants
+    grad_input, grad_grad = None, None
+    if needs[0]:
+        g_pad = geometry.adjoint_pads(in_size, out_size, up, down, pad, v.shape)
+        grad_input = UPFIRDN2D(grad, v, None, down, up, g_pad, True)
+    if needs[1]:
+        grad_grad = UPFIRDN2D(input, v, None, up, down, pad, False)
+    return grad_input, grad_grad
+
+
+def keep_taps(kernel: Tensor, taps_y: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """The taps as a call saves them: as they are where gradients flow to them, else a copy.
+
+    A layer's buffer may be written between forward and backward with the values that it has: DDP
+    broadcasts the buffers before each forward. The copy has a version counter of its own.
     """
-    return (
-        is_tracing()
-        or native.is_differentiated_elsewhere()
-        or (compiling and torch.onnx.is_in_onnx_export())
-    )
+    kept = kernel if kernel.requires_grad else kernel.clone()
+    if taps_y is None or taps_y is kernel:
+        return kept, None if taps_y is None else kept
+    return kept, taps_y if taps_y.requires_grad else taps_y.clone()
+
+
+def split_kernel_grad(
+    w: Tensor,  # [kh, kw], the gradient of the 2-D kernel
+    kernel: Tensor,  # [kh, kw], or [kw]
+    taps_y: Tensor | None,  # [kh], None: the kernel is 2-D
+) -> tuple[Tensor, Tensor | None]:
+    """The chain rule through ``outer(taps_y, taps_x)``; the identity for a 2-D kernel."""
+    if taps_y is None:
+        return w.to(kernel.dtype), None
+    grad_x, grad_y = (w * taps_y[:, None]).sum(0), (w * kernel[None, :]).sum(1)
+    return grad_x.to(kernel.dtype), grad_y.to(taps_y.dtype)
+
+
+# The ops
+
+
+def _vmap(
+    op: Any,
+    info: Any,
+    in_dims: tuple[int | None, ...],
+    input: Tensor,
+    kernel: Tensor,
+    taps_y: Tensor | None,
+    *rest: Any,
+) -> tuple[Tensor, int]:
+    """With one kernel for the whole batch, fold the batch into N; else compute call by call."""
+    if in_dims[1] is None and in_dims[2] is None:
+        assert in_dims[0] is not None
+        x = input.movedim(in_dims[0], 0)
+        return op(x.flatten(0, 1), kernel, taps_y, *rest).unflatten(0, x.shape[:2]), 0
+    return call_by_call(op, info, in_dims, input, kernel, taps_y, *rest)
+
+
+UPFIRDN2D = Op(
+    "upfirdn2d",
+    "(Tensor input, Tensor kernel, Tensor? taps_y, int[2] up, int[2] down, SymInt[4] pad, "
+    "bool flip) -> Tensor",
+    native.resample,
+    empty_output,
+    _setup,
+    _backward,
+    _vmap,
+)
+KERNEL_GRAD = Op(
+    "upfirdn2d_kernel_grad",
+    "(Tensor input, Tensor grad, int[2] up, int[2] down, SymInt[4] pad, SymInt[2] kernel_size) "
+    "-> Tensor",
+    native.kernel_grad,
+    _empty_kernel_grad,
+    _setup_kernel_grad,
+    _backward_kernel_grad,
+)

@@ -9,13 +9,17 @@
 #include <vector>
 
 #include "../../csrc/upfirdn2d.h"
-#include "table.cuh"
+#include "choose.cuh"
 
 namespace check {
 
 using resample_layers::kGeneric;
 using resample_layers::kPointwise;
 constexpr int kGeneric64 = -3;         // the generic kernel as it is for the largest arrays
+
+// A tap that is not finite. Infinite: with samples and taps that are positive, so that no sum
+// depends on its order.
+enum class BadTap { none, nan, infinite };
 
 // One call. Arrays live in the checker; strides follow from layout, gap and offset.
 struct Call {
@@ -26,11 +30,14 @@ struct Call {
   bool separable = true, flip = false, channels_last = false, fused = false;
   bool noise_per_sample = false;
   bool bias = true, noise = true, strength = true, clamp = true;  // fused: false: without it
+  double clamp_at = 2.5;
   bool nan = false;                    // some samples of the input are NaN
+  BadTap bad_tap = BadTap::none;
   int64_t row_gap = 0;                 // elements between the rows of the input
   int64_t in_offset = 0, out_offset = 0;  // elements before the first one
   int64_t operand_offset = 0;             // before the first one of bias and noise
   uint64_t seed = 1;
+  std::vector<unsigned> blocks;           // of the kernel's gradient: these alone; empty: all
 
   std::string text() const;
 };

@@ -82,24 +82,33 @@ void for_each(const Plane4d& p, const F& f) {
 
 // Random samples, rounded to T, as double and in place.
 template <class T>
-std::vector<double> fill(const Plane4d& p, T* data, std::mt19937_64& random) {
+std::vector<double> fill(const Plane4d& p, T* data, std::mt19937_64& random,
+                         bool positive = false) {
   std::normal_distribution<double> normal;
   std::vector<double> values(static_cast<size_t>(elements(p)));
   for_each(p, [&](size_t i, int64_t at) {
-    data[at] = from_accumulate<T>(static_cast<Accumulate<T>>(normal(random)));
+    const double value = normal(random);
+    data[at] = from_accumulate<T>(static_cast<Accumulate<T>>(positive ? std::abs(value) : value));
     values[i] = static_cast<double>(to_accumulate(data[at]));
   });
   return values;
 }
 
 template <class A>
-std::vector<double> fill_taps(int64_t count, A* data, std::mt19937_64& random) {
+std::vector<double> fill_taps(int64_t count, A* data, std::mt19937_64& random,
+                              BadTap bad = BadTap::none) {
   std::uniform_real_distribution<double> uniform(-1, 1);
   std::vector<double> values;
   for (int64_t i = 0; i < count; ++i) {
     data[i] = static_cast<A>(uniform(random));
-    values.push_back(static_cast<double>(data[i]));
+    if (bad == BadTap::infinite) data[i] = std::abs(data[i]);
   }
+  if (bad != BadTap::none) {
+    using limits = std::numeric_limits<A>;
+    data[std::uniform_int_distribution<int64_t>(0, count - 1)(random)] =
+        bad == BadTap::nan ? limits::quiet_NaN() : limits::infinity();
+  }
+  for (int64_t i = 0; i < count; ++i) values.push_back(static_cast<double>(data[i]));
   return values;
 }
 
@@ -107,11 +116,11 @@ std::vector<double> fill_taps(int64_t count, A* data, std::mt19937_64& random) {
 
 template <class T, int Row, class Epilogue>
 void emulate_row(const TilePlan& plan, const Epilogue& epilogue) {
-  if constexpr (!Epilogue::kActive || kVariants[Row].fused) {
-    cuda_host::launch(Dim3{plan.grid, 1, 1}, plan.block, plan.shared,
+  if constexpr (has_kernel<T>(kVariants[Row], Epilogue::kActive)) {
+    cuda_host::launch(plan.grid, plan.block, plan.shared,
                       [&] { tile_kernel<T, Row, Epilogue>(plan.args, epilogue); });
   } else {
-    cuda_host::fail("row without epilogue");
+    cuda_host::fail("a row without a kernel for this type and epilogue");
   }
 }
 
@@ -131,13 +140,13 @@ bool emulate(const Call& call, const UpFirDn2dParams& p, const EpilogueParams* p
     if (!serves_pointwise(p, &layout)) return false;
     const PointwisePlan plan = plan_pointwise(p, params);
     const auto kernel = pointwise_kernel_of<T, Epilogue>(plan);
-    cuda_host::launch(Dim3{plan.blocks, 1, 1}, kPointwiseThreads, 0,
+    cuda_host::launch(plan.blocks, kPointwiseThreads, 0,
                       [&] { kernel(plan.args, epilogue); });
     return true;
   }
   if (call.row < 0) {
     if (call.row == kGeneric && !fits_32_bits(p)) return false;
-    const Dim3 grid{std::min(generic_blocks(p), 3u), 1, 1};
+    const unsigned grid = std::min(generic_blocks(p), 3u);
     cuda_host::launch(grid, 64, 0, [&] {
       if (call.row == kGeneric) {
         generic_kernel<T, int32_t, Epilogue>(make_generic_args<int32_t>(p), epilogue);
@@ -151,7 +160,7 @@ bool emulate(const Call& call, const UpFirDn2dParams& p, const EpilogueParams* p
     Variant v = kVariants[call.row];
     if (Epilogue::kActive && !v.fused) return false;
     if (!serves(v, p)) return false;
-    if (call.threads > 0) v.threads = call.threads;
+    if (call.threads > 0) v.threads = call.threads, v.narrow = 0;
     if (call.walk > 0) v.walk = call.walk;
     TilePlan plan{};
     if (!plan_tile(v, p, Limits{}, &plan)) return false;
@@ -181,7 +190,8 @@ double run(const Call& call) {
 
   // Arrays
   Array<T> input(extent(in), call.in_offset), output(extent(out), call.out_offset);
-  std::vector<double> in_values = fill(in, input.data, random);
+  const bool positive = call.bad_tap == BadTap::infinite;
+  std::vector<double> in_values = fill(in, input.data, random, positive);
   if (call.nan) {
     for_each(in, [&](size_t i, int64_t at) {
       if (i % 5 != 2) return;
@@ -192,13 +202,13 @@ double run(const Call& call) {
   Array<acc_t> taps_x(call.kw, 0), taps_y(call.kh, 0), kernel(call.kh * call.kw, 0);
   std::vector<double> kernel_values;
   if (call.separable) {
-    const auto x = fill_taps(call.kw, taps_x.data, random);
-    const auto y = fill_taps(call.kh, taps_y.data, random);
+    const auto x = fill_taps(call.kw, taps_x.data, random, call.bad_tap);
+    const auto y = fill_taps(call.kh, taps_y.data, random, call.bad_tap);
     for (double b : y) {
       for (double a : x) kernel_values.push_back(a * b);
     }
   } else {
-    kernel_values = fill_taps(call.kh * call.kw, kernel.data, random);
+    kernel_values = fill_taps(call.kh * call.kw, kernel.data, random, call.bad_tap);
   }
 
   UpFirDn2dParams p{};
@@ -238,7 +248,7 @@ double run(const Call& call) {
     e.noise_strength = call.strength ? strength.data : nullptr;
     e.noise_stride_n = call.noise_per_sample ? pixels : 0;
     slope = 0.2, gain = 1.4142135623730951;
-    e.slope = slope, e.gain = gain, e.clamp = call.clamp ? 2.5 : -1;
+    e.slope = slope, e.gain = gain, e.clamp = call.clamp ? call.clamp_at : -1;
     served = emulate<T>(call, p, &e, make_bias_act<T>(e));
     for (size_t i = 0; i < expected.size(); ++i) {
       const int64_t position = static_cast<int64_t>(i) % pixels;
@@ -252,7 +262,9 @@ double run(const Call& call) {
       const double v = expected[i] + from_noise + from_bias;
       expected[i] = gain * (v < 0 ? slope * v : v);
       // NaN stays: as the first argument it is what these return
-      if (call.clamp) expected[i] = std::min(std::max(expected[i], -e.clamp), e.clamp);
+      const double largest = static_cast<double>(std::numeric_limits<acc_t>::max());
+      const double limit = std::min(e.clamp, largest);
+      if (call.clamp) expected[i] = std::min(std::max(expected[i], -limit), limit);
       magnitude[i] = gain * (magnitude[i] + std::abs(from_noise) + std::abs(from_bias));
     }
   } else {
@@ -262,13 +274,29 @@ double run(const Call& call) {
 
   double error = 0;
   for_each(out, [&](size_t i, int64_t at) {
+    const double got = static_cast<double>(to_accumulate(output.data[at]));
+    if (std::isinf(magnitude[i])) {  // an infinite tap met a sample: infinity, or the clamp
+      const T rounded = from_accumulate<T>(static_cast<acc_t>(expected[i]));
+      if (got != static_cast<double>(to_accumulate(rounded))) error = HUGE_VAL;
+      return;
+    }
     const double tolerance = terms * sum_epsilon * magnitude[i] +
                              Traits<T>::epsilon * std::abs(expected[i]) * 1.01 + Traits<T>::tiny +
                              1e-300;
-    error = worst(error, static_cast<double>(to_accumulate(output.data[at])), expected[i],
-                  tolerance);
+    error = worst(error, got, expected[i], tolerance);
   });
   return error;
+}
+
+template <class T, class Index>
+void emulate_kernel_grad(const KernelGradParams& p, void* workspace,
+                         const std::vector<unsigned>& only) {
+  const KernelGradArgs<Index> a = make_kernel_grad_args<Index>(p, workspace);
+  cuda_host::launch(grad_blocks(p), kGradThreads,
+                    sizeof(Accumulate<T>) * kGradTaps * kGradThreads,
+                    [&] { kernel_grad_partial<T, Index>(a); }, only);
+  cuda_host::launch(static_cast<unsigned>(ceil_div(p.kh * p.kw, kGradThreads)), kGradThreads, 0,
+                    [&] { kernel_grad_final<T, Index>(a); });
 }
 
 template <class T>
@@ -289,12 +317,11 @@ double run_kernel_grad(const Call& call) {
 
   const int64_t taps = call.kh * call.kw;
   Array<acc_t> workspace(grad_chunks(p) * taps, 0);
-  const KernelGradArgs a = make_kernel_grad_args(p, workspace.data);
-  cuda_host::launch(
-      Dim3{static_cast<unsigned>(a.chunks), static_cast<unsigned>(grad_tap_groups(p)), 1},
-      kGradThreads, sizeof(acc_t) * kGradTaps * kGradThreads, [&] { kernel_grad_partial<T>(a); });
-  cuda_host::launch(Dim3{static_cast<unsigned>(ceil_div(taps, kGradThreads)), 1, 1}, kGradThreads,
-                    0, [&] { kernel_grad_final<T>(a); });
+  if (call.row == kGeneric && fits_32_bits(p)) {
+    emulate_kernel_grad<T, int32_t>(p, workspace.data, call.blocks);
+  } else {
+    emulate_kernel_grad<T, int64_t>(p, workspace.data, call.blocks);
+  }
 
   std::vector<double> expected, magnitude;
   oracle_kernel_grad(call, in_values, grad_values, &expected);
@@ -304,6 +331,10 @@ double run_kernel_grad(const Call& call) {
   oracle_kernel_grad(call, in_sizes, grad_sizes, &magnitude);
   double error = 0;
   for (size_t i = 0; i < expected.size(); ++i) {
+    const auto has = [&](size_t block) {  // with one chunk, a block is a group of taps
+      return std::find(call.blocks.begin(), call.blocks.end(), block) != call.blocks.end();
+    };
+    if (!call.blocks.empty() && !has(i / kGradTaps)) continue;
     const double epsilon = sizeof(T) == 8 ? 0x1p-53 : 0x1p-24;
     error = worst(error, static_cast<double>(kernel_grad.data[i]), expected[i],
                   32 * epsilon * magnitude[i] + 1e-300);

@@ -58,6 +58,8 @@ struct Scheduler {
   size_t main_stack_size = 0;
   const std::function<void()>* body = nullptr;
   void* shared = nullptr;
+  bool flagged = false;  // at the barrier where threads wait, so far
+  bool any = false;      // at the last barrier that all have passed
 };
 Scheduler scheduler;
 
@@ -150,14 +152,25 @@ void barrier(int number) {
   threadIdx.x = self.index;
 }
 
+bool barrier_any(int number, bool flag) {
+  if (number == options.removed_barrier) {
+    barrier(number);  // which counts it
+    return flag;
+  }
+  scheduler.flagged |= flag;
+  barrier(number);
+  return scheduler.any;
+}
+
 void* shared_memory() { return scheduler.shared; }
 
-void launch(Dim3 grid, unsigned block, size_t shared, const std::function<void()>& body) {
+void launch(unsigned grid, unsigned block, size_t shared, const std::function<void()>& body,
+            const std::vector<unsigned>& only) {
   if (block == 0 || block > 1024) fail("block size");
-  if (grid.x == 0 || grid.x > 0x7fffffffu || grid.y == 0 || grid.y > 65535) fail("grid size");
+  if (grid == 0 || grid > 0x7fffffffu) fail("grid size");
   scheduler.body = &body;
   blockDim = Dim3{block, 1, 1};
-  gridDim = grid;
+  gridDim = Dim3{grid, 1, 1};
   while (scheduler.fibres.size() < block) {
     scheduler.fibres.push_back(std::make_unique<Fibre>());
     scheduler.fibres.back()->index = static_cast<unsigned>(scheduler.fibres.size() - 1);
@@ -167,40 +180,41 @@ void launch(Dim3 grid, unsigned block, size_t shared, const std::function<void()
   std::iota(order.begin(), order.end(), 0u);
   if (options.order == Order::descending) std::reverse(order.begin(), order.end());
 
-  for (unsigned by = 0; by < grid.y; ++by) {
-    for (unsigned bx = 0; bx < grid.x; ++bx) {
-      blockIdx = Dim3{bx, by, 0};
-      // aligned_alloc would round the size up: malloc is aligned to 16 bytes and exact.
-      void* memory = std::malloc(shared > 0 ? shared : 1);
-      std::memset(memory, 0xff, shared);
-      scheduler.shared = memory;
-      for (unsigned t = 0; t < block; ++t) prepare(*scheduler.fibres[t]);
+  const unsigned count = only.empty() ? grid : static_cast<unsigned>(only.size());
+  for (unsigned i = 0; i < count; ++i) {
+    blockIdx = Dim3{only.empty() ? i : only[i], 0, 0};
+    // aligned_alloc would round the size up: malloc is aligned to 16 bytes and exact.
+    void* memory = std::malloc(shared > 0 ? shared : 1);
+    std::memset(memory, 0xff, shared);
+    scheduler.shared = memory;
+    for (unsigned t = 0; t < block; ++t) prepare(*scheduler.fibres[t]);
 
-      // From barrier to barrier, until all are done
-      unsigned running = block;
-      while (running > 0) {
-        if (options.order == Order::random) std::shuffle(order.begin(), order.end(), random);
-        int waiting_at = -1;
-        unsigned waiting = 0;
-        for (unsigned t : order) {
-          Fibre& fibre = *scheduler.fibres[t];
-          if (fibre.done) continue;
-          scheduler.current = &fibre;
-          threadIdx = Dim3{t, 0, 0};
-          switch_to(scheduler.main, fibre);
-          if (fibre.done) {
-            --running;
-            continue;
-          }
-          if (waiting > 0 && waiting_at != fibre.barrier) fail("threads wait at two barriers");
-          waiting_at = fibre.barrier;
-          ++waiting;
+    // From barrier to barrier, until all are done
+    unsigned running = block;
+    while (running > 0) {
+      if (options.order == Order::random) std::shuffle(order.begin(), order.end(), random);
+      int waiting_at = -1;
+      unsigned waiting = 0;
+      for (unsigned t : order) {
+        Fibre& fibre = *scheduler.fibres[t];
+        if (fibre.done) continue;
+        scheduler.current = &fibre;
+        threadIdx = Dim3{t, 0, 0};
+        switch_to(scheduler.main, fibre);
+        if (fibre.done) {
+          --running;
+          continue;
         }
-        // On a GPU a barrier that some threads never reach is undefined.
-        if (waiting > 0 && waiting != block) fail("a thread left before a barrier");
+        if (waiting > 0 && waiting_at != fibre.barrier) fail("threads wait at two barriers");
+        waiting_at = fibre.barrier;
+        ++waiting;
       }
-      std::free(memory);
+      scheduler.any = scheduler.flagged;
+      scheduler.flagged = false;
+      // On a GPU a barrier that some threads never reach is undefined.
+      if (waiting > 0 && waiting != block) fail("a thread left before a barrier");
     }
+    std::free(memory);
   }
 }
 

@@ -21,6 +21,7 @@
 #define __launch_bounds__(...)
 
 #define BARRIER(number) ::cuda_host::barrier(number)
+#define BARRIER_ANY(number, flag) ::cuda_host::barrier_any(number, flag)
 #define SHARED_MEMORY(type, name) \
   type* const name = static_cast<type*>(::cuda_host::shared_memory())
 
@@ -55,10 +56,12 @@ struct Options {
 extern Options options;
 extern std::vector<int64_t> barriers_met;  // by number
 
-// Run body once per thread of every block.
-void launch(Dim3 grid, unsigned block, size_t shared, const std::function<void()>& body);
+// Run body once per thread of every block of the grid; `only`: of these blocks, if it is not empty.
+void launch(unsigned grid, unsigned block, size_t shared, const std::function<void()>& body,
+            const std::vector<unsigned>& only = {});
 
 void barrier(int number);
+bool barrier_any(int number, bool flag);
 void* shared_memory();
 [[noreturn]] void fail(const char* message);
 

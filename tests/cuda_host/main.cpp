@@ -7,6 +7,8 @@
 //   cuda_host conversions                   every float16, and rounding
 //   cuda_host sweep FIRST LAST EXTRA ORDER  rows; random calls beside the edges; thread order
 //   cuda_host generic COUNT ORDER           random rates, strides, crops; the kernel's gradient
+//   cuda_host taps ORDER                    taps of NaN and infinity, and clamps without an end
+//   cuda_host large                         kernel gradients of far positions and of many taps
 //   cuda_host pointwise COUNT ORDER         one tap: edges of vectors, lines, blocks; random calls
 //   cuda_host barrier NUMBER                0: without it every row that meets it goes wrong
 //
@@ -131,6 +133,7 @@ Tally sweep_row(int row, int extra, bool print = true) {
   const Variant& v = kVariants[row];
   for (int type = 0; type < 3; ++type) {
     const int element = type == 0 ? 4 : 2;
+    if (rows_of(v, element) == 0) continue;
     const Numbers s = numbers_of(v, element);
     Random random{std::mt19937_64(static_cast<uint64_t>(row * 3 + type))};
     const int64_t run = s.run, step = s.rows;
@@ -210,6 +213,76 @@ Tally sweep_generic(int count, bool print = true) {
         tally.add(run_kernel_grad_any(type, call), kTypeNames[type], call);
       }
     }
+  }
+  return tally;
+}
+
+// Taps of NaN and infinity over an image and its padding, and clamps beyond the largest number.
+Tally sweep_taps_not_finite() {
+  Tally tally;
+  Random random{std::mt19937_64(13)};
+  for (int type = 0; type < 4; ++type) {
+    auto add = [&](Call& call) {
+      for (BadTap bad : {BadTap::nan, BadTap::infinite}) {
+        call.bad_tap = bad;
+        call.seed = static_cast<uint64_t>(random(1, 1 << 30));
+        tally.add(run_any(type, call), kTypeNames[type], call);
+      }
+    };
+    for (int row = 0; row < kVariantCount && type < 3; ++row) {
+      const Variant& v = kVariants[row];
+      const Numbers s = numbers_of(v, type == 0 ? 4 : 2);
+      if (s.rows == 0) continue;
+      for (bool fused : {false, true}) {
+        if (fused && !v.fused) continue;
+        Call call = call_of(row, type == 0 ? 4 : 2, random, 2 * s.rows + 1, 4 * s.run + 1);
+        call.pad_x = random(-3, 2 * v.taps), call.pad_y = random(-3, 2 * v.taps);
+        call.threads = few_threads(row, type == 0 ? 4 : 2);
+        call.walk = s.rows;
+        call.fused = fused, call.clamp_at = 1e300;
+        add(call);
+      }
+    }
+    for (int i = 0; i < 40; ++i) {
+      Call call = generic_call(random);
+      call.clamp_at = 1e300;
+      add(call);
+    }
+    for (bool last : {false, true}) {
+      Call call;
+      call.row = kPointwise, call.c = 8, call.in_h = call.out_h = 3, call.in_w = call.out_w = 5;
+      call.channels_last = last, call.fused = true, call.clamp_at = 1e300;
+      add(call);
+    }
+  }
+  return tally;
+}
+
+// The kernel's gradient where 32 bits end: upsampled positions beyond 2^31, of which a crop
+// leaves few outputs, and more groups of taps than a grid's second axis takes.
+Tally sweep_large_kernel_grads() {
+  Tally tally;
+  for (int type : {0, 1, 3}) {
+    for (int64_t up : {4096, 8192}) {
+      for (bool along_x : {true, false}) {
+        for (int64_t before_end : {int64_t{1}, int64_t{100}}) {
+          Call call;
+          const int64_t size = int64_t{1} << 20;
+          const int64_t first = (size - before_end) * up - 5;  // upsampled position of output 0
+          (along_x ? call.in_w : call.in_h) = size, (along_x ? call.in_h : call.in_w) = 2;
+          (along_x ? call.up_x : call.up_y) = up;
+          (along_x ? call.pad_x : call.pad_y) = -first;
+          (along_x ? call.out_w : call.out_h) = 9, (along_x ? call.out_h : call.out_w) = 2;
+          call.kh = call.kw = 3, call.channels_last = !along_x;
+          tally.add(run_kernel_grad_any(type, call), kTypeNames[type], call);
+        }
+      }
+    }
+    Call many;
+    many.kh = many.kw = 725, many.in_h = 725, many.in_w = 730, many.out_h = 1, many.out_w = 6;
+    const unsigned last = static_cast<unsigned>((many.kh * many.kw - 1) / 8);
+    many.blocks = {0, 65534, 65535, 65536, last};
+    tally.add(run_kernel_grad_any(type, many), kTypeNames[type], many);
   }
   return tally;
 }
@@ -401,8 +474,11 @@ int check_plans() {
             wrong += expect(plan.block <= static_cast<unsigned>(round_up(v->threads, 32)) &&
                                 plan.shared <= Limits{}.shared / v->blocks,
                             "block within its bounds");
-            wrong += expect(taps != 4 || k[0] % 8 != 0 || v->bytes == 16,
-                            "aligned images are read 16 bytes at a time");
+            // Aligned images; float32 as measured (table.cuh)
+            const bool measured = dtype == Dtype::float32 && !last;
+            const int bytes = !measured || k[3] == 2 ? 16 : k[2] == 2 ? 0 : 8;
+            wrong += expect(taps != 4 || k[0] % 8 != 0 || v->bytes == bytes,
+                            "aligned images are read so many bytes at a time");
             // The padding of the launch: idle threads
             const TileArgs& a = plan.args;
             wrong += expect(a.slots * a.slot_threads * 2 > static_cast<int>(plan.block),
@@ -428,12 +504,25 @@ int check_plans() {
         wrong += expect(plan.variant >= 0, "a 4x4 kernel runs on a tile kernel at any width");
         if (plan.variant < 0) continue;
         const Variant& v = kVariants[plan.variant];
-        wrong += expect(v.method == Method::planar && (k[0] % 8 != 0 || v.bytes == 16),
-                        "and aligned images are read 16 bytes at a time");
+        const int bytes = dtype == Dtype::float32 && k[2] == 2 ? 0 : 16;
+        wrong += expect(v.method == Method::planar && (k[0] % 8 != 0 || v.bytes == bytes),
+                        "and aligned images are read so many bytes at a time");
         wrong += expect(plan.shared <= Limits{}.shared / v.blocks, "planar: within its share");
         wrong += expect(plan.args.slots * plan.args.slot_threads * 2 > static_cast<int>(plan.block),
                         "planar: at least half of the threads work");
       }
+    }
+  }
+
+  // A row that one type, or narrow images, have for themselves
+  for (Dtype dtype : {Dtype::float32, Dtype::float16}) {
+    for (int size : {128, 136, 512, 520}) {
+      const UpFirDn2dParams p = params_of(8, 64, size, size, size, size, 1, 1, 4, dtype, false);
+      const TilePlan plan = choose(p, Limits{}, false);
+      const Variant& v = kVariants[plan.variant];
+      wrong += expect(rows_of(v, dtype == Dtype::float32 ? 4 : 2) > 0 &&
+                          (v.widest == 0 || size <= v.widest),
+                      "a row serves its types and widths alone");
     }
   }
 
@@ -454,6 +543,18 @@ int check_plans() {
   wrong += expect(
       variant(params_of(2, 4, 8, 8, 8, 8, 1, 1, 4, Dtype::float64, false)).variant == kGeneric,
       "float64 is generic");
+
+  // The time that a plan takes does not grow with the width
+  for (bool last : {false, true}) {
+    for (int64_t w : {int64_t{1} << 20, (int64_t{1} << 29) - 8}) {
+      const TilePlan wide = variant(params_of(1, last ? 1 : 2, 1, w, 1, w, 1, 1, 4, f32, last));
+      wrong += expect(wide.variant >= 0 && wide.looked_at <= 48, "a wide row is planned at once");
+    }
+  }
+  TilePlan none{};
+  const UpFirDn2dParams wide = params_of(1, 1, 1, 1 << 28, 1, 1 << 28, 1, 1, 4, f32, false);
+  wrong += expect(!plan_tile(kVariants[0], wide, Limits{132, 4096, 4096}, &none),
+                  "where no tile fits, there is no plan");
 
   // One tap
   auto one_tap = [&](int64_t n, int64_t c, int64_t h, int64_t w, Dtype dtype, bool last) {
@@ -488,6 +589,18 @@ int check_plans() {
                   "one pixel: a line of channels");
   wrong += expect(!plan_pointwise(one_tap(8, 1, 64, 64, f32, true), nullptr).channels_last,
                   "one channel: a line of pixels");
+  // The kernel's gradient of many taps: no more memory than its partial sums need
+  KernelGradParams many{};
+  many.in = many.out = Plane4d{64, 512, 724, 724, 512 * 724 * 724, 724 * 724, 724, 1};
+  many.kh = many.kw = 724, many.dtype = f32;
+  wrong += expect(grad_chunks(many) * many.kh * many.kw <= kGradWorkspace,
+                  "the workspace of 724 x 724 taps is at most 8 MiB");
+  many.kh = many.kw = 4;
+  wrong += expect(grad_chunks(many) == kGradMaxChunks, "few taps: as many chunks as before");
+  many.kh = many.kw = 5000;
+  wrong += expect(grad_chunks(many) == 1 && grad_blocks(many) == 5000 * 5000 / 8,
+                  "more taps than partial sums: one chunk");
+
   const UpFirDn2dParams huge = one_tap(40, 64, 1024, 1024, f32, false);
   wrong += expect(variant(huge).variant == kPointwise &&
                       plan_pointwise(huge, nullptr).blocks == 40 * 64 * 1024 / 4,
@@ -600,6 +713,11 @@ int main(int argc, char** argv) {
     set_order(argv[3]);
     return report("generic", sweep_generic(std::atoi(argv[2])));
   }
+  if (command == "taps" && argc == 3) {
+    set_order(argv[2]);
+    return report("taps", sweep_taps_not_finite());
+  }
+  if (command == "large") return report("large", sweep_large_kernel_grads());
   if (command == "pointwise" && argc == 4) {
     set_order(argv[3]);
     int wrong = 0;

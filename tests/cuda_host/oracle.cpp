@@ -13,7 +13,9 @@ std::string Call::text() const {
     << "x" << in_h << "x" << in_w << " out " << out_h << "x" << out_w << " kernel " << kh << "x"
     << kw << " up " << up_x << "," << up_y << " down " << down_x << "," << down_y << " pad "
     << pad_x << "," << pad_y << (separable ? " separable" : " planar") << (flip ? " flip" : "")
-    << (channels_last ? " channels_last" : "") << (nan ? " nan" : "") << (fused ? " fused" : "");
+    << (channels_last ? " channels_last" : "") << (nan ? " nan" : "")
+    << (bad_tap == BadTap::nan ? " NaN tap" : bad_tap == BadTap::infinite ? " infinite tap" : "")
+    << (fused ? " fused" : "");
   if (fused) {
     s << (bias ? " bias" : "") << (noise ? " noise" : "") << (noise_per_sample ? "s" : "")
       << (strength ? " strength" : "") << (clamp ? " clamp" : "");
@@ -25,11 +27,12 @@ std::string Call::text() const {
 
 namespace {
 
-// u[a, b]: the zero-inserted input.
-double upsampled(const Call& p, const double* plane, int64_t a, int64_t b) {
-  if (a < 0 || b < 0 || a % p.up_y != 0 || b % p.up_x != 0) return 0;
+// The sample at u[a, b] of the zero-inserted input; null where there is none, and the sum has
+// no term.
+const double* sample_at(const Call& p, const double* plane, int64_t a, int64_t b) {
+  if (a < 0 || b < 0 || a % p.up_y != 0 || b % p.up_x != 0) return nullptr;
   const int64_t y = a / p.up_y, x = b / p.up_x;
-  return y < p.in_h && x < p.in_w ? plane[y * p.in_w + x] : 0;
+  return y < p.in_h && x < p.in_w ? plane + y * p.in_w + x : nullptr;
 }
 
 }  // namespace
@@ -47,8 +50,9 @@ void oracle(const Call& p, const std::vector<double>& in, const std::vector<doub
           if (a < 0 || a % p.up_y != 0) continue;
           for (int64_t j = 0; j < p.kw; ++j) {
             const int64_t k = p.flip ? (p.kh - 1 - i) * p.kw + (p.kw - 1 - j) : i * p.kw + j;
-            *to += kernel[static_cast<size_t>(k)] *
-                   upsampled(p, from, a, x * p.down_x + (p.kw - 1 - j) - p.pad_x);
+            const double* const sample =
+                sample_at(p, from, a, x * p.down_x + (p.kw - 1 - j) - p.pad_x);
+            if (sample) *to += kernel[static_cast<size_t>(k)] * *sample;
           }
         }
       }
@@ -67,8 +71,10 @@ void oracle_kernel_grad(const Call& p, const std::vector<double>& in,
         const double* const from = in.data() + plane * p.in_h * p.in_w;
         for (int64_t y = 0; y < p.out_h; ++y) {
           for (int64_t x = 0; x < p.out_w; ++x, ++g) {
-            sum += *g * upsampled(p, from, y * p.down_y + (p.kh - 1 - i) - p.pad_y,
-                                  x * p.down_x + (p.kw - 1 - j) - p.pad_x);
+            const double* const sample =
+                sample_at(p, from, y * p.down_y + (p.kh - 1 - i) - p.pad_y,
+                          x * p.down_x + (p.kw - 1 - j) - p.pad_x);
+            if (sample) sum += *g * *sample;
           }
         }
       }

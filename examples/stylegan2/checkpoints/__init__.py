@@ -8,7 +8,9 @@
 
 Nothing in a file is executed. A file goes through these modules in turn:
 
-``pickles``   bytes to plain data, by readers that know the few names such files need
+``pickles``   a machine that builds data of a pickle's opcodes, and inert records of all else
+``archives``  the files around a pickle, and the bytes that its tensors look at
+``records``   tensors and numbers, of those records
 ``nvidia``    NVIDIA's objects to a state dict, and their attributes to options, each checked
 ``contents``  which dialect it is, and its state dicts of tensors, of the file's own keys
 ``loading``   our networks, with these weights

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import reprlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,10 +22,15 @@ def naming(path: str | Path, ours: type[ValueError]) -> Iterator[None]:
     try:
         yield
     except ours as error:
-        raise CheckpointError(f"{path} {error}") from None
+        raise CheckpointError(f"{path} {printable(str(error))}") from None
     except Exception as error:
-        reason = f"{type(error).__name__} {error}".splitlines()[0][:300]
+        reason = printable(f"{type(error).__name__} {error}")[:300]
         raise CheckpointError(f"{path} must be a whole checkpoint, got {reason}") from error
+
+
+def printable(text: str) -> str:
+    """Text with names from a file, without what a terminal would obey."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class _Short(reprlib.Repr):
@@ -39,8 +44,23 @@ class _Short(reprlib.Repr):
         bits = value.bit_length()
         return f"a number of {bits} bits" if bits > 200 else super().repr_int(value, level)
 
+    def repr_memoryview(self, value: memoryview, level: int) -> str:
+        return repr(value[: self.maxstring].tobytes())
+
 
 shown = _Short().repr
+
+
+MOST_NAMES = 100  # in one error
+LONGEST = 100  # characters of each
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names from a file as text of a bounded length."""
+    names = list(names)
+    some = [name if len(name) <= LONGEST else shown(name) for name in names[:MOST_NAMES]]
+    more = len(names) - len(some)
+    return ", ".join(some) + (f" and {more:,} more" if more else "")
 
 
 class Rule(NamedTuple):

@@ -1,26 +1,70 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a file holds, by its own keys: its dialect, state dicts, and options they do not show."""
+"""What a file holds, by its own keys: its dialect, state dicts, and options they do not show.
+
+Codes and frameworks wrap networks in many ways: in dicts with names (``g_ema``, ``state_dict``), in
+prefixes of keys (``decoder.``, ``generator.``), and in the names of wrapping modules (``module.``
+of DataParallel, ``_orig_mod.`` of torch.compile). A dict in a dict and a prefix are the same here:
+words before a key. Keys with the same words before them are one state; which network it is the rest
+of its keys says.
+"""
 
 from __future__ import annotations
 
+import os
+import stat
 from dataclasses import dataclass, field
+from itertools import starmap
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
-from .checks import CLAMP, POSITIVE, CheckpointError, check, naming, shown
-from .keys import MAPPING_LR, State
+from .archives import parse
+from .checks import CLAMP, POSITIVE, CheckpointError, check, listed, naming, shown
+from .keys import MAPPING_LR, OWNERS, SIGNS, State
 from .nvidia import unpack
-from .pickles import Module, parse
+from .pickles import PARAMETERS, TENSORS, Budget, Record
+from .records import is_module, tensor
+
+# Modules that wrap another, wherever in a key: DataParallel's and AveragedModel's, torch.compile's,
+# FSDP's, and that of activation checkpointing
+WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+# What the names of dicts and prefixes around a network are made of, as generator_state_dict is
+WORDS = {
+    *("g", "gen", "generator", "netg", "d", "disc", "discriminator", "netd", "decoder"),
+    *("ema", "averaged", "state", "dict", "params", "weights", "model", "net", "network"),
+}
+AVERAGED = {"ema", "averaged"}
+DISCRIMINATORS = {"d", "disc", "discriminator", "netd"}
+BESIDE = ("latent_avg", "n_averaged")  # what may stand among weights: the second, AveragedModel's
+DEEPEST = 4  # dicts within dicts around a network
+LONGEST = 200  # characters of a key that is taken apart
+
+Groups = dict[tuple[str, ...], Any]  # by the words: a dict of what has them, or NVIDIA's object
+
+
+class Found(NamedTuple):
+    """A network in a file: the words before its keys, whose it is, its state by the rest of them.
+
+    ``state`` is an object of NVIDIA's where the file has that.
+    """
+
+    words: tuple[str, ...]
+    kind: str  # "generator" or "discriminator"
+    dialect: str
+    state: dict[str, Any] | Record
+
+    @property
+    def place(self) -> str:
+        return ".".join(self.words) or "the top"
 
 
 @dataclass
 class Contents:
     """A file as it is, sorted; whether its keys and shapes fit is not checked yet.
 
-    The options are arguments of our networks that keys and shapes do not show.
+    The options are arguments of our networks that keys and shapes do not show. ``places`` are where
+    the networks were, by their kind; ``notes`` say what else was done.
     """
 
     dialect: str
@@ -29,6 +73,8 @@ class Contents:
     latent_avg: Tensor | None = None
     generator_options: dict[str, Any] = field(default_factory=lambda: {"mapping_lr": MAPPING_LR})
     discriminator_options: dict[str, Any] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def read(path: str | Path) -> Contents:
@@ -38,92 +84,184 @@ def read(path: str | Path) -> Contents:
         CheckpointError: if it is no checkpoint, not a whole one, or asks for execution.
         OSError: if it cannot be read.
     """
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a directory says it best
+        raise CheckpointError(f"{path} must be a file, got a pipe or a device")
     data = Path(path).read_bytes()
+    budget = Budget(len(data))
     with naming(path, CheckpointError):
-        return _sort(parse(data), len(data))
+        return _sort(parse(data, budget), budget)
 
 
-def _sort(file: Any, size: int) -> Contents:
-    """The dialect by the keys at the top."""
-    keys = set(file) if isinstance(file, dict) else set()
-    if keys & {"G_ema", "D"}:
-        contents = _nvidia(file)
-    elif keys & {"g_ema", "g", "d"}:
-        contents = Contents("rosinality", latent_avg=file.get("latent_avg"))
-        if "settings" in keys:  # of our own training
-            settings = _dict("settings", file["settings"])
-            rate, clamp = settings.get("mapping_lr"), settings.get("clamp")
-            contents.dialect = "resample_layers"
-            options = {"clamp": check("clamp", CLAMP, clamp, "its settings") or None}
-            contents.discriminator_options = options
-            contents.generator_options = {
-                **options,
-                "mapping_lr": check("mapping_lr", POSITIVE, rate, "its settings"),
-            }
-        if keys & {"g_ema", "g"}:
-            name = "g_ema" if "g_ema" in keys else "g"
-            contents.generator = _dict(name, file[name])
-        if file.get("d") is not None:
-            contents.discriminator = _dict("d", file["d"])
-    elif keys & {"params_ema", "params"}:
-        contents = Contents("basicsr", latent_avg=file.get("latent_avg"))
-        name = "params_ema" if "params_ema" in keys else "params"
-        state = _dict(name, file[name])
-        if "final_linear.0.weight" in state:
-            contents.discriminator = state
-        else:
-            contents.generator = state
-    else:
+def _sort(file: Any, budget: Budget) -> Contents:
+    groups, wrappers = _group(file, budget)
+    networks = [found for found in starmap(_recognise, groups.items()) if found is not None]
+    generator, discriminator = (_one(kind, networks) for kind in ("generator", "discriminator"))
+    main = generator or discriminator
+    if main is None:
         raise CheckpointError(
-            "must be a checkpoint of rosinality's (g_ema), BasicSR's (params_ema or params) or "
-            f"NVIDIA's (G_ema), got {f'keys {shown(list(file))}' if keys else type(file).__name__}"
+            "must be a checkpoint of rosinality's, BasicSR's or NVIDIA's StyleGAN2, got "
+            f"{shown(file)}"
         )
-    mean = {} if contents.latent_avg is None else {"latent_avg": contents.latent_avg}
-    for state in (contents.generator, contents.discriminator, mean):
-        _check_tensors(state or {}, size)
+    if discriminator is not None and discriminator.dialect != main.dialect:
+        raise CheckpointError(
+            f"must hold a discriminator of {OWNERS[main.dialect]} at {discriminator.place}, got "
+            f"one of {OWNERS[discriminator.dialect]}"
+        )
+    contents = Contents(main.dialect)
+    if generator is not None:
+        contents.generator, options = _unpack(generator, budget)
+        contents.generator_options |= options
+        contents.latent_avg = _latent_avg(groups, generator, budget)
+        if contents.latent_avg is None:
+            contents.latent_avg = contents.generator.pop("mapping.w_avg", None)
+    if discriminator is not None:
+        contents.discriminator, options = _unpack(discriminator, budget)
+        contents.discriminator_options |= options
+    if isinstance(file, dict) and "settings" in file and main.dialect == "rosinality":
+        _take_settings(contents, file["settings"])
+    chosen = [network for network in (generator, discriminator) if network is not None]
+    contents.places = {network.kind: network.place for network in chosen}
+    if wrappers:
+        contents.notes.append(f"prefixes taken off: {listed([f'{w}.' for w in sorted(wrappers)])}")
+    if main.dialect == "nvidia" and isinstance(main.state, dict):
+        contents.notes.append(
+            "clamp and groups are not in the file: no clamp and groups of 4 taken"
+        )
+    left_out = _left_out(groups, networks, chosen)
+    if left_out:
+        contents.notes.append(f"left out: {listed(left_out)}")
     return contents
 
 
-def _nvidia(file: dict[str, Any]) -> Contents:
-    for name in ("G_ema", "D"):
-        no_network = file.get(name) is None and name == "D"
-        if name in file and not (no_network or isinstance(file[name], Module)):
-            raise CheckpointError(f"must hold a network at {name}, got {shown(file[name])}")
-    contents = Contents("nvidia")
-    if "G_ema" in file:
-        contents.generator, contents.generator_options = unpack("generator", file["G_ema"])
-        contents.latent_avg = contents.generator.pop("mapping.w_avg", None)
-    if file.get("D") is not None:
-        options = unpack("discriminator", file["D"])
-        contents.discriminator, contents.discriminator_options = options
-    return contents
+# Words before keys
 
 
-def _dict(name: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise CheckpointError(f"must hold a dict at {name}, got {shown(value)}")
-    return value
+def _parts(word: str) -> set[str]:
+    return set(word.lower().split("_")) - {""}
 
 
-def _check_tensors(state: dict[Any, Any], size: int) -> None:
-    """Raise for what is no state dict, or for more numbers than a file of ``size`` bytes has."""
-    names = [key for key in state if not isinstance(key, str)]
-    if names:
-        raise CheckpointError(f"must name tensors by strings, got {shown(names)}")
-    others = [key for key, value in state.items() if not _is_plain(value)]
+def _is_known(word: str) -> bool:
+    return bool(_parts(word)) and _parts(word) <= WORDS
+
+
+def _group(file: Any, budget: Budget) -> tuple[Groups, set[str]]:
+    """All that a file holds, by the words before it, and what wrapped it."""
+    groups: Groups = {}
+    wrappers: set[str] = set()
+    if is_module(file):
+        return {(): file}, wrappers
+    pending: list[tuple[tuple[str, ...], Any]] = [((), file)] if isinstance(file, dict) else []
+    for words, part in pending:  # which grows
+        budget.spend(len(part))
+        for key, value in part.items():
+            names = key.split(".") if isinstance(key, str) and len(key) <= LONGEST else [str(key)]
+            holds = is_module(value) or isinstance(value, dict)
+            if holds and all(name in WRAPPERS or _is_known(name) for name in names):
+                place, rest = (*words, *names), ""
+                if isinstance(value, dict):
+                    if len(place) <= DEEPEST:
+                        pending.append((place, value))
+                    continue
+                group = groups.setdefault(place, value)
+                twice = group is not value
+            else:
+                wrappers |= WRAPPERS.intersection(names)
+                names = [name for name in names if name not in WRAPPERS]
+                known = 0
+                while known < len(names) - 1 and _is_known(names[known]):
+                    known += 1
+                place, rest = (*words, *names[:known]), ".".join(names[known:])
+                group = groups.setdefault(place, {})
+                twice = not isinstance(group, dict) or rest in group
+            if twice:
+                raise CheckpointError(
+                    f"must name each part once, got two for {shown('.'.join((*place, rest)))}"
+                )
+            if isinstance(group, dict):
+                group[rest] = value
+    return groups, wrappers
+
+
+def _recognise(words: tuple[str, ...], state: dict[str, Any] | Record) -> Found | None:
+    """The network that a group is, if it is one."""
+    if isinstance(state, Record):
+        discriminates = any(_parts(word) & DISCRIMINATORS for word in words)
+        return Found(words, "discriminator" if discriminates else "generator", "nvidia", state)
+    for (kind, dialect), signs in SIGNS.items():
+        if any(key.startswith(signs) for key in state):
+            return Found(words, kind, dialect, state)
+    return None
+
+
+def _one(kind: str, networks: list[Found]) -> Found | None:
+    """The network of a kind, averaged where there is such a one."""
+    found = [network for network in networks if network.kind == kind]
+    found = [
+        network for network in found if any(_parts(word) & AVERAGED for word in network.words)
+    ] or found
+    if len(found) > 1:
+        raise CheckpointError(
+            f"must hold one {kind}, got {len(found)}, at "
+            f"{shown([network.place for network in found])}"
+        )
+    return found[0] if found else None
+
+
+# What is in them
+
+
+def _unpack(network: Found, budget: Budget) -> tuple[State, dict[str, Any]]:
+    """A network's tensors, and options that it says besides."""
+    if isinstance(network.state, Record):
+        return unpack(network.kind, network.state, budget)
+    state: State = {}
+    others = []
+    for key, value in network.state.items():
+        if key in BESIDE:
+            continue
+        found = tensor(value, budget)
+        if found is None:
+            others.append(key)
+        else:
+            state[key] = found
     if others:
         raise CheckpointError(f"must hold floating-point tensors, got others at {shown(others)}")
-    total = sum(value.numel() * value.element_size() for value in state.values())
-    if total > size:  # views that share their numbers, or numbers that torch made up
-        raise CheckpointError(
-            f"must be a whole checkpoint, got {total:,} bytes of tensors in {size:,} bytes"
-        )
+    return state, {}
 
 
-def _is_plain(value: Any) -> bool:
-    return (
-        isinstance(value, Tensor)
-        and value.is_floating_point()
-        and value.layout == torch.strided
-        and value.device.type == "cpu"
-    )
+def _latent_avg(groups: Groups, generator: Found, budget: Budget) -> Tensor | None:
+    """The mean style that is among the generator's weights, or else anywhere around."""
+    for group in (generator.state, *groups.values()):
+        value = group.get("latent_avg") if isinstance(group, dict) else None
+        if value is not None:
+            found = tensor(value, budget)
+            if found is None:
+                raise CheckpointError(
+                    f"must have floating-point numbers in latent_avg, got {shown(value)}"
+                )
+            return found
+    return None
+
+
+def _take_settings(contents: Contents, settings: Any) -> None:
+    """What a checkpoint of our own training says of its networks."""
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"must hold a dict at settings, got {shown(settings)}")
+    contents.dialect = "resample_layers"
+    clamp = check("clamp", CLAMP, settings.get("clamp"), "its settings") or None
+    rate = check("mapping_lr", POSITIVE, settings.get("mapping_lr"), "its settings")
+    contents.generator_options = {"clamp": clamp, "mapping_lr": rate}
+    contents.discriminator_options = {"clamp": clamp}
+
+
+def _left_out(groups: Groups, networks: list[Found], chosen: list[Found]) -> list[str]:
+    """Names of what holds tensors and was not taken."""
+    names = {network.place: None for network in networks if network not in chosen}
+    recognised = {network.words for network in networks}
+    for words, group in groups.items():
+        if words not in recognised:
+            for key, value in group.items():
+                if isinstance(value, Record) and value.name in TENSORS | PARAMETERS:
+                    names[key.partition(".")[0]] = None
+    return [name for name in names if name not in BESIDE]

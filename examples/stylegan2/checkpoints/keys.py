@@ -24,6 +24,14 @@ OWNERS = {
     "basicsr": "BasicSR's",
     "nvidia": "NVIDIA's",
 }
+SIGNS = {  # how keys of a network start, of which the first that are met tell whose it is
+    ("generator", "basicsr"): ("style_conv1.", "style_convs.", "style_mlp.", "constant_input."),
+    ("generator", "nvidia"): ("synthesis.",),
+    ("generator", "rosinality"): ("to_rgb1.", "to_rgbs.", "input."),
+    ("discriminator", "basicsr"): ("conv_body.",),
+    ("discriminator", "rosinality"): ("final_linear.", "final_conv."),
+    ("discriminator", "nvidia"): ("b4.",),
+}
 
 
 class Entry(NamedTuple):

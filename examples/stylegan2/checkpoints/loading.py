@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..blocks import BINOMIAL
 from ..discriminator import Discriminator
 from ..generator import Generator
-from .checks import CheckpointError, naming
+from .checks import CheckpointError, listed, naming, printable
 from .contents import Contents, read
 from .keys import (
     COLUMNS,
@@ -32,6 +32,7 @@ from .keys import (
 )
 
 MOST_PIXELS = 4096  # of a side: beyond, a key's number is no layer's
+MOST_LAYERS = 100  # of a mapping network; all codes have 8 unless told otherwise
 NUMBER = r"(\d{1,15})"
 NOISE_SEED = 0
 
@@ -42,7 +43,8 @@ class Checkpoint:
 
     ``generator`` is the averaged one (EMA) where the file has it. ``latent_avg`` [style_dim] is
     the mean of ``w``, for :meth:`Generator.truncate`. ``configuration`` has the arguments that
-    make the same networks: ``Generator(**configuration["generator"])``.
+    make the same networks: ``Generator(**configuration["generator"])``. ``summary`` says in one
+    line what was taken, from where in the file, and what was assumed or left out.
     """
 
     dialect: str
@@ -50,13 +52,15 @@ class Checkpoint:
     discriminator: Discriminator | None
     latent_avg: Tensor | None
     configuration: dict[str, dict[str, Any]]
+    summary: str
 
 
 def load(path: str | Path, discriminator_path: str | Path | None = None) -> Checkpoint:
     """Read a checkpoint of any dialect; the file's content says which it is.
 
     A file may lack all of the generator's noise, as rosinality's first ones do: then it is drawn,
-    the same at every load, from a seed.
+    the same at every load, from a seed. It may lack all of a network's filters: then they are the
+    usual ones. :attr:`Checkpoint.summary` says so.
 
     Args:
         path: the file. Of BasicSR's two, the generator's.
@@ -86,6 +90,8 @@ def load(path: str | Path, discriminator_path: str | Path | None = None) -> Chec
             )
         if contents.generator is not None:
             contents.discriminator = other.discriminator
+            contents.places |= other.places
+            contents.notes += [note for note in other.notes if note not in contents.notes]
     with naming(names, ValueError):  # of our networks too
         return _build(contents)
 
@@ -103,25 +109,37 @@ def _build(contents: Contents) -> Checkpoint:
     resolution, depth = options["resolution"], options["mapping_layers"]
     keys = generator_keys(dialect, resolution, depth)
     filters = generator_filters(dialect, resolution)
-    generator = _fill(Generator, options, contents.generator, keys, filters, problems)
+    notes = contents.notes
+    generator = _fill(Generator, options, contents.generator, keys, filters, problems, notes)
     if contents.discriminator is not None:
         state = contents.discriminator
         options = _discriminator_options(contents, state)
         configuration["discriminator"] = options
         keys = discriminator_keys(dialect, options["resolution"])
         filters = discriminator_filters(dialect, options["resolution"])
-        discriminator = _fill(Discriminator, options, state, keys, filters, problems)
+        discriminator = _fill(Discriminator, options, state, keys, filters, problems, notes)
     mean = contents.latent_avg
-    if mean is not None and mean.numel() != generator.style_dim:
-        problems.append(f"misshapen: latent_avg {list(mean.shape)} for {generator.style_dim}")
+    if mean is not None:
+        if mean.shape[-1:] != (generator.style_dim,) or not mean.numel():
+            problems.append(f"misshapen: latent_avg {list(mean.shape)} for {generator.style_dim}")
+        else:  # [style_dim], or the same for each layer, [L, style_dim]
+            rows = mean.reshape(-1, generator.style_dim)
+            mean = rows[0].float()
+            if not rows.equal(rows[:1].expand_as(rows)):
+                mean = None
+                notes.append("left out: latent_avg, which is not the same for all layers")
     if problems:
         raise CheckpointError(
             f"must hold the keys and shapes of {OWNERS[dialect]} StyleGAN2 of {resolution} "
             f"pixels, got {'; '.join(problems)}"
         )
+    parts = [f"{kind} at {place}" for kind, place in contents.places.items()]
     if mean is not None:
-        mean = mean.detach().float().reshape(-1).clone()
-    return Checkpoint(dialect, generator, discriminator, mean, configuration)
+        parts.append("mean style")
+    summary = "; ".join(
+        (f"{OWNERS[dialect]} StyleGAN2 of {resolution} pixels: {', '.join(parts)}", *notes)
+    )
+    return Checkpoint(dialect, generator, discriminator, mean, configuration, printable(summary))
 
 
 # Configuration
@@ -136,10 +154,10 @@ def _generator_options(contents: Contents, theirs: State) -> dict[str, Any]:
     mapping = (rf"style\.{NUMBER}\.", rf"style_mlp\.{NUMBER}\.", rf"mapping\.fc{NUMBER}\.")
     numbers = _numbers(mapping[COLUMNS[dialect]], theirs)
     depth = max(numbers, default=0) + (dialect == "nvidia" and bool(numbers))
-    if depth > len(theirs):
+    if depth > MOST_LAYERS:
         raise CheckpointError(
-            f"must number the mapping layers of its generator from 1 without a gap, got {depth} "
-            f"among {len(theirs)} keys"
+            f"must hold a generator of at most {MOST_LAYERS} mapping layers, got one numbered "
+            f"{max(numbers)}"
         )
 
     layers = {4: ["conv1.activate.bias", "to_rgb1.conv.modulation.bias"]}
@@ -191,10 +209,10 @@ class _Measure:
         shapes = [self.theirs[name].shape for name in names if name in self.theirs]
         lengths = [shape[dim] for shape in shapes if -len(shape) <= dim < len(shape)]
         if not lengths:
-            raise CheckpointError(f"must hold at least one of {', '.join(names)}, got none")
+            raise CheckpointError(f"must hold at least one of {listed(names)}, got none")
         length = Counter(lengths).most_common(1)[0][0]
         if length < 1:
-            raise CheckpointError(f"must hold numbers in {', '.join(names)}, got an empty tensor")
+            raise CheckpointError(f"must hold numbers in {listed(names)}, got an empty tensor")
         return length
 
 
@@ -209,7 +227,7 @@ def _resolution(
     largest = max(numbers, default=0)
     resolution = largest if dialect == "nvidia" else 2 ** min(largest + first, 99)
     if not numbers or resolution < 8 or resolution & (resolution - 1):
-        some = ", ".join(list(theirs)[:3])
+        some = listed(list(theirs)[:3])
         raise CheckpointError(
             f"must hold a {network} of {OWNERS[dialect]} StyleGAN2, of 8 pixels or more, got "
             f"{len(theirs)} keys such as {some or 'none'}"
@@ -235,14 +253,23 @@ def _fill(
     table: Mapping[str, Entry],
     filters: Mapping[str, float],
     problems: list[str],
+    notes: list[str],
 ) -> Any:
-    """A network with the state of ``theirs``; what does not fit is added to ``problems``."""
+    """A network with the state of ``theirs``.
+
+    What does not fit is added to ``problems``, what was assumed to ``notes``.
+    """
     with torch.device("meta"):
         network = kind(**options)
     shapes = {key: value.shape for key, value in network.state_dict().items()}
     noises = [key for key in table if key.startswith("noises.")]
-    if not any(table[key].key in theirs for key in noises):
+    name = kind.__name__.lower()
+    if noises and not any(table[key].key in theirs for key in noises):
         table = {key: entry for key, entry in table.items() if key not in noises}
+        notes.append("noise is not in the file: drawn from a fixed seed")
+    if filters and not any(key in theirs for key in filters):
+        filters = {}
+        notes.append(f"filters of the {name} are not in the file: {list(BINOMIAL)} taken")
     wanted = {entry.key: shapes[key][entry.dims] for key, entry in table.items()}
     wanted |= {key: torch.Size((len(BINOMIAL),) * 2) for key in filters}
     missing = [key for key in wanted if key not in theirs]
@@ -265,8 +292,7 @@ def _fill(
         "misshapen": misshapen,
         f"filters other than {list(BINOMIAL)}": others,
     }
-    name = kind.__name__.lower()
-    problems += [f"{name}: {what}: {', '.join(keys)}" for what, keys in found.items() if keys]
+    problems += [f"{name}: {what}: {listed(keys)}" for what, keys in found.items() if keys]
     if problems:
         return network
     rng = torch.Generator().manual_seed(NOISE_SEED)

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from .checks import CLAMP, COUNT, POSITIVE, CheckpointError, Rule, check, exactly, shown
 from .keys import MAPPING_LR
-from .pickles import Held, Module
+from .pickles import Budget, Record
+from .records import is_module, module_state, number, tensor
 
 Attributes = dict[str, dict[str, Any]]  # of each module, by its path
 DEEPEST = 8  # modules within modules; NVIDIA's have four
@@ -21,14 +22,14 @@ FIXED = {"c_dim": exactly(0), "use_noise": exactly(True)}
 ARCHITECTURES = {"generator": exactly("skip"), "discriminator": exactly("resnet")}
 
 
-def unpack(network: str, module: Module) -> tuple[dict[str, Any], dict[str, Any]]:
+def unpack(network: str, module: Record, budget: Budget) -> tuple[dict[str, Any], dict[str, Any]]:
     """The state dict of a ``network``, "generator" or "discriminator", and its options.
 
     Raises:
         CheckpointError: if ours cannot be such a network, naming the attribute.
     """
-    modules = _modules(network, module)
-    tensors = _state_dict(network, modules)
+    modules = _modules(network, module, budget)
+    tensors = _state_dict(network, modules, budget)
     _check_fixed(network, modules)
     options = {"clamp": _clamp(network, modules)}
     if network == "generator":
@@ -49,7 +50,7 @@ def unpack(network: str, module: Module) -> tuple[dict[str, Any], dict[str, Any]
     return tensors, options
 
 
-def _modules(network: str, root: Module) -> Attributes:
+def _modules(network: str, root: Record, budget: Budget) -> Attributes:
     """The attributes of a module and of all within, each once."""
     found: Attributes = {}
     paths: dict[int, str] = {}
@@ -63,20 +64,24 @@ def _modules(network: str, root: Module) -> Attributes:
             )
         if path.count(".") >= DEEPEST:
             raise CheckpointError(f"must nest modules up to {DEEPEST} deep, got {where}")
-        paths[id(module)], found[path] = path, module.state
+        state = module_state(module)
+        budget.spend(len(state))
+        paths[id(module)] = path
+        found[path] = {name: number(value, budget) for name, value in state.items()}
         for part in ("_parameters", "_buffers", "_modules"):
-            content = module.state.get(part)
-            if not isinstance(content, dict):
+            content = state.get(part)
+            if type(content) is not dict:
                 raise CheckpointError(f"must have {part} a dict in {where}, got {shown(content)}")
+            budget.spend(len(content))
             for name in content:
-                if not isinstance(name, str) or len(name) > LONGEST:
+                if type(name) is not str or len(name) > LONGEST:
                     raise CheckpointError(
                         f"must have names of up to {LONGEST} characters in {part} of {where}, "
                         f"got {shown(name)}"
                     )
-        for name, inner in module.state["_modules"].items():
+        for name, inner in state["_modules"].items():
             if inner is not None:
-                if not isinstance(inner, Module):
+                if not is_module(inner):
                     raise CheckpointError(
                         f"must have a module or None at {name} in {where}, got {shown(inner)}"
                     )
@@ -84,17 +89,18 @@ def _modules(network: str, root: Module) -> Attributes:
     return found
 
 
-def _state_dict(network: str, modules: Attributes) -> dict[str, Tensor]:
+def _state_dict(network: str, modules: Attributes, budget: Budget) -> dict[str, Tensor]:
     """Parameters and buffers of all modules, by key."""
     tensors: dict[str, Tensor] = {}
     for path, state in modules.items():
-        for name, held in {**state["_parameters"], **state["_buffers"]}.items():
-            if isinstance(held, Held):
-                tensors[_join(path, name)] = held.tensor
-            elif held is not None:
+        for name, value in {**state["_parameters"], **state["_buffers"]}.items():
+            found = tensor(value, budget)
+            if found is not None:
+                tensors[_join(path, name)] = found
+            elif value is not None:
                 raise CheckpointError(
-                    f"must have a tensor or None at {_join(path, name)} in its {network}, "
-                    f"got {shown(held)}"
+                    f"must have a floating-point tensor or None at {_join(path, name)} in its "
+                    f"{network}, got {shown(value)}"
                 )
     return tensors
 
@@ -131,5 +137,7 @@ def _clamp(network: str, modules: Attributes) -> float | None:
 
 def _only(name: str, values: set[Any]) -> Any:
     if len(values) != 1:
-        raise CheckpointError(f"must have the same {name} in all layers, got {values or 'none'}")
+        raise CheckpointError(
+            f"must have the same {name} in all layers, got {shown(values) if values else 'none'}"
+        )
     return next(iter(values))

@@ -1,221 +1,376 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Files as plain data: nothing in them is executed.
+"""A machine that reads pickles of data, and can do nothing else.
 
-Torch's files are read with ``weights_only=True``; NVIDIA's pickles, which carry the source text of
-their networks, with :class:`RestrictedUnpickler`, which knows the few names that such files need
-and refuses all others.
+It knows the opcodes that Python's pickler writes in the protocols 2 to 5, and builds None, bools,
+numbers, strings, bytes, tuples, lists, dicts with strings or whole numbers as keys, what a file's
+reader makes of references to storages, and :class:`Record`: the name and the arguments of a call
+that is never made. Sets come as lists, and dictionaries of all kinds as dicts.
+
+Three rules bound what a pickle costs. A step of the file's :class:`Budget` is spent on each opcode.
+Bytes of the pickle are looked at where they are, or copied once. What went into something else is
+finished: no opcode can change it from then on, so that nothing contains itself, and the depth of
+each thing is known when it is made.
 """
 
 from __future__ import annotations
 
-import argparse
-import io
 import pickle
-import pickletools
-import re
 import struct
-import zipfile
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from .checks import CheckpointError, shown
 
-# A file of a whole training at 1024 pixels has 33,000. This bounds what no size of a file does: the
-# depth of its tuples, which Python's hash follows without a limit, and the numbers of its memo, for
-# which Python sets aside memory.
-MOST_OPCODES = 100_000
-LEGACY = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)  # torch before 1.6: this first,
-LEGACY_PICKLES = 5  # of five, and then the numbers
-FORMATS = {"f8": "d", "f4": "f", "i8": "q", "i4": "i", "b1": "?"}  # of NumPy's types, for struct
+# A training of 1024 pixels has 33,000 opcodes. Each of these costs 1 microsecond and up to 200
+# bytes, for a dict that is empty.
+MOST_STEPS = 200_000
+MOST_COPIES = 3  # of a file's size: as text in protocol 2, as bytes of that, and as numbers
+MOST_DEPTH = 200  # of things within things; NVIDIA's networks have 25
+MOST_NUMBERS_AS_KEYS = 10_000  # their hashes are known, so a file could have them collide
+LONGEST_NAME = 100  # bytes of a module's or a class's name
 
 
-def parse(data: bytes) -> Any:
-    """A file as plain Python, with tensors, or with :class:`Module` and :class:`Held`."""
-    if data.startswith((b"PK\x03\x04", LEGACY)):
-        return _torch_load(data)
-    if data.startswith(pickle.PROTO):
-        _check_opcodes(io.BytesIO(data))
-        return RestrictedUnpickler(io.BytesIO(data)).load()
-    raise CheckpointError(f"must be a whole checkpoint, got a file that starts with {data[:12]!r}")
+class Budget:
+    """What reading a file of ``size`` bytes may still cost.
+
+    ``steps`` are opcodes and items that were looked at, ``bytes`` what is copied from the file.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size, self.bytes = size, MOST_COPIES * size
+        self.steps = MOST_STEPS
+        self.numbers_as_keys = MOST_NUMBERS_AS_KEYS
+
+    def spend(self, steps: int) -> None:
+        self.steps -= steps
+        if self.steps < 0:
+            raise CheckpointError(f"must be read in at most {MOST_STEPS:,} steps, got more")
+
+    def copy(self, count: int) -> None:
+        self.bytes -= count
+        if self.bytes < 0:
+            raise CheckpointError(
+                f"must be a whole checkpoint, got more than {MOST_COPIES * self.size:,} bytes of "
+                f"numbers and strings in {self.size:,} bytes"
+            )
 
 
-def _torch_load(data: bytes) -> Any:
-    """torch.load with ``weights_only``, and with the one type that rosinality's training adds."""
-    if data.startswith(LEGACY):
-        stream = io.BytesIO(data)
-        for _ in range(LEGACY_PICKLES):
-            _check_opcodes(stream)
-    else:
-        _check_archive(data)
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        refused = re.search(r"GLOBAL (\S+)", str(error))
-        if refused is not None:
-            raise _refused(refused[1]) from None
-        reason = str(error).rpartition("WeightsUnpickler error:")[2]  # without torch's advice
-        raise pickle.UnpicklingError(reason.strip()) from None
+class Record:
+    """An object that a pickle asks for, as inert data.
+
+    ``args`` are those of its call, or None for the class or the function itself; ``state`` is what
+    the object would be given after the call.
+    """
+
+    __slots__ = ("args", "name", "state")
+
+    def __init__(self, name: str, args: tuple[Any, ...] | None = None) -> None:
+        self.name, self.args = name, args
+        self.state: Any = None
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
 
 
-def _refused(name: str) -> CheckpointError:
+MODULE = "torch_utils.persistence._reconstruct_persistent_obj"
+LOAD_FROM_BYTES = "torch.storage._load_from_bytes"
+ENCODE = "_codecs.encode"  # how protocol 2 writes bytes
+PARAMETERS = {f"torch._utils._rebuild_parameter{end}" for end in ("", "_with_state")}
+TENSORS = {f"torch._utils._rebuild_tensor{end}" for end in ("_v2", "_v3")}
+SCALARS = {f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")}
+STORAGES = {
+    "torch.DoubleStorage": torch.float64,
+    "torch.FloatStorage": torch.float32,
+    "torch.HalfStorage": torch.float16,
+    "torch.BFloat16Storage": torch.bfloat16,
+    "torch.LongStorage": torch.int64,
+    "torch.IntStorage": torch.int32,
+    "torch.ShortStorage": torch.int16,
+    "torch.CharStorage": torch.int8,
+    "torch.ByteStorage": torch.uint8,
+    "torch.BoolStorage": torch.bool,
+    "torch.ComplexDoubleStorage": torch.complex128,
+    "torch.ComplexFloatStorage": torch.complex64,
+    "torch.storage.UntypedStorage": torch.uint8,  # the tensor has the type
+}
+DTYPES = {f"torch.{k}": v for k, v in vars(torch).items() if isinstance(v, torch.dtype)}
+DICTS = {"collections.OrderedDict", "dnnlib.util.EasyDict"}
+WITH_STATE = {"argparse.Namespace", "numpy.dtype"}
+WITH_STATE |= {f"numpy.{core}.multiarray._reconstruct" for core in ("core", "_core")}  # of arrays
+OTHERS = {  # that a checkpoint may have beside its networks, and that nothing here looks into
+    *(
+        "builtins.set",
+        "builtins.bytes",
+        "builtins.bytearray",
+        "builtins.complex",
+        "collections.Counter",
+    ),
+    *("torch.Size", "torch.device", "torch.Tensor", "torch.nn.parameter.Parameter"),
+    *("torch._utils._rebuild_tensor", "torch._utils._rebuild_sparse_tensor"),
+    *("torch._utils._rebuild_qtensor", "torch._utils._rebuild_meta_tensor_no_storage"),
+    *("torch._tensor._rebuild_from_type_v2", "torch.serialization._get_layout"),
+    *("numpy.ndarray", "numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer"),
+}
+NAMES = {MODULE, LOAD_FROM_BYTES, ENCODE} | PARAMETERS | TENSORS | SCALARS
+NAMES |= STORAGES.keys() | DTYPES.keys() | DICTS | WITH_STATE | OTHERS
+RENAMED = {"__builtin__": "builtins"}  # by Python's pickler, in protocol 2
+
+
+def refused(name: str) -> CheckpointError:
     return CheckpointError(f"must hold data only, got one that asks for {name}, which is refused")
 
 
-def _check_archive(data: bytes) -> None:
-    """Raise for a zip archive that costs more than its size."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        total = sum(entry.file_size for entry in archive.infolist())
-        if total > len(data):
-            raise CheckpointError(
-                f"must be an archive without compression, as torch's are, got {total:,} bytes in "
-                f"{len(data):,}"
-            )
-        for entry in archive.infolist():
-            if entry.filename.endswith("data.pkl"):
-                _check_opcodes(io.BytesIO(archive.read(entry)))
+def read_pickle(
+    data: memoryview, start: int, budget: Budget, persistent: Callable[[Any], Any]
+) -> tuple[Any, int]:
+    """The value of the pickle at ``start``, and where the pickle ends.
 
+    ``persistent`` makes something of what a pickle refers to outside of itself.
 
-def _check_opcodes(stream: io.BytesIO) -> None:
-    """Read one pickle of a stream, and raise if it costs more than its size."""
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-        if count >= MOST_OPCODES:
-            raise CheckpointError(f"must be a pickle of at most {MOST_OPCODES:,} opcodes, got more")
-        if "PUT" in opcode.name and argument > MOST_OPCODES:
-            raise CheckpointError(
-                f"must number its memo up to {MOST_OPCODES:,}, got {shown(argument)}"
-            )
-
-
-# What stands for the objects of a pickle
-
-
-class _Sealed:
-    """An object that a pickle may pass on, and may not change: BUILD calls ``__setstate__``."""
-
-    __slots__ = ()
-
-    def __setstate__(self, state: Any) -> None:
-        raise CheckpointError(f"must leave {self!r} as it is, got {shown(state)} to set")
-
-
-class Held(_Sealed):
-    """A tensor, or a storage's numbers [n], out of the pickle's reach."""
-
-    __slots__ = ("tensor",)
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
-
-    def __repr__(self) -> str:
-        return f"<tensor {list(self.tensor.shape)}>"
-
-
-class Module(_Sealed):
-    """An object of NVIDIA's: its state, without the class whose source text the file has."""
-
-    __slots__ = ("state",)
-
-    def __init__(self, meta: Any) -> None:
-        state = _typed(dict, meta, "a dict for each module").get("state")
-        self.state = _typed(dict, state, "a dict as each module's state")
-
-    def __repr__(self) -> str:
-        return "<module>"
-
-
-class _DType:
-    """A number's type in NumPy's pickles, such as f8; BUILD gives the order of its bytes."""
-
-    __slots__ = ("code", "order")
-
-    def __init__(self, code: Any, *_: Any) -> None:
-        self.code, self.order = _typed(str, code, "names of NumPy's types"), "="
-        if code not in FORMATS:
-            raise CheckpointError(f"must have numbers of {', '.join(FORMATS)}, got {shown(code)}")
-
-    def __setstate__(self, state: Any) -> None:
-        order = state[1] if type(state) is tuple and len(state) > 1 else state
-        if order not in ("<", ">", "=", "|"):
-            raise CheckpointError(f"must have a byte order <, >, = or |, got {shown(order)}")
-        self.order = order.replace("|", "=")
-
-    def __repr__(self) -> str:
-        return f"<dtype {self.code}>"
-
-
-def _typed(kind: type, value: Any, what: str) -> Any:
-    if not isinstance(value, kind):
-        raise CheckpointError(f"must have {what}, got {shown(value)}")
-    return value
-
-
-def _scalar(dtype: Any, data: Any) -> Any:
-    _typed(_DType, dtype, "a type for each NumPy number")
-    data = _typed(bytes, data, "bytes for each NumPy number")
-    return struct.unpack(dtype.order + FORMATS[dtype.code], data)[0]
-
-
-def _storage(data: Any) -> Held:
-    """A storage's numbers [n], from a file of torch's within the pickle."""
-    storage = _torch_load(_typed(bytes, data, "bytes for each storage"))
-    _typed(torch.TypedStorage, storage, "a storage in each storage's file")
-    return Held(torch.empty(0, dtype=storage.dtype).set_(storage))
-
-
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Held:
-    numbers: Tensor = _typed(Held, storage, "a storage under each tensor").tensor
-    return Held(numbers.as_strided(size, stride, offset))  # which refuses what is out of bounds
-
-
-def _parameter(data: Any, *_: Any) -> Held:
-    held: Held = _typed(Held, data, "a tensor in each parameter")
-    return held
-
-
-class _Allowed(_Sealed):
-    """A function that a pickle may call."""
-
-    __slots__ = ("_function",)
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
-
-    def __call__(self, *args: Any) -> Any:
-        return self._function(*args)
-
-    def __repr__(self) -> str:
-        return f"<function {self._function.__name__}>"
-
-
-class RestrictedUnpickler(pickle.Unpickler):
-    """Reads NVIDIA's pickles; ``ALLOWED`` is all that they can name.
-
-    None of it is the named object itself, but what does the same for data alone: modules come as
-    their attributes, tensors without hooks, dictionaries of all kinds as dict. No opcode changes
-    any of it; tensors stay behind :class:`Held`, whose only opcode is to be passed on.
+    Raises:
+        CheckpointError: if it asks for anything but data, or for more than ``budget`` has.
+        Exception: of any kind, if it is no pickle.
     """
+    machine = _Machine(data, start, budget, persistent)
+    return machine.run(), machine.at
 
-    ALLOWED: ClassVar[dict[tuple[str, str], Callable[..., Any]]] = {
-        ("torch_utils.persistence", "_reconstruct_persistent_obj"): _Allowed(Module),
-        ("dnnlib.util", "EasyDict"): dict,
-        ("collections", "OrderedDict"): dict,
-        ("builtins", "set"): set,  # of files of pickle protocol 3, as Python 3.7 wrote them
-        ("torch._utils", "_rebuild_parameter"): _Allowed(_parameter),
-        ("torch._utils", "_rebuild_tensor_v2"): _Allowed(_tensor),
-        ("torch.storage", "_load_from_bytes"): _Allowed(_storage),
-        ("numpy", "dtype"): _Allowed(_DType),
-        ("numpy._core.multiarray", "scalar"): _Allowed(_scalar),
-        ("numpy.core.multiarray", "scalar"): _Allowed(_scalar),
-    }
 
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.ALLOWED:
-            raise _refused(f"{module}.{name}")
-        return self.ALLOWED[module, name]
+class _Machine:
+    def __init__(
+        self, data: memoryview, start: int, budget: Budget, persistent: Callable[[Any], Any]
+    ) -> None:
+        self.data, self.at = data, start
+        self.budget, self.persistent = budget, persistent
+        self.stack: list[Any] = []
+        self.outer: list[list[Any]] = []  # stacks below each mark
+        self.memo: dict[int, Any] = {}
+        # Things that hold others, by id: what each is, so that no other gets its id, and its depth,
+        # which is below 0 when the thing is finished
+        self.things: list[Any] = []
+        self.depths: dict[int, int] = {}
 
-    def persistent_load(self, pid: Any) -> Any:
-        raise _refused(f"the persistent object {shown(pid)}")
+    def run(self) -> Any:
+        if (
+            self.take(1).tobytes() != pickle.PROTO
+            or not 2 <= self.take(1)[0] <= pickle.HIGHEST_PROTOCOL
+        ):
+            raise CheckpointError("must be a pickle of protocol 2 to 5, got another")
+        while (opcode := self.take(1)[0]) != pickle.STOP[0]:
+            self.budget.spend(1)
+            if opcode not in OPCODES:
+                raise CheckpointError(
+                    f"must be a pickle of data, got the opcode {bytes([opcode])!r} at byte "
+                    f"{self.at - 1:,}"
+                )
+            OPCODES[opcode](self)
+        if len(self.stack) != 1 or self.outer:
+            raise CheckpointError("must be a pickle of one value, got one with parts of another")
+        return self.stack[0]
+
+    # Bytes of the pickle
+
+    def take(self, count: int) -> memoryview:
+        start, self.at = self.at, self.at + count
+        if self.at > len(self.data):
+            raise CheckpointError(
+                f"must be a whole checkpoint, got one whose pickle ends early, at byte {start:,}"
+            )
+        return self.data[start : self.at]
+
+    def number(self, kind: str) -> Any:
+        return struct.unpack(kind, self.take(struct.calcsize(kind)))[0]
+
+    def line(self) -> str:
+        text = self.data[self.at : self.at + LONGEST_NAME + 1].tobytes()
+        end = text.find(b"\n")
+        if end < 0:
+            end = len(text)
+            if end > LONGEST_NAME:
+                raise CheckpointError(f"must have names of at most {LONGEST_NAME} bytes, got more")
+        return self.take(end + 1)[:-1].tobytes().decode()
+
+    # What the opcodes do
+
+    def push_number(self, kind: str) -> None:
+        self.stack.append(self.number(kind))
+
+    def push_long(self, kind: str) -> None:
+        size = self.number(kind)
+        self.budget.copy(size)
+        self.stack.append(int.from_bytes(self.take(size), "little", signed=True))
+
+    def push_text(self, kind: str) -> None:
+        size = self.number(kind)
+        self.budget.copy(size)
+        self.stack.append(str(self.take(size), "utf-8", "surrogatepass"))
+
+    def push_bytes(self, kind: str) -> None:
+        self.stack.append(self.take(self.number(kind)))
+
+    def mark(self) -> None:
+        self.outer.append(self.stack)
+        self.stack = []
+
+    def since_mark(self) -> list[Any]:
+        items, self.stack = self.stack, self.outer.pop()
+        return items
+
+    def last(self, count: int) -> list[Any]:
+        if count > len(self.stack):
+            raise CheckpointError("must be a whole checkpoint, got a pickle that lacks a value")
+        items = self.stack[-count:]
+        del self.stack[-count:]
+        return items
+
+    def put(self, key: int) -> None:
+        self.memo[key] = self.stack[-1]
+
+    def get(self, key: int) -> None:
+        self.stack.append(self.memo[key])
+
+    def thing(self, value: Any, contents: Iterable[Any] = ()) -> None:
+        """Push what holds ``contents``."""
+        self.things.append(value)
+        self.depths[id(value)] = self.depth_around(contents)
+        self.stack.append(value)
+
+    def depth_around(self, contents: Iterable[Any]) -> int:
+        """The depth of what holds ``contents``, which are finished with that."""
+        depth = 1
+        for value in contents:
+            within = self.depths.get(id(value))
+            if within is not None:
+                within = abs(within)
+                self.depths[id(value)] = -within
+                depth = max(depth, 1 + within)
+        if depth > MOST_DEPTH:
+            raise CheckpointError(f"must nest up to {MOST_DEPTH} deep, got more")
+        return depth
+
+    def unfinished(self, contents: Iterable[Any]) -> Any:
+        """The top of the stack, which is to hold ``contents`` too."""
+        depth = self.depth_around(contents)
+        value = self.stack[-1]
+        before = self.depths.get(id(value), 0)
+        if before <= 0:
+            raise CheckpointError(f"must leave {shown(value)} as it is, got more to put into it")
+        self.depths[id(value)] = max(before, depth)
+        return value
+
+    def extend(self, items: list[Any]) -> None:
+        value = self.unfinished(items)
+        if type(value) is not list:
+            raise CheckpointError(f"must leave {shown(value)} as it is, got items to append")
+        value += items
+
+    def set_items(self, items: list[Any]) -> None:
+        value = self.unfinished(items)
+        if type(value) is not dict:
+            raise CheckpointError(f"must leave {shown(value)} as it is, got items to set")
+        for key, item in zip(items[::2], items[1::2], strict=True):
+            if type(key) is int and -(2**63) <= key < 2**63:
+                self.budget.numbers_as_keys -= 1
+                if self.budget.numbers_as_keys < 0:
+                    raise CheckpointError(
+                        f"must have up to {MOST_NUMBERS_AS_KEYS:,} numbers as keys, got more"
+                    )
+            elif type(key) is not str:
+                raise CheckpointError(
+                    f"must have strings and whole numbers as keys, got {shown(key)}"
+                )
+            value[key] = item
+
+    def name(self, module: Any, name: Any) -> None:
+        if type(module) is not str or type(name) is not str:
+            raise CheckpointError(f"must name what it asks for, got {shown((module, name))}")
+        known = f"{RENAMED.get(module, module)}.{name}"
+        if known not in NAMES:
+            raise refused(f"{module}.{name}"[: 2 * LONGEST_NAME])
+        self.stack.append(Record(known))
+
+    def call(self) -> None:
+        called, args = self.last(2)
+        if type(called) is not Record or called.args is not None or type(args) is not tuple:
+            raise CheckpointError(
+                f"must call what it names, with a tuple, got {shown(called)} with {shown(args)}"
+            )
+        if called.name in DICTS and not args:
+            self.thing({})
+        else:
+            self.thing(Record(called.name, args), (args,))
+
+    def build(self) -> None:
+        """The state of a dict, which are attributes such as ``_metadata``, is left out."""
+        (state,) = self.last(1)
+        value = self.unfinished((state,))
+        if type(value) is Record and value.name in WITH_STATE and value.state is None:
+            value.state = state
+        elif type(value) is not dict:
+            raise CheckpointError(f"must leave {shown(value)} as it is, got {shown(state)} to set")
+
+    def refer(self) -> None:
+        (reference,) = self.last(1)
+        self.stack.append(self.persistent(reference))
+
+    def tuple_of(self, items: list[Any]) -> None:
+        self.thing(tuple(items), items)
+
+
+_Action = Callable[[_Machine], Any]
+
+
+def _of(method: Callable[..., Any], *args: Any) -> _Action:
+    return lambda machine: method(machine, *args)
+
+
+_U1, _U2, _U4, _U8 = "<B", "<H", "<I", "<Q"
+_ACTIONS: dict[bytes, _Action] = {
+    pickle.FRAME: _of(_Machine.take, 8),
+    pickle.NONE: lambda m: m.stack.append(None),
+    pickle.NEWTRUE: lambda m: m.stack.append(True),
+    pickle.NEWFALSE: lambda m: m.stack.append(False),
+    pickle.BININT: _of(_Machine.push_number, "<i"),
+    pickle.BININT1: _of(_Machine.push_number, _U1),
+    pickle.BININT2: _of(_Machine.push_number, _U2),
+    pickle.BINFLOAT: _of(_Machine.push_number, ">d"),
+    pickle.LONG1: _of(_Machine.push_long, _U1),
+    pickle.LONG4: _of(_Machine.push_long, _U4),
+    pickle.SHORT_BINUNICODE: _of(_Machine.push_text, _U1),
+    pickle.BINUNICODE: _of(_Machine.push_text, _U4),
+    pickle.BINUNICODE8: _of(_Machine.push_text, _U8),
+    pickle.SHORT_BINSTRING: _of(_Machine.push_text, _U1),  # of Python 2
+    pickle.BINSTRING: _of(_Machine.push_text, _U4),
+    pickle.SHORT_BINBYTES: _of(_Machine.push_bytes, _U1),
+    pickle.BINBYTES: _of(_Machine.push_bytes, _U4),
+    pickle.BINBYTES8: _of(_Machine.push_bytes, _U8),
+    pickle.BYTEARRAY8: _of(_Machine.push_bytes, _U8),
+    pickle.MARK: _Machine.mark,
+    pickle.EMPTY_TUPLE: lambda m: m.stack.append(()),
+    pickle.TUPLE1: lambda m: m.tuple_of(m.last(1)),
+    pickle.TUPLE2: lambda m: m.tuple_of(m.last(2)),
+    pickle.TUPLE3: lambda m: m.tuple_of(m.last(3)),
+    pickle.TUPLE: lambda m: m.tuple_of(m.since_mark()),
+    pickle.EMPTY_LIST: lambda m: m.thing([]),
+    pickle.APPEND: lambda m: m.extend(m.last(1)),
+    pickle.APPENDS: lambda m: m.extend(m.since_mark()),
+    pickle.EMPTY_SET: lambda m: m.thing([]),
+    pickle.ADDITEMS: lambda m: m.extend(m.since_mark()),
+    pickle.FROZENSET: lambda m: m.thing(items := m.since_mark(), items),
+    pickle.EMPTY_DICT: lambda m: m.thing({}),
+    pickle.SETITEM: lambda m: m.set_items(m.last(2)),
+    pickle.SETITEMS: lambda m: m.set_items(m.since_mark()),
+    pickle.BINPUT: lambda m: m.put(m.number(_U1)),
+    pickle.LONG_BINPUT: lambda m: m.put(m.number(_U4)),
+    pickle.MEMOIZE: lambda m: m.put(len(m.memo)),
+    pickle.BINGET: lambda m: m.get(m.number(_U1)),
+    pickle.LONG_BINGET: lambda m: m.get(m.number(_U4)),
+    pickle.GLOBAL: lambda m: m.name(m.line(), m.line()),
+    pickle.STACK_GLOBAL: lambda m: m.name(*m.last(2)),
+    pickle.REDUCE: _Machine.call,
+    pickle.NEWOBJ: _Machine.call,
+    pickle.BUILD: _Machine.build,
+    pickle.BINPERSID: _Machine.refer,
+}
+OPCODES = {opcode[0]: action for opcode, action in _ACTIONS.items()}

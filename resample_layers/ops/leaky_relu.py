@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Noise, bias, leaky ReLU and gain: what follows every convolution of StyleGAN2."""
+"""Bias, leaky ReLU and gain in plain torch, and the module of it."""
 
 from __future__ import annotations
 
@@ -10,68 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function
 
-from .arguments import check_epilogue, check_input, is_tracing
-from .epilogue import Epilogue
-from .native import accumulate_dtype, is_differentiated_elsewhere
-from .upfirdn2d import upfirdn2d_bias_act
-
-
-def bias_act(
-    input: Tensor,  # [N, C, H, W]
-    bias: Tensor | None = None,  # [C]
-    noise: Tensor | None = None,  # [N or 1, 1, H, W]
-    noise_strength: Tensor | None = None,  # one element
-    negative_slope: float = 0.2,
-    gain: float = math.sqrt(2.0),
-    clamp: float | None = None,
-) -> Tensor:
-    """``clamp(gain * leaky_relu(input + noise_strength * noise + bias, negative_slope))``.
-
-    :func:`upfirdn2d_bias_act` with a filter of the one tap 1: one pass over memory, which pays for
-    large tensors. The result is what the backward pass needs, so it must not be written to before.
-
-    Args:
-        input: activations, float16, bfloat16, float32 or float64.
-        bias, noise, noise_strength, negative_slope, gain, clamp: as for
-            :func:`upfirdn2d_bias_act`.
-
-    Shape:
-        - input, output: ``[N, C, H, W]``
-
-    Raises:
-        TypeError, ValueError: as :func:`upfirdn2d_bias_act`.
-
-    Example:
-        >>> import torch
-        >>> bias_act(torch.tensor([[[[1.0, -3.0]]]]), torch.ones(1), negative_slope=0.5, gain=2.0)
-        tensor([[[[ 4., -2.]]]])
-
-    Source of the formula: Karras et al., StyleGAN2, 2020.
-    """
-    tensors = [t for t in (input, bias, noise, noise_strength) if t is not None]
-    if has_torch_function(tensors):
-        return handle_torch_function(  # type: ignore[no-any-return]
-            bias_act, tensors, input, bias, noise, noise_strength, negative_slope, gain, clamp
-        )
-    check_input(input)
-    if torch.compiler.is_compiling() or is_tracing() or is_differentiated_elsewhere():
-        # Compilers fuse the formula with what is around it
-        size = (input.shape[2], input.shape[3])
-        constants = check_epilogue(
-            input, size, bias, noise, noise_strength, negative_slope, gain, clamp
-        )
-        epilogue = Epilogue(bias, noise, noise_strength, *constants)
-        return epilogue.apply(input.to(accumulate_dtype(input))).to(input.dtype)
-    return upfirdn2d_bias_act(
-        input,
-        input.new_ones(1, dtype=accumulate_dtype(input)),
-        bias,
-        noise,
-        noise_strength,
-        negative_slope=negative_slope,
-        gain=gain,
-        clamp=clamp,
-    )
+from .modes import is_tracing
 
 
 def fused_leaky_relu(

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Noise, bias, leaky ReLU, gain and clamp: what follows every convolution of StyleGAN2, as an op.
+
+The formula and its gradient stand in epilogue.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
+
+from .. import geometry
+from . import native
+from .arguments import check_call, check_epilogue, check_input
+from .epilogue import Epilogue, Operands, activation_grad, operand_grads
+from .modes import is_differentiated_elsewhere, is_tracing
+from .op import Grads, Op
+from .upfirdn2d import (
+    KERNEL_GRAD,
+    UPFIRDN2D,
+    Pads,
+    Pair,
+    check_one_device,
+    empty_output,
+    keep_taps,
+    split_kernel_grad,
+)
+
+
+def upfirdn2d_bias_act(
+    input: Tensor,  # [N, C, H, W]
+    kernel: Tensor | tuple[Tensor, Tensor],  # [kh, kw], [taps] or ([kw], [kh])
+    bias: Tensor | None = None,  # [C]
+    noise: Tensor | None = None,  # [N or 1, 1, out_h, out_w]
+    noise_strength: Tensor | None = None,  # one element
+    up: int | Sequence[int] = 1,  # (x, y)
+    down: int | Sequence[int] = 1,  # (x, y)
+    pad: Sequence[int] = (0, 0),  # (before, after) or (x0, x1, y0, y1)
+    negative_slope: float = 0.2,
+    gain: float = math.sqrt(2.0),
+    clamp: float | None = None,
+) -> Tensor:
+    """:func:`upfirdn2d`, then noise, bias, leaky ReLU, gain and clamp in the same pass.
+
+    What follows every upsampling convolution of StyleGAN2's generator. With ``s`` the result of
+    ``upfirdn2d(input, kernel, up, down, pad)``, not yet rounded to the input's dtype::
+
+        out = clamp(gain * leaky_relu(s + noise_strength * noise + bias, negative_slope))
+
+    Args:
+        input, kernel, up, down, pad: as for :func:`upfirdn2d`.
+        bias: one number per channel, or None.
+        noise: one image for all channels, of one sample for all or one for each; or None.
+        noise_strength: a tensor of one element that scales the noise; None: 1.
+        negative_slope: slope of the leaky ReLU for negative values, >= 0; 1 is linear.
+        gain: factor after the activation, > 0. The default of sqrt(2) restores the second moment
+            that the activation takes away.
+        clamp: largest magnitude of the result, > 0; None: none.
+
+    Returns:
+        The result, of the input's dtype, device and memory format. Gradients of every order exist
+        in all six tensors; where the result was clamped they are zero. The backward pass reads the
+        result, so it must not be written to before.
+
+    Shape:
+        - input: ``[N, C, H, W]``; bias: ``[C]``; noise: ``[N or 1, 1, out_h, out_w]``
+        - output: ``[N, C, out_h, out_w]``, as for :func:`upfirdn2d`
+
+    Raises:
+        TypeError, ValueError: as for :func:`upfirdn2d`, and if bias, noise or noise_strength is of
+            another kind, shape or device, noise_strength comes without noise, or a constant is out
+            of its range.
+
+    Example:
+        >>> import torch
+        >>> from resample_layers.ops import upfirdn2d_bias_act
+        >>> x = torch.tensor([[[[1.0, -3.0]]]])
+        >>> upfirdn2d_bias_act(x, torch.ones(1), torch.ones(1), negative_slope=0.5, gain=2.0)
+        tensor([[[[ 4., -2.]]]])
+
+    Source of the formula: Karras et al., StyleGAN2, 2020.
+    """
+    operands = [t for t in (bias, noise, noise_strength) if t is not None]
+    tensors = (input, *(kernel if isinstance(kernel, tuple) else (kernel,)), *operands)
+    if has_torch_function(tensors):
+        return handle_torch_function(  # type: ignore[no-any-return]
+            upfirdn2d_bias_act,
+            tensors,
+            input,
+            kernel,
+            bias=bias,
+            noise=noise,
+            noise_strength=noise_strength,
+            up=up,
+            down=down,
+            pad=pad,
+            negative_slope=negative_slope,
+            gain=gain,
+            clamp=clamp,
+        )
+    taps, taps_y, up, down, pad = check_call(input, kernel, up, down, pad)
+    size = geometry.output_sizes(input.shape[2:], up, down, pad, native.kernel_size(taps, taps_y))
+    constants = check_epilogue(
+        input, size, bias, noise, noise_strength, negative_slope, gain, clamp
+    )
+    return UPFIRDN2D_BIAS_ACT(
+        input, taps, taps_y, bias, noise, noise_strength, up, down, pad, *constants
+    )
+
+
+def bias_act(
+    input: Tensor,  # [N, C, H, W]
+    bias: Tensor | None = None,  # [C]
+    noise: Tensor | None = None,  # [N or 1, 1, H, W]
+    noise_strength: Tensor | None = None,  # one element
+    negative_slope: float = 0.2,
+    gain: float = math.sqrt(2.0),
+    clamp: float | None = None,
+) -> Tensor:
+    """``clamp(gain * leaky_relu(input + noise_strength * noise + bias, negative_slope))``.
+
+    :func:`upfirdn2d_bias_act` with a filter of the one tap 1: one pass over memory, which pays for
+    large tensors. The result is what the backward pass needs, so it must not be written to before.
+
+    Args:
+        input: activations, float16, bfloat16, float32 or float64.
+        bias, noise, noise_strength, negative_slope, gain, clamp: as for
+            :func:`upfirdn2d_bias_act`.
+
+    Shape:
+        - input, output: ``[N, C, H, W]``
+
+    Raises:
+        TypeError, ValueError: as :func:`upfirdn2d_bias_act`.
+
+    Example:
+        >>> import torch
+        >>> bias_act(torch.tensor([[[[1.0, -3.0]]]]), torch.ones(1), negative_slope=0.5, gain=2.0)
+        tensor([[[[ 4., -2.]]]])
+
+    Source of the formula: Karras et al., StyleGAN2, 2020.
+    """
+    tensors = [t for t in (input, bias, noise, noise_strength) if t is not None]
+    if has_torch_function(tensors):
+        return handle_torch_function(  # type: ignore[no-any-return]
+            bias_act, tensors, input, bias, noise, noise_strength, negative_slope, gain, clamp
+        )
+    check_input(input)
+    if torch.compiler.is_compiling() or is_tracing() or is_differentiated_elsewhere():
+        # Compilers fuse the formula with what is around it
+        size = (input.shape[2], input.shape[3])
+        constants = check_epilogue(
+            input, size, bias, noise, noise_strength, negative_slope, gain, clamp
+        )
+        epilogue = Epilogue(bias, noise, noise_strength, *constants)
+        return epilogue.apply(input.to(native.accumulate_dtype(input))).to(input.dtype)
+    return upfirdn2d_bias_act(
+        input,
+        input.new_ones(1, dtype=native.accumulate_dtype(input)),
+        bias,
+        noise,
+        noise_strength,
+        negative_slope=negative_slope,
+        gain=gain,
+        clamp=clamp,
+    )
+
+
+# The op
+
+
+def _empty_output(
+    input: Tensor,
+    kernel: Tensor,
+    taps_y: Tensor | None,
+    bias: Tensor | None,
+    noise: Tensor | None,
+    noise_strength: Tensor | None,
+    up: Pair,
+    down: Pair,
+    pad: Pads,
+    *constants: Any,
+) -> Tensor:
+    check_one_device(input, bias, noise, noise_strength)
+    return empty_output(input, kernel, taps_y, up, down, pad)
+
+
+def _setup(
+    needs: Sequence[bool], inputs: tuple[Any, ...], output: Tensor
+) -> tuple[tuple[Tensor | None, ...], Any]:
+    input, kernel, taps_y, bias, noise, strength, up, down, pad, *constants = inputs
+    operands = Operands.of((bias, noise, strength), needs[3:6])
+    saved = (
+        input if needs[1] or needs[2] else None,
+        *keep_taps(kernel, taps_y),
+        output,
+        operands.noise,
+        operands.strength,
+    )
+    call = up, down, pad, input.shape
+    return saved, (call, constants, operands.kinds)
+
+
+def _backward(needs: Sequence[bool], saved: Sequence[Any], constants: Any, grad: Tensor) -> Grads:
+    """The activation's gradient, found from the output, and then that of the op."""
+    input, kernel, taps_y, output, *values = saved
+    (up, down, pad, in_shape), (slope, gain, clamp), kinds = constants
+    grad = activation_grad(grad, output.detach(), slope, clamp)
+    size = native.kernel_size(kernel, taps_y)
+    grad_input, grad_kernel, grad_taps_y = None, None, None
+    if needs[0]:
+        g_pad = geometry.adjoint_pads(in_shape[2:], grad.shape[2:], up, down, pad, size)
+        # The gain goes to the taps, which are few; they stay as precise as the sums over them
+        scaled = kernel.to(native.accumulate_dtype(grad, kernel)) * gain
+        grad_input = UPFIRDN2D(grad, scaled, taps_y, down, up, g_pad, True)
+    if needs[1] or needs[2]:
+        w = KERNEL_GRAD(input, grad, up, down, pad, size[::-1]) * gain
+        grad_kernel, grad_taps_y = split_kernel_grad(w, kernel, taps_y)
+    grads = operand_grads(grad, gain, Operands(kinds, *values), needs[3:6])
+    return grad_input, grad_kernel, grad_taps_y, *grads
+
+
+UPFIRDN2D_BIAS_ACT = Op(
+    "upfirdn2d_bias_act",
+    "(Tensor input, Tensor kernel, Tensor? taps_y, Tensor? bias, Tensor? noise, "
+    "Tensor? noise_strength, int[2] up, int[2] down, SymInt[4] pad, float negative_slope, "
+    "float gain, float? clamp) -> Tensor",
+    native.resample_bias_act,
+    _empty_output,
+    _setup,
+    _backward,
+)

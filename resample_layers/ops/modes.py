@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What torch is doing with a call besides computing it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch.autograd import forward_ad
+
+is_tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]
+"""Whether TorchScript or ONNX's older exporter records the call; sizes are tensors then."""
+
+_is_transformed: Callable[[], bool] = torch._C._are_functorch_transforms_active
+
+
+def is_differentiated_elsewhere() -> bool:
+    """Whether torch.func or forward mode is at work: what differentiates outside of autograd."""
+    return _is_transformed() or forward_ad._current_level >= 0

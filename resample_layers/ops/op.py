@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""One object for an op: everything that torch must know of it, and the door that a call takes.
+
+An op is stated by five functions: what it computes in plain torch (``native``), what its result
+looks like (``fake``), what its gradient needs (``setup``), its gradient (``backward``), and its
+batches (``vmap``). From these one :class:`Op` makes
+
+- the registered operator ``resample_layers::name``, with autograd and vmap rules, which
+  compilers and exporters see;
+- the raw operator ``resample_layers::_name``, the same without a gradient;
+- an autograd Function over the raw operator, which is faster in eager mode.
+
+``native`` serves every device. A compiled library adds kernels of its own for its device (see
+extension.py) and changes nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
+
+from .modes import is_differentiated_elsewhere, is_tracing
+from .owner import NAMESPACE, OWNER, claim
+
+Grads = tuple["Tensor | None", ...]
+Setup = Callable[[Sequence[bool], tuple[Any, ...], Tensor], tuple[tuple["Tensor | None", ...], Any]]
+Backward = Callable[[Sequence[bool], Sequence[Any], Any, Tensor], Grads]
+
+OPS: dict[str, Op] = {}
+"""Every op of the package, by its name."""
+
+_is_batched: Callable[[Any], bool] = torch._C._functorch.is_legacy_batchedtensor
+
+
+class Op:
+    """One op. A call takes the arguments of its schema, checks none of them, and chooses a door.
+
+    Args:
+        name: the name of the registered operator; the raw operator has ``_`` before it.
+        schema: the arguments in torch's notation, tensors first, and one tensor as result.
+        native: the op in plain torch, on any device, differentiable to any order.
+        fake: an empty tensor of the shape, dtype, device and layout of the result.
+        setup: ``setup(needs, inputs, output)`` gives ``(saved, constants)``, the tensors and
+            the other values that ``backward`` wants. ``needs[i]`` says whether the gradient of
+            ``inputs[i]`` is asked for.
+        backward: ``backward(needs, saved, constants, grad)`` gives the gradient of each leading
+            tensor, None where none is asked for. It is made of ops and of torch's functions, so
+            that it can be differentiated again.
+        vmap: ``vmap(op, info, in_dims, *args)``, torch.library's rule with the operator before
+            it; without one, a batch is computed call by call.
+
+    Raises:
+        ImportError: if this process holds another op of that name.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        schema: str,
+        native: Callable[..., Tensor],
+        fake: Callable[..., Tensor],
+        setup: Setup,
+        backward: Backward,
+        vmap: Callable[..., tuple[Tensor, int]] | None = None,
+    ) -> None:
+        self.name, self.schema = name, schema
+        self.native, self.fake, self.setup, self.backward = native, fake, setup, backward
+        is_new = claim(name, schema)
+        if is_new:
+            for full in (name, f"_{name}"):
+                OWNER.library.define(full + schema, tags=(torch.Tag.pt2_compliant_tag,))
+                OWNER.library.impl(full, native, "CompositeExplicitAutograd")
+        self.registered = getattr(torch.ops.resample_layers, name).default
+        self.raw = getattr(torch.ops.resample_layers, f"_{name}").default
+        kinds = [str(argument.type) for argument in self.registered._schema.arguments]
+        self.tensors = sum(kind in ("Tensor", "Optional[Tensor]") for kind in kinds)
+        self._rest = (None,) * (len(kinds) - self.tensors)  # gradients of what is no tensor
+        self.function = self._function()
+        if is_new:
+            self._add_rules(vmap or call_by_call)
+        OPS[name] = self
+
+    def __call__(self, *args: Any) -> Tensor:
+        """Compute by the first of four doors that is open; each is there for a measured reason.
+
+        1. ONNX's and TorchScript's exporters want standard operators: native.
+        2. ``torch.func`` and forward mode differentiate outside of autograd, and torch.library
+           would drop their tangents silently, under a compiler too: native.
+        3. A compiler wants one operator for all sizes, with a fake: the registered one. So does
+           the vmap of ``is_grads_batched``, which an autograd Function does not survive.
+        4. Eager mode: the Function where a gradient is asked for, else the raw operator.
+        """
+        if torch.compiler.is_compiling():
+            if is_differentiated_elsewhere() or torch.onnx.is_in_onnx_export():
+                return self.native(*args)
+            return self.registered(*args)  # type: ignore[no-any-return]
+        if is_tracing() or is_differentiated_elsewhere():
+            return self.native(*args)
+        try:
+            if torch.is_grad_enabled() and self._learns(args):
+                if _is_batched(args[0]) or _is_batched(args[1]):
+                    return self.registered(*args)  # type: ignore[no-any-return]
+                return self.function.apply(*args)  # type: ignore[no-any-return]
+            return self.raw(*args)  # type: ignore[no-any-return]
+        except RuntimeError as error:
+            explained = self._explained(error, args)
+            if explained is error:
+                raise
+            raise explained from None
+
+    def _learns(self, args: tuple[Any, ...]) -> bool:
+        """Whether a gradient is asked for. This is asked at each call, and ``any`` is slower."""
+        for tensor in args[: self.tensors]:  # noqa: SIM110
+            if tensor is not None and tensor.requires_grad:
+                return True
+        return False
+
+    # The gradient in eager mode and under compilers
+
+    def _setup_context(self, ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        saved, ctx.constants = self.setup(ctx.needs_input_grad, inputs, output)
+        ctx.save_for_backward(*saved)
+
+    def _backward(self, ctx: Any, grad: Tensor) -> Grads:
+        grads = self.backward(ctx.needs_input_grad, ctx.saved_tensors, ctx.constants, grad)
+        return grads + self._rest
+
+    def _function(self) -> Any:
+        raw, setup = self.raw, self.setup
+
+        def forward(ctx: Any, *args: Any) -> Tensor:
+            out: Tensor = raw(*args)
+            saved, ctx.constants = setup(ctx.needs_input_grad, args, out)
+            ctx.save_for_backward(*saved)
+            return out
+
+        rules = {"forward": staticmethod(forward), "backward": staticmethod(self._backward)}
+        return type(self.name, (torch.autograd.Function,), rules)
+
+    # What torch.library must know
+
+    def _add_rules(self, vmap: Callable[..., tuple[Tensor, int]]) -> None:
+        library = OWNER.library
+        for name, overload in ((self.name, self.registered), (f"_{self.name}", self.raw)):
+            full = f"{NAMESPACE}::{name}"
+            torch.library.register_fake(full, self.fake, lib=library)
+            torch.library.register_vmap(full, partial(vmap, overload), lib=library)
+            torch.library.register_torch_dispatch(
+                full, ProxyTorchDispatchMode, self._trace, lib=library
+            )
+        torch.library.register_autograd(
+            f"{NAMESPACE}::{self.name}",
+            self._backward,
+            setup_context=self._setup_context,
+            lib=library,
+        )
+
+    def _trace(
+        self,
+        mode: ProxyTorchDispatchMode,
+        op: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Put the operator into a graph; or standard operators, where ONNX's exporter asks.
+
+        A program that was exported before ONNX's exporter sees it came through door 3. A
+        decomposition in torch's table would do the same, and would end every compilation by
+        Inductor where the variable CI is set: Inductor wants none for operators that it does not
+        lower.
+        """
+        if torch.onnx.is_in_onnx_export():
+            with mode:
+                return self.native(*args, **(kwargs or {}))
+        return mode.__torch_dispatch__(op, types, args, kwargs)  # type: ignore[no-untyped-call]
+
+    # Errors
+
+    def _explained(self, error: RuntimeError, args: tuple[Any, ...]) -> RuntimeError:
+        """``error``, or torch's own error where memory is lacking, with one sentence before it.
+
+        Between torch and the kernels, the stable ABI passes on neither the type of an error nor,
+        in older versions, its words; callers want to catch ``torch.OutOfMemoryError``. So torch
+        is asked for the memory of the result once more.
+        """
+        try:
+            result = self.fake(*args)
+        except RuntimeError as own:
+            error = own
+        else:
+            del result
+        text = str(error)
+        if not any(words in text for words in ("out of memory", "can't allocate memory")):
+            return error
+        shapes = ", ".join(str(list(arg.shape)) for arg in args if isinstance(arg, Tensor))
+        return type(error)(
+            f"{self.name} ran out of memory on {args[0].device}, with tensors of shapes {shapes}\n"
+            f"{text}"
+        )
+
+
+def call_by_call(
+    op: Any, info: Any, in_dims: tuple[int | None, ...], *args: Any
+) -> tuple[Tensor, int]:
+    """A vmap rule for every op: one call for each element of the batch."""
+
+    def select(i: int) -> list[Any]:
+        pairs = zip(args, in_dims, strict=True)
+        return [a.select(d, i) if isinstance(d, int) else a for a, d in pairs]
+
+    return torch.stack([op(*select(i)) for i in range(info.batch_size)]), 0

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The autograd Functions, called as their documentation spells it, optional arguments left out."""
+
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+
+from resample_layers import geometry
+from resample_layers.ops import UpFirDn2d, UpFirDn2dBackward, upfirdn2d
+
+UP, DOWN, PAD = (2, 1), (1, 2), (2, 1, 1, 2)
+KERNELS = {"2-D": (3, 4), "taps": (3,)}
+
+
+def draw(*shape, device):
+    return torch.randn(*shape, dtype=torch.float64, device=device, requires_grad=True)
+
+
+@pytest.fixture(params=KERNELS.values(), ids=KERNELS)
+def tensors(request, device):
+    return draw(1, 2, 5, 4, device=device), draw(*request.param, device=device)
+
+
+def flipped(kernel):
+    return kernel.flip(tuple(range(kernel.dim())))
+
+
+def backward_arguments(x, out, kernel_size):
+    g_pad = geometry.adjoint_pads(x.shape[2:], out.shape[2:], UP, DOWN, PAD, kernel_size)
+    return UP, DOWN, PAD, g_pad, x.shape, tuple(out.shape[2:])
+
+
+def test_forward_function(tensors):
+    """``UpFirDn2d.apply(input, kernel, up, down, pad)``."""
+    input, kernel = tensors
+    expected = upfirdn2d(input, kernel, UP, DOWN, PAD)
+    out = UpFirDn2d.apply(input, kernel, UP, DOWN, PAD)
+    assert torch.equal(out, expected)
+    for ours, theirs in zip(
+        torch.autograd.grad(out.pow(2).sum(), (input, kernel)),
+        torch.autograd.grad(expected.pow(2).sum(), (input, kernel)),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+    def call(input, kernel):
+        return UpFirDn2d.apply(input, kernel, UP, DOWN, PAD)
+
+    assert gradcheck(call, (input, kernel))
+    assert gradgradcheck(call, (input, kernel))
+
+
+def test_forward_function_with_other_taps_in_y(device):
+    input, kernel, taps_y = (draw(*size, device=device) for size in ((1, 2, 5, 4), (3,), (2,)))
+    expected = upfirdn2d(input, (kernel, taps_y), UP, DOWN, PAD)
+    assert torch.equal(UpFirDn2d.apply(input, kernel, UP, DOWN, PAD, taps_y), expected)
+
+    def call(input, kernel, taps_y):
+        return UpFirDn2d.apply(input, kernel, UP, DOWN, PAD, taps_y)
+
+    assert gradcheck(call, (input, kernel, taps_y))
+    assert gradgradcheck(call, (input, kernel, taps_y))
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["flipped kernel", "None"])
+def test_backward_function(tensors, given):
+    """``UpFirDn2dBackward.apply`` with its nine arguments; the kernel counts once."""
+    x, kernel = tensors
+    out = upfirdn2d(x, kernel, UP, DOWN, PAD)
+    grad_output = torch.randn_like(out).requires_grad_()
+    (expected,) = torch.autograd.grad(out, x, grad_output, retain_graph=True)
+    size = kernel.shape if kernel.dim() == 2 else kernel.shape * 2
+    rest = backward_arguments(x, out, size)
+
+    def call(grad_output, kernel):
+        grad_kernel = flipped(kernel).detach() if given else None
+        return UpFirDn2dBackward.apply(grad_output, kernel, grad_kernel, *rest)
+
+    torch.testing.assert_close(call(grad_output, kernel), expected)
+    assert gradcheck(lambda grad: call(grad, kernel), (grad_output,))
+    if not given:  # numerical gradients move the kernel alone, not its flipped copy
+        assert gradcheck(call, (grad_output, kernel))
+        assert gradgradcheck(call, (grad_output, kernel))
+    weight = torch.randn_like(expected)
+    ours = torch.autograd.grad((call(grad_output, kernel) * weight).sum(), (grad_output, kernel))
+    (grad,) = torch.autograd.grad(out, x, grad_output, create_graph=True)
+    theirs = torch.autograd.grad((grad * weight).sum(), (grad_output, kernel))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_backward_function_reads_the_flipped_kernel_that_it_is_given(tensors):
+    x, kernel = tensors
+    out = upfirdn2d(x, kernel, UP, DOWN, PAD)
+    size = kernel.shape if kernel.dim() == 2 else kernel.shape * 2
+    rest = backward_arguments(x, out, size)
+    once, twice = (
+        UpFirDn2dBackward.apply(torch.ones_like(out), kernel, scale * flipped(kernel), *rest)
+        for scale in (1, 2)
+    )
+    power = 2 if kernel.dim() == 2 else 4  # taps serve both axes
+    torch.testing.assert_close(twice, once * power)
+
+
+def test_backward_function_with_other_taps_in_y(device):
+    x, kernel, taps_y = (draw(*size, device=device) for size in ((1, 2, 5, 4), (3,), (2,)))
+    out = upfirdn2d(x, (kernel, taps_y), UP, DOWN, PAD)
+    grad_output = torch.randn_like(out).requires_grad_()
+    (expected,) = torch.autograd.grad(out, x, grad_output)
+    rest = backward_arguments(x, out, (2, 3))
+
+    def call(grad_output, kernel, taps_y):
+        return UpFirDn2dBackward.apply(grad_output, kernel, None, *rest, taps_y)
+
+    torch.testing.assert_close(call(grad_output, kernel, taps_y), expected)
+    assert gradcheck(call, (grad_output, kernel, taps_y))
+    assert gradgradcheck(call, (grad_output, kernel, taps_y))
+    with pytest.raises(ValueError, match="grad_kernel must be None where taps_y is given"):
+        UpFirDn2dBackward.apply(grad_output, kernel, flipped(kernel), *rest, taps_y)
+
+
+def test_backward_function_gives_a_gradient_of_the_shape_that_it_was_passed(device):
+    """Vendored copies hand over ``[N * C, out_h, out_w, 1]``."""
+    x, kernel = draw(2, 3, 5, 4, device=device), draw(3, 4, device=device)
+    out = upfirdn2d(x, kernel, UP, DOWN, PAD)
+    grad = torch.randn_like(out).reshape(6, *out.shape[2:], 1).requires_grad_()
+    rest = backward_arguments(x, out, kernel.shape)
+    (v,) = torch.autograd.grad(UpFirDn2dBackward.apply(grad, kernel, None, *rest).sum(), grad)
+    assert v.shape == grad.shape

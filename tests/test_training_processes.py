@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Several processes, and several rounds in a step."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from examples.stylegan2 import losses, train
+from examples.stylegan2.processes import World
+from examples.stylegan2.run import Run
+from examples.stylegan2.training import DivergedError
+
+from .training import MANY, ROOT, TINY, parts_of_a_step, start
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def one_of_two(rank, folder, accumulate):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    how = {"world": World(rank, 2), "accumulate": accumulate}
+    training = start(how, **MANY)
+    training.augmentation.p = 0.5
+    torch.save(parts_of_a_step(training), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def whole_batch():
+    training = start(**MANY)
+    training.augmentation.p = 0.5
+    return parts_of_a_step(training)
+
+
+def assert_near(found, expected):
+    (gradients, figures), (whole, whole_figures) = found, expected
+    assert list(gradients) == ["discriminator", "r1", "generator", "path_length"]
+    for part, whole_part in whole.items():
+        assert gradients[part].keys() == whole_part.keys()
+        largest = max(gradient.abs().max() for gradient in whole_part.values())
+        assert largest > 0
+        for name, gradient in whole_part.items():
+            error = (gradients[part][name] - gradient).abs().max() / largest
+            assert error < 1e-5, (part, name, float(error))
+    assert figures == pytest.approx(whole_figures, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_two_processes_have_the_gradients_of_one_with_the_whole_batch(
+    accumulate, whole_batch, tmp_path
+):
+    mp.spawn(one_of_two, (str(tmp_path), accumulate), nprocs=2)  # raises what a worker raises
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert_near(found, whole_batch)
+
+
+def test_a_share_that_is_no_multiple_of_the_group_is_told():
+    with pytest.warns(UserWarning, match="a round of 2 images, no multiple of 4, has other groups"):
+        start({"accumulate": 2})
+
+
+def two_that_disagree(rank, folder):
+    """What one process alone sees, both must act upon."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    world = World(rank, 2)
+    options = {**MANY, "lr": 1e-3, "augment_images": 64.0, "augment_target": 0.1}
+    training = start({"world": world}, **options)
+    see = training.augmentation.see
+    training.augmentation.see = lambda scores, batch: see(
+        scores.abs() if rank == 0 else -scores.abs(), batch
+    )
+    for _ in range(5):
+        training.step()
+    found = {"p": training.augmentation.p, "sign": training.augmentation.sign}
+    found["random"] = training.uniform(1).item()
+    found["any"] = [world.any(rank == 1, training.device), world.any(False, training.device)]
+    loss = losses.generator_loss
+    losses.generator_loss = lambda fake: loss(fake) * (math.nan if rank == 1 else 1.0)
+    try:
+        training.generator_step()
+    except DivergedError as error:
+        found["error"] = str(error)
+    torch.save(found, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_what_one_process_sees_all_act_upon(tmp_path):
+    mp.spawn(two_that_disagree, (str(tmp_path),), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert first == second
+    assert first["sign"] == 0  # one says 1, the other -1
+    assert first["p"] == 0
+    assert first["any"] == [True, False]
+    assert first["error"] == "the generator's loss must stay finite, got nan in step 5"
+
+
+def test_rounds_have_the_gradients_of_the_whole_batch(whole_batch):
+    training = start({"accumulate": 4}, **MANY)
+    training.augmentation.p = 0.5
+    seen = []
+    training.discriminator.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    assert_near(parts_of_a_step(training), whole_batch)
+    assert max(seen) == 2 * 16 // 4
+
+
+def test_dealt_samples_meet_the_same_others_in_the_minibatch_stddev():
+    batch, group = 32, 4
+    for size, rounds in itertools.product((1, 2, 4, 8), (1, 2)):
+        if batch // (size * rounds) % group:
+            continue
+        for rank in range(size):
+            for share in World(rank, size).share(torch.arange(batch), rounds):
+                groups = share.reshape(group, -1).T  # as MinibatchStdDev groups them
+                assert (groups % (batch // group) == groups[:, :1] % (batch // group)).all()
+
+
+def test_batches_that_cannot_be_dealt_are_refused():
+    with pytest.raises(ValueError, match="batch must be a multiple of 3, for 1 processes and 3 ro"):
+        start({"accumulate": 3})
+    with pytest.raises(ValueError, match="path_batch must be a multiple of 4, for 4 processes, go"):
+        start({"world": World(1, 4)})
+
+
+def torchrun(*options, processes=2):
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+        *("--nproc-per-node", str(processes), "-m", "examples.stylegan2.train"),
+        *map(str, options),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_torchrun_trains_writes_once_and_one_process_goes_on(tmp_path):
+    options = [*TINY, "--batch", "8", "--path-batch", "4", "--log-every", "1"]
+    ran = torchrun("--out", tmp_path / "two", *options, "--steps", "3")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("on cpu, 2 processes") == 1
+    assert ran.stdout.count("Fréchet distance to held-out images") == 1
+    one = tmp_path / "one"
+    assert train.main(["--out", str(one), *options, "--steps", "3"]) == 0
+    for a, b in zip(Run(one).read_metrics(), Run(tmp_path / "two").read_metrics(), strict=True):
+        # Adam divides tiny gradients by their size, so that steps differ more than gradients
+        assert {**a, "seconds": 0} == pytest.approx({**b, "seconds": 0}, rel=1e-2, abs=1e-3)
+    more = ["--out", str(tmp_path / "two"), *options, "--steps", "4", "--resume"]
+    assert train.main(more) == 0
+    assert [line["step"] for line in Run(tmp_path / "two").read_metrics()] == [1, 2, 3, 4]
