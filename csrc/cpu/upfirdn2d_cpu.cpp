@@ -58,6 +58,8 @@ const Capability& capability() {
 
 // A thread's scratch up to this size is on its stack, above on the heap.
 constexpr int64_t kStackBytes = 128 * 1024;
+// Partial sums of all chunks of a kernel's gradient, 8 MB: 64 chunks up to 16,384 taps.
+constexpr int64_t kChunkSums = 1 << 20;
 
 struct Call {
   const Plan* plan;
@@ -137,8 +139,10 @@ template <class A>
 void kernel_grad(const KernelGradParams& params, ParallelFor parallel_for, int num_threads) {
   PlannedCall<A> planned;
   plan_kernel_grad(params, planned);
-  const int64_t units = units_of(planned.plan), chunks = std::min<int64_t>(units, 64);
+  // Chunks of units have partial sums each: fewer chunks where a kernel has very many taps.
   const int64_t size = params.kh * params.kw;
+  const int64_t units = units_of(planned.plan);
+  const int64_t chunks = std::min({units, int64_t(64), std::max<int64_t>(4, kChunkSums / size)});
   std::vector<double> sums(chunks * size, 0.0);
   Call call{&planned.plan, capability().kernels, int(params.dtype), sizeof(A),   units,
             chunks,        params.kh,            params.kw,         sums.data()};
