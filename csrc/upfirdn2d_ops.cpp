@@ -330,11 +330,9 @@ Tensor resample(const Tensor& input, const Tensor& kernel, const std::optional<T
   if (kernel.dim() == 2) {
     p.kernel = taps.const_data_ptr();
   } else {
-    p.taps_x = p.taps_y = taps.const_data_ptr();
-    if (taps_y) {
-      other = as_dense(*taps_y, accumulate);
-      p.taps_y = other->const_data_ptr();
-    }
+    other = as_dense(*taps_y, accumulate);
+    p.taps_x = taps.const_data_ptr();
+    p.taps_y = other->const_data_ptr();
   }
   p.input = input.const_data_ptr();
   p.output = output.mutable_data_ptr();
@@ -362,10 +360,10 @@ Tensor checked_resample(const Tensor& input, const Tensor& kernel,
   const Plane4d in = plane_of(input, "input");
   const int64_t rank = kernel.dim();
   STD_TORCH_CHECK(rank == 1 || rank == 2, "kernel must have 1 or 2 dimensions, got ", rank);
-  STD_TORCH_CHECK(!taps_y || (rank == 1 && taps_y->dim() == 1),
-                  "taps_y must have 1 dimension and goes with a kernel of 1 dimension, got ",
-                  taps_y ? taps_y->dim() : 0, " and ", rank);
-  const int64_t kh = rank == 1 && taps_y ? taps_y->size(0) : kernel.size(0);
+  STD_TORCH_CHECK(taps_y.has_value() == (rank == 1) && (!taps_y || taps_y->dim() == 1),
+                  "taps_y must have 1 dimension, and come with a kernel of 1 dimension and not "
+                  "with one of 2, got ", taps_y ? taps_y->dim() : 0, " and ", rank);
+  const int64_t kh = taps_y ? taps_y->size(0) : kernel.size(0);
   const int64_t kw = kernel.size(rank - 1);
   const PaddedGeometry g = geometry_of(up, down, pad, kh, kw);
   check_same_device(input, kernel, "kernel");

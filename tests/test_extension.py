@@ -746,7 +746,11 @@ X, K = torch.ones(1, 2, 3, 4), torch.ones(2, 2)
     [
         ((X[0], K, None, (1, 1), (1, 1), (0,) * 4, False), "input must have 4 dimensions"),
         ((X, X[0], None, (1, 1), (1, 1), (0,) * 4, False), "kernel must have 1 or 2 dimensions"),
-        ((X, K, K[0], (1, 1), (1, 1), (0,) * 4, False), "taps_y must have 1 dimension and goes"),
+        ((X, K, K[0], (1, 1), (1, 1), (0,) * 4, False), "taps_y must have 1 dimension, and come"),
+        (
+            (X, K[0], None, (1, 1), (1, 1), (0,) * 4, False),
+            "taps_y must have 1 dimension, and come",
+        ),
         ((X, K[:0], None, (1, 1), (1, 1), (0,) * 4, False), "kernel must have at least one tap"),
         ((X, K, None, (0, 1), (1, 1), (0,) * 4, False), r"up and down must be >= 1, got up=\(0, 1"),
         ((X, K, None, (1, 1, 1), (1, 1), (0,) * 4, False), "up and down must have 2 values"),
