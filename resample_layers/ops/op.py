@@ -102,10 +102,12 @@ class Op:
         if is_tracing() or is_differentiated_elsewhere():
             return self.native(*args)
         try:
-            if torch.is_grad_enabled() and self._learns(args):
+            if torch.is_grad_enabled():
+                # Under that vmap a tensor does not tell whether it requires a gradient
                 if _is_batched(args[0]) or _is_batched(args[1]):
                     return self.registered(*args)  # type: ignore[no-any-return]
-                return self.function.apply(*args)  # type: ignore[no-any-return]
+                if self._learns(args):
+                    return self.function.apply(*args)  # type: ignore[no-any-return]
             return self.raw(*args)  # type: ignore[no-any-return]
         except RuntimeError as error:
             explained = self._explained(error, args)
