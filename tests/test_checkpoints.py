@@ -1280,6 +1280,15 @@ def shared_parts():
     return nvidia_pickle({"G_ema": Persistent({**parts, "_modules": modules})})
 
 
+def without_noise(resolution):
+    """A small file of large images: a generator as narrow as one can be, without its noise."""
+    sides = keys.sides_of(resolution)
+    with torch.device("meta"):
+        network = Generator(resolution, 1, 1, channels=dict.fromkeys(sides, 1))
+    shapes = {key: value.shape for key, value in network.state_dict().items()}
+    return torch_file({k: torch.zeros(v) for k, v in shapes.items() if "noises." not in k})
+
+
 def attacks():
     """Files by what they try, and how they are refused."""
     whole = torch_file({"params_ema": {"style_mlp.1.bias": torch.zeros(3)}})
@@ -1376,6 +1385,10 @@ def attacks():
                 }
             ),
             "must ",
+        ),
+        "noise of 179 MB that is to be drawn": (
+            without_noise(4096),
+            "generator: missing: noises.noise_0, noises.noise_1, .*, noises.noise_20$",
         ),
         "a memo of 16 GB": (b"\x80\x02}r\xff\xff\xff\x7f.", NOTHING),
         "a string of 4 GB": (
@@ -1546,10 +1559,13 @@ def test_attacks_are_refused_in_bounds_of_memory_and_stack(tmp_path):
     for path, (data, _) in zip(paths, cases.values(), strict=True):
         path.write_bytes(data)
     command = [sys.executable, "scripts/fuzz_checkpoints.py", "--keep", str(tmp_path / "kept")]
-    command += ["--seconds", "60", "--read", *map(str, paths)]
+    most = tmp_path / "most"  # which is no attack: as much noise as is drawn for a file
+    most.write_bytes(without_noise(1024))
+    command += ["--seconds", "60", "--read", str(most), *map(str, paths)]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600)
     lines = ended.stdout.splitlines()
     assert not [line for line in lines if line.startswith("FAILED")], ended.stdout
+    assert lines[0] == "loaded"
     said = [line for line in lines if " must " in line][: len(cases)]
     wrong = {
         name: line

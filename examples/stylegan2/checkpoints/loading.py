@@ -33,6 +33,9 @@ from .keys import (
 
 MOST_PIXELS = 4096  # of a side: beyond, a key's number is no layer's
 MOST_LAYERS = 100  # of a mapping network; all codes have 8 unless told otherwise
+# The side of the largest images for which noise is drawn, 11 MB of it. The codes whose files lack
+# their noise end here. More would let a small file ask for much memory.
+MOST_PIXELS_WITHOUT_NOISE = 1024
 NUMBER = r"(\d{1,15})"
 NOISE_SEED = 0
 
@@ -59,7 +62,8 @@ def load(path: str | Path, discriminator_path: str | Path | None = None) -> Chec
     """Read a checkpoint of any dialect; the file's content says which it is.
 
     A file may lack all of the generator's noise, as rosinality's first ones do: then it is drawn,
-    the same at every load, from a seed. It may lack all of a network's filters: then they are the
+    the same at every load, from a seed. The file must hold the noise of images of more than 1024
+    pixels. It may lack all of a network's filters: then they are the
     usual ones. :attr:`Checkpoint.summary` says so.
 
     Args:
@@ -264,7 +268,8 @@ def _fill(
     shapes = {key: value.shape for key, value in network.state_dict().items()}
     noises = [key for key in table if key.startswith("noises.")]
     name = kind.__name__.lower()
-    if noises and not any(table[key].key in theirs for key in noises):
+    lacks_noise = noises and not any(table[key].key in theirs for key in noises)
+    if lacks_noise and options["resolution"] <= MOST_PIXELS_WITHOUT_NOISE:
         table = {key: entry for key, entry in table.items() if key not in noises}
         notes.append("noise is not in the file: drawn from a fixed seed")
     if filters and not any(key in theirs for key in filters):
