@@ -1361,6 +1361,10 @@ def attacks():
             NOTHING,
         ),
         "shared parts": (shared_parts(), "must be read in at most 200,000 steps, got more"),
+        "keys of many words": (
+            b"\x80\x02}(" + b"".join(text("g." * 97 + str(i)) + b"N" for i in range(3000)) + b"u.",
+            "must be read in at most 200,000 steps, got more",
+        ),
         "one tensor, many layers": (
             torch_file({"params": {f"style_mlp.{i}.bias": one_tensor for i in range(20_000)}}),
             "must hold a generator of BasicSR's StyleGAN2, of 8 pixels or more, got 20000 keys",

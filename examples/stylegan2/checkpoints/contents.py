@@ -156,6 +156,7 @@ def _group(file: Any, budget: Budget) -> tuple[Groups, set[str]]:
         budget.spend(len(part))
         for key, value in part.items():
             names = key.split(".") if isinstance(key, str) and len(key) <= LONGEST else [str(key)]
+            budget.spend(len(names))
             holds = is_module(value) or isinstance(value, dict)
             if holds and all(name in WRAPPERS or _is_known(name) for name in names):
                 place, rest = (*words, *names), ""

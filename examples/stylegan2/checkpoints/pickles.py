@@ -35,7 +35,8 @@ LONGEST_NAME = 100  # bytes of a module's or a class's name
 class Budget:
     """What reading a file of ``size`` bytes may still cost.
 
-    ``steps`` are opcodes and items that were looked at, ``bytes`` what is copied from the file.
+    ``steps`` are opcodes, items that were looked at and words of their keys. ``bytes`` are those
+    that are copied from the file.
     """
 
     def __init__(self, size: int) -> None:
