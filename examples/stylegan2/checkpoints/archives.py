@@ -24,8 +24,8 @@ import torch
 from .checks import CheckpointError, shown
 from .pickles import STORAGES, Budget, Record, read_pickle, refused
 
-MAGIC = 0x1950A86A20F9469CFC6C  # the value of the first pickle of torch's old format,
-PROTOCOL = 1001  # and of the second
+MAGIC = 0x1950A86A20F9469CFC6C  # the value of the first pickle of torch's old format
+PROTOCOL = 1001  # the value of its second pickle
 MOST_DIRECTORY = 2**20  # bytes of an archive's list of records: 10,000 of torch's
 FLAGS = 0x808  # of a record that may be set: a descriptor follows it, its name is in UTF-8
 DESCRIPTOR = 24  # bytes at most that may follow a record, with its sizes
@@ -209,9 +209,8 @@ def _check_end(data: memoryview) -> tuple[int, int]:
     sign, *disks, here, count, size, offset, comment = struct.unpack("<4s4H2IH", data[-22:])
     if sign != b"PK\x05\x06" or comment != 0:
         raise CheckpointError("must be a whole checkpoint, got an archive with another end")
-    if (
-        data[end - 20 : end - 16].tobytes() == b"PK\x06\x07"
-    ):  # of large archives, and of all of torch's
+    # Large archives have a second end, and so have all archives of torch's
+    if data[end - 20 : end - 16].tobytes() == b"PK\x06\x07":
         _, disk, where, disk_count = struct.unpack("<4sIQI", data[end - 20 : end])
         end -= 76
         sign, _, _, _, *large_disks, large_here, large_count, large_size, large_offset = (

@@ -24,7 +24,9 @@ OWNERS = {
     "basicsr": "BasicSR's",
     "nvidia": "NVIDIA's",
 }
-SIGNS = {  # how keys of a network start, of which the first that are met tell whose it is
+# How the keys of a network start. The rows are tried from first to last: the first row of which a
+# network has a key says what kind of network it is, and whose.
+SIGNS = {
     ("generator", "basicsr"): ("style_conv1.", "style_convs.", "style_mlp.", "constant_input."),
     ("generator", "nvidia"): ("synthesis.",),
     ("generator", "rosinality"): ("to_rgb1.", "to_rgbs.", "input."),
