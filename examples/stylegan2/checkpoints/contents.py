@@ -23,7 +23,7 @@ from .archives import parse
 from .checks import CLAMP, POSITIVE, CheckpointError, check, listed, naming, shown
 from .keys import MAPPING_LR, OWNERS, SIGNS, State
 from .nvidia import unpack
-from .pickles import PARAMETERS, TENSORS, Budget, Record
+from .pickles import OTHER_TENSORS, PARAMETERS, TENSORS, Budget, Record
 from .records import is_module, tensor
 
 # Modules that wrap another, wherever in a key: DataParallel's and AveragedModel's, torch.compile's,
@@ -185,12 +185,12 @@ def _group(file: Any, budget: Budget) -> tuple[Groups, set[str]]:
 
 
 def _recognise(words: tuple[str, ...], state: dict[str, Any] | Record) -> Found | None:
-    """The network that a group is, if it is one."""
+    """The network that a group is, if it is one: the keys of its tensors say so."""
     if isinstance(state, Record):
         discriminates = any(_parts(word) & DISCRIMINATORS for word in words)
         return Found(words, "discriminator" if discriminates else "generator", "nvidia", state)
     for (kind, dialect), signs in SIGNS.items():
-        if any(key.startswith(signs) for key in state):
+        if any(key.startswith(signs) and _is_tensor(value) for key, value in state.items()):
             return Found(words, kind, dialect, state)
     return None
 
@@ -213,7 +213,11 @@ def _one(kind: str, networks: list[Found]) -> Found | None:
 
 
 def _unpack(network: Found, budget: Budget) -> tuple[State, dict[str, Any]]:
-    """A network's tensors, and options that it says besides."""
+    """A network's tensors, and options that it says besides.
+
+    What is no tensor is no weight, such as a number of iterations among the weights: it is left
+    out. Where a weight should be instead, that is missing.
+    """
     if isinstance(network.state, Record):
         return unpack(network.kind, network.state, budget)
     state: State = {}
@@ -222,13 +226,18 @@ def _unpack(network: Found, budget: Budget) -> tuple[State, dict[str, Any]]:
         if key in BESIDE:
             continue
         found = tensor(value, budget)
-        if found is None:
-            others.append(key)
-        else:
+        if found is not None:
             state[key] = found
+        elif _is_tensor(value):
+            others.append(key)
     if others:
         raise CheckpointError(f"must hold floating-point tensors, got others at {shown(others)}")
     return state, {}
+
+
+def _is_tensor(value: Any) -> bool:
+    """Whether it is a tensor of any kind, also of those that are no weights."""
+    return isinstance(value, Record) and value.name in TENSORS | PARAMETERS | OTHER_TENSORS
 
 
 def _latent_avg(groups: Groups, generator: Found, budget: Budget) -> Tensor | None:
@@ -263,6 +272,6 @@ def _left_out(groups: Groups, networks: list[Found], chosen: list[Found]) -> lis
     for words, group in groups.items():
         if words not in recognised:
             for key, value in group.items():
-                if isinstance(value, Record) and value.name in TENSORS | PARAMETERS:
+                if _is_tensor(value):
                     names[key.partition(".")[0]] = None
     return [name for name in names if name not in BESIDE]

@@ -97,25 +97,29 @@ STORAGES = {
     "torch.storage.UntypedStorage": torch.uint8,  # the tensor has the type
 }
 DTYPES = {f"torch.{k}": v for k, v in vars(torch).items() if isinstance(v, torch.dtype)}
-DICTS = {"collections.OrderedDict", "dnnlib.util.EasyDict"}
+DICTS = {"collections.OrderedDict", "collections.defaultdict", "dnnlib.util.EasyDict"}
 WITH_STATE = {"argparse.Namespace", "numpy.dtype"}
 WITH_STATE |= {f"numpy.{core}.multiarray._reconstruct" for core in ("core", "_core")}  # of arrays
-OTHERS = {  # that a checkpoint may have beside its networks, and that nothing here looks into
-    *(
-        "builtins.set",
-        "builtins.bytes",
-        "builtins.bytearray",
-        "builtins.complex",
-        "collections.Counter",
-    ),
-    *("torch.Size", "torch.device", "torch.Tensor", "torch.nn.parameter.Parameter"),
+# Tensors that no network here has as weights
+OTHER_TENSORS = {
     *("torch._utils._rebuild_tensor", "torch._utils._rebuild_sparse_tensor"),
     *("torch._utils._rebuild_qtensor", "torch._utils._rebuild_meta_tensor_no_storage"),
-    *("torch._tensor._rebuild_from_type_v2", "torch.serialization._get_layout"),
+    "torch._tensor._rebuild_from_type_v2",
+}
+# A checkpoint may have these beside its networks, and nothing here looks into them. A defaultdict
+# names the class of its default values, which is often one of Python's own. Protocol 2 writes int
+# and str as Python 2 named them, long and unicode. Python 3.13 has its paths in pathlib._local.
+BUILTINS = ("bool", "bytearray", "bytes", "complex", "dict", "float", "int", "list", "long", "set")
+PATHS = ("PosixPath", "PurePosixPath", "PureWindowsPath", "WindowsPath")
+OTHERS = {
+    *(f"builtins.{name}" for name in (*BUILTINS, "str", "tuple", "unicode")),
+    *(f"{module}.{name}" for module in ("pathlib", "pathlib._local") for name in PATHS),
+    *("collections.Counter", "torch.serialization._get_layout"),
+    *("torch.Size", "torch.device", "torch.Tensor", "torch.nn.parameter.Parameter"),
     *("numpy.ndarray", "numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer"),
 }
 NAMES = {MODULE, LOAD_FROM_BYTES, ENCODE} | PARAMETERS | TENSORS | SCALARS
-NAMES |= STORAGES.keys() | DTYPES.keys() | DICTS | WITH_STATE | OTHERS
+NAMES |= STORAGES.keys() | DTYPES.keys() | DICTS | WITH_STATE | OTHER_TENSORS | OTHERS
 RENAMED = {"__builtin__": "builtins"}  # by Python's pickler, in protocol 2
 
 
@@ -297,7 +301,8 @@ class _Machine:
             raise CheckpointError(
                 f"must call what it names, with a tuple, got {shown(called)} with {shown(args)}"
             )
-        if called.name in DICTS and not args:
+        # A dict may be called with the class of its default values, but with no items
+        if called.name in DICTS and all(_is_class(arg) for arg in args):
             self.thing({})
         else:
             self.thing(Record(called.name, args), (args,))
@@ -317,6 +322,10 @@ class _Machine:
 
     def tuple_of(self, items: list[Any]) -> None:
         self.thing(tuple(items), items)
+
+
+def _is_class(value: Any) -> bool:
+    return type(value) is Record and value.args is None
 
 
 _Action = Callable[[_Machine], Any]
