@@ -83,6 +83,20 @@ a, b = x.detach(), w.detach()
 torch.testing.assert_close(grad(lambda t: product(t, b, 3.0).sum())(a), 3 * b)
 torch.testing.assert_close(jvp(lambda t: product(t, b), (a,), (a,))[1], a * b)
 torch.testing.assert_close(vmap(ops.product.default, (0, None, None))(a, b[0], 2.0), 2 * a * b[0])
+# Tensors that are alone, or left out
+def scaled(name, schema, count):
+    from resample_layers.ops.op import Op
+    native = lambda input, *rest: input * rest[-1]
+    backward = lambda needs, saved, gain, grad: (op(grad, *(None,) * (count - 1), gain),) + (
+        None,) * (count - 1)
+    op = Op(name, schema, native, lambda input, *rest: torch.empty_like(input),
+            lambda needs, inputs, output: ((), inputs[-1]), backward)
+    return op
+alone = scaled("alone", "(Tensor input, float gain) -> Tensor", 1)
+left_out = scaled("left_out", "(Tensor input, Tensor? other, float gain) -> Tensor", 2)
+assert gradgradcheck(lambda x: alone(x, 3.0).sin(), (x,))
+assert gradgradcheck(lambda x: left_out(x, None, 3.0).sin(), (x,))
+
 compiled = torch.compile(product, fullgraph=True, backend="aot_eager")
 torch.testing.assert_close(torch.autograd.grad(compiled(x, w).sum(), x)[0], w)
 jacobian = torch.autograd.functional.jacobian(lambda t: product(t, w), x, vectorize=True)
