@@ -232,6 +232,38 @@ def test_what_is_transparent_shows_the_background(file, background):
             ),
             [[0, 0, 200], [4, 5, 6]],
         ),
+        # The depth of the file decides which bits of the colour count, not the colour's size
+        (
+            png(
+                16,
+                2,
+                struct.pack(">6H", 0, 0, 200, 0, 0, 200 << 8),
+                chunk(b"tRNS", struct.pack(">3H", 0, 0, 200)),
+            ),
+            [[0, 0, 200], [0, 0, 200]],
+        ),
+        (
+            png(
+                16,
+                2,
+                struct.pack(">6H", 0, 0, 200, 0, 0, 201 << 8),
+                chunk(b"tRNS", struct.pack(">3H", 0, 0, 200)),
+            ),
+            [[0, 0, 200], [0, 0, 201]],
+        ),
+        (
+            png(
+                8,
+                2,
+                bytes([1, 2, 3, 4, 5, 6]),
+                chunk(b"tRNS", struct.pack(">3H", 0x401, 0x502, 0x603)),
+            ),
+            [[0, 0, 200], [4, 5, 6]],
+        ),
+        (
+            png(4, 0, bytes([0x3F]), chunk(b"tRNS", struct.pack(">H", 0x13))),
+            [[0, 0, 200], [255, 255, 255]],
+        ),
         (
             png(16, 0, struct.pack(">2H", 3000, 65535), chunk(b"tRNS", struct.pack(">H", 3000))),
             [[0, 0, 200], [255, 255, 255]],
