@@ -877,6 +877,24 @@ def test_classes_are_not_used_and_that_is_said(kind, labels, words, contents, tm
     assert find_images(path).describe() == summary
 
 
+@pytest.mark.parametrize("damage", ["a byte", "the end", "its depth"])
+def test_damaged_classes_in_a_zip_archive_are_left_alone(damage, contents, tmp_path):
+    text = b"[" * 100_000 if damage == "its depth" else json.dumps({"labels": None}).encode()
+    members = {**contents, "dataset.json": text}
+    method = zipfile.ZIP_STORED if damage == "the end" else zipfile.ZIP_DEFLATED
+    path = make_zip(tmp_path / "images.zip", members, method)
+    with zipfile.ZipFile(path) as archive:
+        start = archive.getinfo("dataset.json").header_offset
+    whole = bytearray(path.read_bytes())
+    if damage == "a byte":  # the first block is of a kind that deflate lacks: zlib.error
+        whole[start + 30 + len("dataset.json")] = 0xFF
+    elif damage == "the end":  # the directory says more bytes than there are: EOFError
+        sizes = whole.rindex(b"PK\x01\x02") + 20
+        whole[sizes : sizes + 8] = struct.pack("<II", 10**6, 10**6)
+    path.write_bytes(whole)
+    assert find_images(path).describe().startswith("8 images taken from 2 folders")
+
+
 def test_odd_members_of_a_zip_archive_are_named_or_skipped(contents, tmp_path):
     png = contents["2.png"]
     make_zip(tmp_path / "inner.zip", contents)
