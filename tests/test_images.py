@@ -16,6 +16,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import tracemalloc
 import warnings
 import zipfile
 import zlib
@@ -961,6 +962,31 @@ def test_archives_that_cannot_be_read_are_named(contents, tmp_path, capsys):
         named[match.start() + 9] |= 8
     path.write_bytes(named)
     assert f"got the file '{path}': 'utf-8' codec can't decode" in error_of_a_run(capsys, path)
+
+
+@pytest.mark.parametrize("says", ["its size", "a small size"])
+def test_a_bomb_in_an_archive_fills_no_memory(says, contents, tmp_path):
+    path, size = make_zip(tmp_path / "images.zip", contents), 257 << 20
+    with (
+        zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("bomb.png", "w") as bomb,
+    ):
+        for _ in range(size >> 20):
+            bomb.write(bytes(1 << 20))
+    reason = f"a file in a zip archive must have at most 268,435,456 bytes, got {size:,}"
+    if says == "a small size":
+        content = path.read_bytes()
+        entry = content.rindex(b"PK\x01\x02")  # of the directory: the last member's
+        path.write_bytes(content[: entry + 24] + struct.pack("<I", 99) + content[entry + 28 :])
+        reason = "Bad CRC-32 for file 'bomb.png'"
+    tracemalloc.start()
+    try:
+        images = data.load(str(path), 8, skip_broken=True)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert f"unreadable images ('{path}/bomb.png': {reason}) 1" in images.summary
+    assert peak < 32 << 20
 
 
 def test_an_archive_is_opened_by_each_process_for_itself(contents, tmp_path):

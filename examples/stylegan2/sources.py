@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import BinaryIO
 
-from .decode import EXTENSIONS
+from .decode import EXTENSIONS, ImageError
 
 # What other programs put beside images; names that begin with a dot are hidden too
 HIDDEN = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN")
@@ -22,6 +22,7 @@ LABELS = "dataset.json"  # the classes of images, where NVIDIA's dataset_tool.py
 MOST_TYPES = 8  # named in a sentence, and
 MOST_NAMED = 3  # files
 LONGEST_EXTENSION = 10
+LARGEST_MEMBER = 256 << 20  # bytes of a file in an archive, which is read into memory
 
 
 class Folder:
@@ -132,7 +133,20 @@ class Archive:
             skipped["hidden"] += len(hidden)
 
     def open(self, name: str) -> BinaryIO:
-        return io.BytesIO(self._open().read(name))
+        """A file in memory; of a file that unpacks to more than the archive says, no more is read.
+
+        Raises:
+            ImageError: if it is larger than ``LARGEST_MEMBER``.
+            Exception: of any kind, by zipfile and its decoders, if it is damaged.
+        """
+        archive = self._open()
+        size = archive.getinfo(name).file_size
+        if size > LARGEST_MEMBER:
+            raise ImageError(
+                f"a file in a zip archive must have at most {LARGEST_MEMBER:,} bytes, got {size:,}"
+            )
+        with archive.open(name) as member:
+            return io.BytesIO(member.read(size))
 
 
 Source = Folder | Archive
