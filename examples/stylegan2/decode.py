@@ -73,7 +73,7 @@ def decode(file: BinaryIO, background: tuple[int, int, int]) -> Decoded:
         Exception: of any kind, by Pillow, if the file is damaged.
     """
     with warnings.catch_warnings():
-        # Of a large image, which Pillow decodes nevertheless, and of EXIF data that are damaged
+        # Pillow warns of large images and of damaged EXIF data; it decodes both all the same
         warnings.simplefilter("ignore")
         try:
             image = Image.open(file, formats=_formats())

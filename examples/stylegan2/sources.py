@@ -19,8 +19,9 @@ from .decode import EXTENSIONS, ImageError
 # What other programs put beside images; names that begin with a dot are hidden too
 HIDDEN = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN")
 LABELS = "dataset.json"  # the classes of images, where NVIDIA's dataset_tool.py writes them
-MOST_TYPES = 8  # named in a sentence, and
-MOST_NAMED = 3  # files
+# A sentence names so many types of files, and so many files, and counts the others
+MOST_TYPES = 8
+MOST_NAMED = 3
 LONGEST_EXTENSION = 10
 LARGEST_MEMBER = 256 << 20  # bytes of a file in an archive, which is read into memory
 
@@ -35,8 +36,9 @@ class Folder:
         """The names of all files, relative to the folder, with ``/`` between their parts.
 
         Hidden files and folders, links to nowhere and what is no regular file are counted in
-        ``skipped``. Each folder is read once, however many links lead to it, and first of all by
-        its own name; so a link to a folder above it makes no loop.
+        ``skipped``. Each folder is read once, however many links lead to it, so that a link to a
+        folder above it makes no loop. Links are followed last, so that a folder is read by its own
+        name where it has one.
 
         Raises:
             OSError: if the folder itself cannot be read.
@@ -225,7 +227,8 @@ def _search(source: Source) -> Found:
         elif name == LABELS:
             labels = _has_labels(source)
         else:
-            known = len(extension) <= LONGEST_EXTENSION  # else a name with a dot in it
+            # A dot with more letters behind it is part of a sentence, and begins no extension
+            known = len(extension) <= LONGEST_EXTENSION
             types[(ascii(extension)[1:-1] if known else "") or "no extension"] += 1
     if types:
         named = Counter(dict(types.most_common(MOST_TYPES)))
