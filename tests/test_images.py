@@ -667,6 +667,28 @@ def test_names_that_are_no_utf_8_are_trained_on_and_shown(tmp_path, capsys, no_r
     assert "/caf\\udce9/\\udcff\\udcfe.png': it is damaged" in error
 
 
+@pytest.mark.parametrize(("encoding", "shown"), [("ascii", r"\xe9"), ("utf-8", "é")])
+def test_names_and_reports_are_shown_on_output_of_any_encoding(encoding, shown, tmp_path):
+    folder = make_folder(tmp_path / "é\udcff", 6)
+    (folder / "é.png").write_bytes(b"")
+    options = ["--out", str(tmp_path / "é"), "--data", str(folder), "--skip-broken"]
+    output = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    with contextlib.redirect_stdout(output):
+        assert train.main([*options, *TINY, "--steps", "1"]) == 0
+        copy = folder.rename(tmp_path / "ü")
+        resumed = ["--resume", "--device", "cpu", "--samples", "2", "--data", str(copy)]
+        assert train.main([*options[:2], *resumed]) == 0
+    output.flush()
+    lines = output.buffer.getvalue().decode(encoding).splitlines()
+    said = "\n".join(lines)
+    unreadable = rf"unreadable images ('{tmp_path}/{shown}\udcff/{shown}.png': it is damaged, "
+    assert unreadable in said
+    assert rf"images of {tmp_path}/{shown}\udcff to learn from, 2 held out" in said
+    assert f"Fr{shown}chet distance to held-out images" in said
+    assert lines[-1].endswith(f"; see {tmp_path}/{shown}/samples.png")
+    assert f"going on with data='{tmp_path}/{shown.replace('e9', 'fc').replace('é', 'ü')}'" in said
+
+
 # Images that cannot be decoded, and images that are read when needed
 
 
