@@ -135,7 +135,10 @@ class Archive:
             skipped["hidden"] += len(hidden)
 
     def open(self, name: str) -> BinaryIO:
-        """A file in memory; of a file that unpacks to more than the archive says, no more is read.
+        """A file in memory: as many bytes of it as the archive says that it has.
+
+        Where it unpacks to more, a file that is stored or deflated is unpacked no further. One that
+        is compressed by BZIP2 or LZMA is: zipfile sets no limit to those.
 
         Raises:
             ImageError: if it is larger than ``LARGEST_MEMBER``.
