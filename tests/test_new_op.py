@@ -91,15 +91,26 @@ print("passed")
 """
 
 
+def add(package: Path) -> None:
+    """Steps 2 to 4 in a copy of the package."""
+    (package / "ops" / "product.py").write_text(PRODUCT)
+    replace(
+        package / "ops" / "__init__.py",
+        "from .upfirdn2d import upfirdn2d\n",
+        "from .product import product\nfrom .upfirdn2d import upfirdn2d\n",
+    )
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
 def test_an_op_in_python_alone(tmp_path):
     folder = tmp_path / "resample_layers"
     shutil.copytree(PACKAGE, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "ops" / "product.py").write_text(PRODUCT)
-    init = folder / "ops" / "__init__.py"
-    text = init.read_text()
-    last = "from .upfirdn2d import upfirdn2d\n"
-    assert last in text
-    init.write_text(text.replace(last, f"from .product import product\n{last}"))
+    add(folder)
     result = subprocess.run(
         [
             sys.executable,
