@@ -1066,6 +1066,17 @@ def test_a_large_file(tmp_path):
     assert (tmp_path / "large.py").read_text() == f"{OURS}rows = [\n{rows}]\n"
 
 
+def test_many_imports(tmp_path):
+    """All are changed at once: the text is not built anew for each of them."""
+    line = "x = 1; from op import upfirdn2d; y = 2; from op import upfirdn2d  # é\n"
+    use(tmp_path, **{"many.py": f"# first\n{line * 1000}# last\n"})
+    printed = migrate_quickly(tmp_path, "rosinality")
+    changed = line.replace("from op", f"from {COMPAT}.rosinality")
+    assert (tmp_path / "many.py").read_text() == f"# first\n{changed * 1000}# last\n"
+    told = [int(line.split(":")[1]) for line in printed.splitlines() if "many.py:" in line]
+    assert told == sorted([*range(2, 1002)] * 2)
+
+
 def test_a_terminal_that_lacks_letters(tmp_path):
     use(tmp_path, **{"é.py": "from op import upfirdn2d\n"})
     printed = migrate(tmp_path, "rosinality", PYTHONIOENCODING="ascii")

@@ -57,9 +57,9 @@ SOURCES = re.compile(r"(upfirdn2d|bias_act|fused_bias_act).*\.(cpp|cu|h)")
 class Known(NamedTuple):
     """What is known of the dotted name of a copied package, or of a module in it."""
 
-    ours: str | None  # the module of compat that has what it has
+    ours: str | None  # the module of compat that has the same functions
     gone: bool  # whether it is deleted
-    replaced: bool  # whether ours takes its place
+    replaced: bool  # whether an import of it becomes an import of ours
 
 
 class Migration:
@@ -202,6 +202,7 @@ class Migration:
         newline = b"\r\n" if b"\r\n" in text else b"\n"
         bound: dict[str, Any] = {}  # what imports bind: what we have, or the parts of its name
         log: list[str] = []
+        pieces, last = [], len(text)  # of the new text, from its end to its beginning
         imports = [node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
         node: Any
         for node in sorted(imports, key=lambda node: (-node.lineno, -node.col_offset)):
@@ -212,11 +213,13 @@ class Migration:
                 start, end = first + node.col_offset, end + node.end_col_offset
                 before = text[first:start]
                 between = b"; " if before.strip() else newline + before
-                text = text[:start] + between.join(map(str.encode, lines)) + text[end:]
+                pieces += [text[end:last], between.join(map(str.encode, lines))]
+                last = start
         self._check(path, nodes, bound)
         if log:
             self.log += log
-            self.edited[path] = text.decode().encode(encoding)
+            new = b"".join(reversed([*pieces, text[:last]]))
+            self.edited[path] = new.decode().encode(encoding)
             if path.is_symlink():
                 self._tell(self.problems, path, None, "it is a link: put a file in its place")
 
