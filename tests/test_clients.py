@@ -15,6 +15,7 @@ import io
 import os
 import pickle
 import re
+import resource
 import shlex
 import shutil
 import subprocess
@@ -974,31 +975,58 @@ def test_a_dry_run_prints_what_would_change(tmp_path):
     changes = f"a.py:1: {OURS}op: deleted\n"
     assert printed == f"{changes}nothing was changed: this is a dry run\n"
     assert contents(tmp_path) == before
-    assert migrate_quickly(tmp_path, "rosinality") == changes
+    done = migrate_quickly(tmp_path, "rosinality")
+    assert done.startswith(f"{changes}undo it with: git ")
+    assert done.count("\n") == 3
 
 
-def test_what_stops_half_way_loses_nothing(tmp_path, monkeypatch):
-    """A full disk: every file has its old content or its new one, and git has the rest."""
-    before = use(tmp_path, **{"b.py": "from op import upfirdn2d\n"})
-    write = Path.write_bytes
+def undo(printed, cwd):
+    """Run the command that undoes the change, as it is printed."""
+    command = shlex.split(re.search("^undo it with: (.*)$", printed, re.MULTILINE)[1])
+    subprocess.run(command, cwd=cwd, check=True)
 
-    def full(path, content):
-        if path.name.startswith("b.py"):
-            write(path, content[:7])
-            raise OSError(28, "No space left on device")
-        return write(path, content)
 
-    monkeypatch.setattr(Path, "write_bytes", full)
-    said = migrate_quickly(tmp_path, "rosinality", refused=True)
-    assert "It stopped half-way" in said
-    assert "No space left on device" in said
-    after = contents(tmp_path)
-    assert after[tmp_path / "a.py"] == OURS.encode()
-    assert {p: b for p, b in after.items() if p in before} == {
-        **before, tmp_path / "a.py": OURS.encode()
-    }  # fmt: skip
-    subprocess.run(re.search("`(git.*?)`", said)[1].split(), cwd=tmp_path, check=True)
-    assert {p: b for p, b in contents(tmp_path).items() if p in before} == before
+def test_what_is_printed_undoes_the_change_and_nothing_else(tmp_path):
+    """From any folder, and beside work that is in no commit."""
+    code = tmp_path / "my code"
+    before = use(code, **{"the net/b.py": "import op\n", "notes.txt": "old\n"})
+    printed = migrate_quickly(code, "rosinality")
+    (code / "notes.txt").write_text("work of a day\n")
+    undo(printed, tmp_path)
+    assert contents(code) == {**before, code / "notes.txt": b"work of a day\n"}
+
+
+def test_what_is_forced_is_not_undone(tmp_path):
+    """Git's old state of these files is older than what they had before the change."""
+    before = use(tmp_path, **{"b.py": "import op\n"})
+    tree(tmp_path, "\n", {"a.py": "from op import upfirdn2d\nmine = 1\n", "c.py": "import op\n"})
+    printed = migrate_quickly(tmp_path, "rosinality", "--force")
+    forced = {path: path.read_bytes() for path in (tmp_path / "a.py", tmp_path / "c.py")}
+    undo(printed, tmp_path)
+    assert contents(tmp_path) == {**before, **forced}
+
+
+@contextmanager
+def largest_file(size):
+    """No file may grow beyond this size, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_what_stops_half_way_loses_nothing(tmp_path):
+    """Every file has its old content or its new one, git has the rest, and nothing is added."""
+    large = f"from op import upfirdn2d\n{'# and so on' * 1000}\n"
+    before = use(tmp_path, **{"b.py": large, "b.py.migrated": "mine\n", "a.py.migrated": "mine\n"})
+    with largest_file(8192):
+        said = migrate_quickly(tmp_path, "rosinality", refused=True)
+    assert said.startswith("It stopped half-way, at b.py: [Errno 27] File too large")
+    assert contents(tmp_path) == {**before, tmp_path / "a.py": OURS.encode()}
+    undo(said, tmp_path)
+    assert contents(tmp_path) == before
 
 
 def test_modes_and_dates_are_no_matter(tmp_path):

@@ -16,9 +16,11 @@ import io
 import itertools
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import tokenize
 import warnings
 from collections.abc import Iterator, Sequence
@@ -72,6 +74,7 @@ class Migration:
         self.edited: dict[Path, bytes] = {}
         self.log: list[str] = []
         self.by_hand: list[str] = []  # what the user must do
+        self.kept: list[str] = []  # what git can give back
         self.problems: list[str] = []
         if root in (Path(root.anchor), Path.home()):
             self.problems.append(f"folder must be that of one code, got {root}")
@@ -92,13 +95,13 @@ class Migration:
             if self._is_removed(path):
                 continue
             if path.is_symlink() and self._is_removed(path.resolve()):
-                sentence = f"it is a link to {self.name(path.resolve())}, which is deleted"
-                self._tell(self.problems, path, None, sentence)
+                name = self.name(path.resolve())
+                self._tell(path, None, f"it is a link to {name}, which is deleted")
             elif path.is_file():  # no folder, and no pipe
                 self._read(path)
 
     def check_git(self) -> Iterator[str]:
-        """Why git could not give back what is to be changed and deleted."""
+        """Why git could not give back what is to be changed and deleted; ``kept`` is the rest."""
         commands = ["ls-files", "-v", "-z"], ["diff", "--name-only", "--relative", "-z", "HEAD"]
         try:
             tracked, changed = (
@@ -117,19 +120,21 @@ class Migration:
                 yield f"{name}: git does not track it"
             elif name in different:
                 yield f"{name}: it differs from the last commit"
+            else:
+                self.kept.append(name)
 
-    def run(self) -> None:
-        """Change, then delete. Each file always has its old content or its new one.
-
-        Raises:
-            OSError: of the files; what was done before stays done.
-        """
-        for path, content in self.edited.items():
-            beside = path.with_name(f"{path.name}.migrated")
-            beside.write_bytes(content)
-            shutil.copymode(path, beside)
-            beside.replace(path)
-        for path in self.removed:
+    def change(self, path: Path) -> None:
+        """Change a file or delete a path. A file always has its old content or its new one."""
+        if path in self.edited:
+            handle, beside = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+            os.close(handle)
+            try:
+                Path(beside).write_bytes(self.edited[path])
+                shutil.copymode(path, beside)
+                os.replace(beside, path)
+            finally:
+                Path(beside).unlink(missing_ok=True)  # it is still there after a failure
+        else:
             shutil.rmtree(path) if _is_folder(path) else path.unlink()
 
     def name(self, path: Path) -> str:
@@ -192,11 +197,12 @@ class Migration:
                 return
             encoding = tokenize.detect_encoding(io.BytesIO(raw).readline)[0]
             text = raw.decode(encoding).encode()  # nodes count the bytes of UTF-8
-            nodes = _nodes(text.decode())
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what a compiler thinks of other people's code
+                nodes = list(ast.walk(ast.parse(text.decode())))
         except (OSError, SyntaxError, ValueError, LookupError, RecursionError, MemoryError) as e:
             if self.removed:
-                sentence = f"it may import what is deleted, and cannot be parsed: {e}"
-                self._tell(self.problems, path, None, sentence)
+                self._tell(path, None, f"it may import what is deleted, and cannot be parsed: {e}")
             return
         starts = [0, *itertools.accumulate(map(len, text.splitlines(keepends=True)))]
         newline = b"\r\n" if b"\r\n" in text else b"\n"
@@ -221,7 +227,7 @@ class Migration:
             new = b"".join(reversed([*pieces, text[:last]]))
             self.edited[path] = new.decode().encode(encoding)
             if path.is_symlink():
-                self._tell(self.problems, path, None, "it is a link: put a file in its place")
+                self._tell(path, None, "it is a link: put a file in its place")
 
     def _replace(self, path: Path, node: Any, bound: dict[str, Any]) -> list[str]:
         """The lines that take the place of an import; none: it stays."""
@@ -231,7 +237,8 @@ class Migration:
             if node.level:
                 home = path.parent.relative_to(self.root).parts
                 base = home[: len(home) - node.level + 1] + base
-        outer = self._find(base)
+        outer: Any = self._find(base)
+        compat = _get(outer.ours) if outer and outer.ours else None
         ours: dict[str, list[ast.alias]] = {}
         theirs = []
         for alias in node.names:
@@ -239,11 +246,7 @@ class Migration:
             parts = (*base, *name.split("."))
             is_module = parts in self.known or parts[-1] in self.copied.modules
             inner = self._find(parts) if is_module else None
-            if (
-                outer
-                and outer.ours
-                and (outer.replaced if name == "*" else hasattr(_get(outer.ours), name))
-            ):
+            if compat and (outer.replaced if name == "*" else hasattr(compat, name)):
                 module, bound[local] = f"{COMPAT}.{outer.ours}", _get(outer.ours, name)
             elif inner and inner.ours and inner.replaced and "." not in local:
                 module, name, bound[local] = COMPAT, inner.ours, _get(inner.ours)
@@ -251,13 +254,11 @@ class Migration:
                 theirs.append(alias)
                 bound[local.split(".")[0]] = parts[:1] if "." in local else parts
                 if "." in local and inner and inner.gone:
-                    sentence = f"import {name} needs a name of its own: as NAME"
-                    self._tell(self.problems, path, node, sentence)
+                    self._tell(path, node, f"import {name} needs a name of its own: as NAME")
                 elif (outer and outer.gone) or (inner and inner.gone):
-                    sentence = f"{COMPAT}.{self.code} has no {name}"
-                    self._tell(self.problems, path, node, sentence)
+                    self._tell(path, node, f"{COMPAT}.{self.code} has no {name}")
                 if parts == ("pkg_resources", "parse_version"):
-                    self._tell(self.by_hand, path, node, PKG_RESOURCES)
+                    self._tell(path, node, PKG_RESOURCES, by_hand=True)
                 continue
             ours.setdefault(module, []).append(ast.alias(name, None if local == name else local))
         if not ours:
@@ -269,26 +270,28 @@ class Migration:
     def _check(self, path: Path, nodes: list[Any], bound: dict[str, Any]) -> None:
         """What strings name and attributes read must be there afterwards."""
         stored = {n.arg for n in nodes if isinstance(n, ast.arg)}
-        stored |= {n.id for n in nodes if isinstance(n, ast.Name) and _is_stored(n)}
+        stored |= {
+            n.id for n in nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)
+        }
         for node in nodes:
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 if self._is_gone(node.value) and path.name == "setup.py":
-                    sentence = f"remove {node.value!r}, which is deleted"
-                    self._tell(self.by_hand, path, node, sentence)
+                    self._tell(path, node, f"remove {node.value!r}, which is deleted", by_hand=True)
                 elif self._is_gone(node.value):
-                    self._tell(self.problems, path, node, f"{node.value!r} is deleted")
-            elif isinstance(node, ast.Attribute) and not _is_stored(node):
+                    self._tell(path, node, f"{node.value!r} is deleted")
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
                 first, *rest = _chain(node)
                 found = None if first in stored else bound.get(first)
                 if isinstance(found, tuple):  # a package that exports the functions still has them
                     if self.copied.exports or not self._is_gone(".".join([*found, *rest])):
                         continue
-                    self._tell(self.problems, path, node, f"{'.'.join([first, *rest])} is deleted")
+                    self._tell(path, node, f"{'.'.join([first, *rest])} is deleted")
                 elif found and not hasattr(found, rest[0]):
-                    sentence = f"{COMPAT}.{self.code} has nothing for {first}.{rest[0]}"
-                    self._tell(self.problems, path, node, sentence)
+                    ours = f"{COMPAT}.{self.code}"
+                    self._tell(path, node, f"{ours} has nothing for {first}.{rest[0]}")
 
-    def _tell(self, whom: list[str], path: Path, node: Any, sentence: str) -> None:
+    def _tell(self, path: Path, node: Any, sentence: str, by_hand: bool = False) -> None:
+        whom = self.by_hand if by_hand else self.problems
         told = f"{self.name(path)}{f':{node.lineno}' if node else ''}: {sentence}"
         if told not in whom:
             whom.append(told)
@@ -313,12 +316,6 @@ def _is_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
 
 
-def _nodes(text: str) -> list[Any]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what a compiler thinks of other people's code
-        return list(ast.walk(ast.parse(text)))
-
-
 def _chain(node: Any) -> list[str]:
     """The names in ``a.b.c``; the first is empty where no name begins the expression."""
     names: list[str] = []
@@ -326,10 +323,6 @@ def _chain(node: Any) -> list[str]:
         names.insert(0, node.attr)
         node = node.value
     return [node.id if isinstance(node, ast.Name) else "", *names]
-
-
-def _is_stored(node: ast.Name | ast.Attribute) -> bool:
-    return not isinstance(node.ctx, ast.Load)
 
 
 def _get(module: str, name: str = "*") -> Any:
@@ -364,8 +357,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nothing = f"nothing imports {CODES[given.code].package}: nothing was changed"
         _print(sys.stdout, *by_hand, nothing)
         return 0
-    if not problems and not given.force and (problems := list(migration.check_git())):
-        problems.append("commit what git shall keep, or give --force to change it all the same")
+    if not problems and (lost := list(migration.check_git())) and not given.force:
+        force = "commit what git shall keep, or give --force to change it all the same"
+        problems = [*lost, force]
     changes = [*migration.log, *(f"{migration.name(path)}: deleted" for path in migration.removed)]
     if given.dry_run:
         _print(sys.stdout, *changes, *by_hand, "nothing was changed: this is a dry run")
@@ -373,13 +367,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print(sys.stderr, "Nothing was changed, because of:", *problems)
     if given.dry_run or problems:
         return int(bool(problems))
-    try:
-        migration.run()
-    except OSError as error:
-        stopped = "It stopped half-way; `git checkout HEAD -- .` gives back what git keeps:"
-        _print(sys.stderr, stopped, str(error))
-        return 1
-    _print(sys.stdout, *changes, *by_hand)
+    command = ["git", "-C", str(migration.root), "checkout", "HEAD", "--", *migration.kept]
+    undo = [f"undo it with: {shlex.join(command)}"] if migration.kept else []
+    for path in [*migration.edited, *migration.removed]:
+        try:
+            migration.change(path)
+        except OSError as error:
+            where = f"It stopped half-way, at {migration.name(path)}: {error}"
+            _print(sys.stderr, where, *undo)
+            return 1
+    _print(sys.stdout, *changes, *by_hand, *undo)
     return 0
 
 
