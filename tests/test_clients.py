@@ -843,6 +843,25 @@ def test_the_command(case, newline, tmp_path):
          "old.py: it may import what is deleted, and cannot be parsed: "),
         ("rosinality", {"op": OP, "a.py": "load(name='x', sources=['op/upfirdn2d.cpp'])\n"},
          "a.py:1: 'op/upfirdn2d.cpp' is deleted"),
+        ("rosinality", {"op": OP, "a.py": "sys.path.insert(0, 'op')\n"
+                        "from upfirdn2d import upfirdn2d\n"},
+         "a.py:2: op.upfirdn2d is deleted: import it by this name"),
+        ("rosinality", {"gan/op": OP, "gan/play.py": "import fused_act as act\n"},
+         "gan/play.py:1: op.fused_act is deleted: import it by this name"),
+        ("rosinality", {"op": {**OP, "warp.py": "import upfirdn2d\n"}},
+         "op/warp.py:1: op.upfirdn2d is deleted: import it by this name"),
+        ("rosinality", {"op": OP, "a.py": "import_module('.upfirdn2d', 'op')\n"},
+         "a.py:1: '.upfirdn2d' is deleted"),
+        ("rosinality", {"op": OP, "a/b.py": "import_module('..op.upfirdn2d', 'a.c')\n"},
+         "a/b.py:1: '..op.upfirdn2d' is deleted"),
+        ("rosinality", {"op": OP, "a.py": "load(sources=[join(d, 'op', 'upfirdn2d.py')])\n"},
+         "a.py:1: 'upfirdn2d.py' is deleted"),
+        ("rosinality", {"op": OP, "a.py": "load(sources=[join(d, 'upfirdn2d_kernel.cu')])\n"},
+         "a.py:1: 'upfirdn2d_kernel.cu' is deleted"),
+        ("rosinality", {"op": OP, "a.py": "load(sources=['./op/upfirdn2d.cpp'])\n"},
+         "a.py:1: './op/upfirdn2d.cpp' is deleted"),
+        ("rosinality", {"op": OP, "a.py": "load(sources=[f'{d}/op/upfirdn2d.cpp'])\n"},
+         "a.py:1: '/op/upfirdn2d.cpp' is deleted"),
         (NVIDIA, {"torch_utils/ops": TORCH_UTILS, "torch_utils/misc.py": "",
                   "b.py": "from torch_utils.ops.upfirdn2d import _parse_padding\n"},
          "b.py:1: resample_layers.compat.nvidia has no _parse_padding"),
@@ -1153,6 +1172,40 @@ def test_another_package_of_the_same_last_name_stays_itself(tmp_path):
     assert "\nfrom ops.upfirdn2d import upfirdn2d as theirs\n" in (tmp_path / "a.py").read_text()
 
 
+def test_a_file_of_the_same_name_beside_the_code_stays_itself(tmp_path):
+    mine = "import upfirdn2d\nopen('upfirdn2d.py'), open('fused_act.py'), open('__init__.py')\n"
+    files = {"net/upfirdn2d.py": "", "fused_act.py": "mine = 1\n", "net/a.py": mine}
+    before = use(tmp_path, **files)
+    migrate_quickly(tmp_path, "rosinality")
+    assert (tmp_path / "net" / "a.py").read_bytes() == before[tmp_path / "net" / "a.py"]
+    assert not (tmp_path / "op").exists()
+
+
+@pytest.mark.parametrize("options", [(), ("--force",), ("--dry-run",)])
+def test_a_copy_that_is_not_under_the_folder_is_told(options, tmp_path):
+    """It lies above the folder, or it is a link to what other codes use too."""
+    tree(tmp_path / "shared", "\n", {"op": OP})
+    files = {
+        "model.py": "from op import upfirdn2d\n",
+        "net/b.py": "from .op import upfirdn2d\n",
+        "net/c.py": "import op\nop.mine\n",
+        "other.py": "from alembic import op\n",
+    }
+    code = tmp_path / "code"
+    tree(code, "\n", files)
+    commit(code)
+    before = contents(tmp_path)
+    lines = ["Nothing was changed, because of:", f"no copy of op was found under {code}"]
+    lines += [f"{name}: it imports op" for name in ("model.py", "net/b.py", "net/c.py")]
+    said = migrate_quickly(code, "rosinality", *options, refused=True)
+    assert said.splitlines() == lines
+    (code / "net" / "op").symlink_to(tmp_path / "shared" / "op")
+    said = migrate_quickly(code, "rosinality", *options, refused=True)
+    assert said.splitlines() == [*lines, f"net/op: it is a link to {tmp_path / 'shared' / 'op'}"]
+    (code / "net" / "op").unlink()
+    assert contents(tmp_path) == before
+
+
 def test_what_the_setup_must_lose_is_told(tmp_path):
     setup = (
         "setup(ext_modules=[cythonize([Extension('op.fused_act', ['op/fused_act.py'])]),\n"
@@ -1181,5 +1234,5 @@ def test_the_command_finds_nothing_twice(tmp_path):
     use(tmp_path)
     migrate_quickly(tmp_path, "rosinality")
     before = contents(tmp_path)
-    assert "nothing imports op" in migrate_quickly(tmp_path, "rosinality")
+    assert "nothing imports a copy of op" in migrate_quickly(tmp_path, "rosinality")
     assert contents(tmp_path) == before

@@ -71,6 +71,7 @@ class Migration:
         self.code, self.root, self.copied = code, root, CODES[code]
         self.known: dict[Parts, Known] = {}
         self.removed: list[Path] = []  # files and folders
+        self.bare: set[str] = set()  # modules of the copies, without the package's name
         self.edited: dict[Path, bytes] = {}
         self.log: list[str] = []
         self.by_hand: list[str] = []  # what the user must do
@@ -83,13 +84,19 @@ class Migration:
         if len(package) > 1:  # it may be installed; another "op" may be anything
             self._learn(tuple(package), False, False)
         files = list(_files(root))
+        folders = {path.parent for path in files}
         if self.copied.deleted:
-            self._find_copies({path.parent for path in files})
+            self._find_copies(folders)
+        lacking = not self.removed and not self.problems and len(package) == 1
+        for folder in folders if lacking else ():  # to find what imports a copy that is not there
+            self._learn((*folder.relative_to(root).parts, *package), False, True)
         inside = [path for gone in self.removed for path in (gone, *gone.rglob("*"))]
         self.deleted = [p for p in inside if not _is_folder(p) and p.parent.name != "__pycache__"]
         named = [path.relative_to(root).parts for path in self.deleted]
-        self.paths = {"/".join(parts[i:]) for parts in named for i in range(len(parts) - 1)}
-        words = "|".join([package[-1], *self.copied.modules, "pkg_resources"])
+        paths = {"/".join(parts[i:]) for parts in named for i in range(len(parts))}
+        self.paths = paths - {"__init__.py"}  # which any package has
+        files_gone = [re.escape(name) for name in self.paths if "/" not in name]
+        words = "|".join([package[-1], *self.copied.modules, "pkg_resources", *files_gone])
         self.words = re.compile(rf"\b({words})\b".encode())
         for path in files:
             if self._is_removed(path):
@@ -99,6 +106,13 @@ class Migration:
                 self._tell(path, None, f"it is a link to {name}, which is deleted")
             elif path.is_file():  # no folder, and no pipe
                 self._read(path)
+        if lacking and self.edited:
+            links = [path for path in files if path.name == package[0] and path.is_symlink()]
+            self.problems = [f"no copy of {package[0]} was found under {root}"]
+            self.problems += [f"{self.name(path)}: it imports {package[0]}" for path in self.edited]
+            self.problems += [
+                f"{self.name(path)}: it is a link to {path.resolve()}" for path in links
+            ]
 
     def check_git(self) -> Iterator[str]:
         """Why git could not give back what is to be changed and deleted; ``kept`` is the rest."""
@@ -145,9 +159,10 @@ class Migration:
 
     def _learn(self, package: Parts, gone: bool, whole: bool) -> None:
         """``gone``: the modules are deleted. ``whole``: so is the package, which has no others."""
-        self.known[package] = Known(self.code if self.copied.exports else None, whole, whole)
-        for module, ours in self.copied.modules.items():
-            self.known[(*package, module)] = Known(ours, gone, True)
+        ours = self.code if self.copied.exports else None
+        self.known[package] = Known(ours, gone and whole, whole)
+        for module, name in self.copied.modules.items():
+            self.known[(*package, module)] = Known(name, gone, True)
 
     def _find_copies(self, folders: set[Path]) -> None:
         name = self.copied.package.rpartition(".")[2]
@@ -161,6 +176,7 @@ class Migration:
                 sentence = f"folder must be that of the code above {name}, got {self.root}"
                 self.problems.append(sentence)
                 continue
+            self.bare |= {path.stem for path in parts}
             parts += [path for path in there if SOURCES.fullmatch(path.name)]
             left = {path.name for path in there if path not in parts}
             homes[folder] = self.copied.exports and left <= {"__init__.py", "__pycache__"}
@@ -183,10 +199,23 @@ class Migration:
     def _is_removed(self, path: Path) -> bool:
         return any(path.is_relative_to(gone) for gone in self.removed)
 
-    def _is_gone(self, name: str) -> bool:
+    def _is_left(self, path: Path, name: str) -> bool:
+        """Whether a name that has no folder means something that stays, for the code in a file."""
+        places = path.with_name(name), self.root / name
+        return any(place.exists() and not self._is_removed(place) for place in places)
+
+    def _is_bare(self, path: Path, module: str) -> bool:
+        """Whether it is a module of a copy whose own folder the code puts on the path."""
+        left = self._is_left(path, module) or self._is_left(path, f"{module}.py")
+        return module in self.bare and not left
+
+    def _is_gone(self, path: Path, name: str) -> bool:
         """Whether a dotted name or a path is that of something deleted; "op" says too little."""
-        known = self._find(tuple(name.split("."))) if "." in name else None
-        return name in self.paths or (known is not None and known.gone)
+        dotted, file = name.lstrip(".").split("."), name.replace("\\", "/").lstrip("./")
+        known = self._find(tuple(dotted)) if "." in name else None
+        if file in self.paths:
+            return "/" in file or not self._is_left(path, file)
+        return bool(known and known.gone) or (name[:1] == "." and dotted[0] in self.bare)
 
     # Files
 
@@ -257,6 +286,9 @@ class Migration:
                     self._tell(path, node, f"import {name} needs a name of its own: as NAME")
                 elif (outer and outer.gone) or (inner and inner.gone):
                     self._tell(path, node, f"{COMPAT}.{self.code} has no {name}")
+                elif not getattr(node, "level", 0) and self._is_bare(path, parts[0]):
+                    full = f"{self.copied.package}.{parts[0]}"
+                    self._tell(path, node, f"{full} is deleted: import it by this name")
                 if parts == ("pkg_resources", "parse_version"):
                     self._tell(path, node, PKG_RESOURCES, by_hand=True)
                 continue
@@ -275,15 +307,15 @@ class Migration:
         }
         for node in nodes:
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                if self._is_gone(node.value) and path.name == "setup.py":
+                if self._is_gone(path, node.value) and path.name == "setup.py":
                     self._tell(path, node, f"remove {node.value!r}, which is deleted", by_hand=True)
-                elif self._is_gone(node.value):
+                elif self._is_gone(path, node.value):
                     self._tell(path, node, f"{node.value!r} is deleted")
             elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
                 first, *rest = _chain(node)
                 found = None if first in stored else bound.get(first)
                 if isinstance(found, tuple):  # a package that exports the functions still has them
-                    if self.copied.exports or not self._is_gone(".".join([*found, *rest])):
+                    if self.copied.exports or not self._is_gone(path, ".".join([*found, *rest])):
                         continue
                     self._tell(path, node, f"{'.'.join([first, *rest])} is deleted")
                 elif found and not hasattr(found, rest[0]):
@@ -354,7 +386,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     by_hand = [f"by hand: {sentence}" for sentence in migration.by_hand]
     problems = migration.problems
     if not problems and not migration.edited:
-        nothing = f"nothing imports {CODES[given.code].package}: nothing was changed"
+        nothing = f"nothing imports a copy of {CODES[given.code].package}: nothing was changed"
         _print(sys.stdout, *by_hand, nothing)
         return 0
     if not problems and (lost := list(migration.check_git())) and not given.force:
