@@ -902,6 +902,12 @@ def test_the_command_keeps_encodings(tmp_path):
     assert (tmp_path / "b.py").read_bytes().startswith(b"\xef\xbb\xbffrom resample_layers")
 
 
+def test_names_of_files_that_are_not_utf8(tmp_path):
+    use(tmp_path, **{f"op/fused_act/{os.fsdecode(bytes([255]))}.txt": ""})
+    migrate_quickly(tmp_path, "rosinality")
+    assert contents(tmp_path) == {tmp_path / "a.py": OURS.encode()}
+
+
 def test_the_command_leaves_environments_alone(tmp_path):
     line = "from op import upfirdn2d\n"
     others = [".hidden/a.py", "env/lib/a.py", "conda/lib/site-packages/a.py"]

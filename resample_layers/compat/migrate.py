@@ -71,7 +71,6 @@ class Migration:
         self.code, self.root, self.copied = code, root, CODES[code]
         self.known: dict[Parts, Known] = {}
         self.removed: list[Path] = []  # files and folders
-        self.bare: set[str] = set()  # modules of the copies, without the package's name
         self.edited: dict[Path, bytes] = {}
         self.log: list[str] = []
         self.by_hand: list[str] = []  # what the user must do
@@ -93,26 +92,22 @@ class Migration:
         inside = [path for gone in self.removed for path in (gone, *gone.rglob("*"))]
         self.deleted = [p for p in inside if not _is_folder(p) and p.parent.name != "__pycache__"]
         named = [path.relative_to(root).parts for path in self.deleted]
-        paths = {"/".join(parts[i:]) for parts in named for i in range(len(parts))}
-        self.paths = paths - {"__init__.py"}  # which any package has
-        files_gone = [re.escape(name) for name in self.paths if "/" not in name]
-        words = "|".join([package[-1], *self.copied.modules, "pkg_resources", *files_gone])
-        self.words = re.compile(rf"\b({words})\b".encode())
-        for path in files:
-            if self._is_removed(path):
-                continue
+        self.paths = {"/".join(parts[i:]) for parts in named for i in range(len(parts))}
+        self.paths.discard("__init__.py")  # any package has one
+        words = [package[-1], *self.copied.modules, "pkg_resources"]
+        words += [re.escape(name) for name in self.paths if "/" not in name]
+        self.words = re.compile(os.fsencode(rf"\b({'|'.join(words)})\b"))
+        for path in (path for path in files if not self._is_removed(path)):
             if path.is_symlink() and self._is_removed(path.resolve()):
-                name = self.name(path.resolve())
-                self._tell(path, None, f"it is a link to {name}, which is deleted")
+                target = self.name(path.resolve())
+                self._tell(path, None, f"it is a link to {target}, which is deleted")
             elif path.is_file():  # no folder, and no pipe
                 self._read(path)
         if lacking and self.edited:
-            links = [path for path in files if path.name == package[0] and path.is_symlink()]
             self.problems = [f"no copy of {package[0]} was found under {root}"]
             self.problems += [f"{self.name(path)}: it imports {package[0]}" for path in self.edited]
-            self.problems += [
-                f"{self.name(path)}: it is a link to {path.resolve()}" for path in links
-            ]
+            links = [p for p in files if p.name == package[0] and p.is_symlink()]
+            self.problems += [f"{self.name(p)}: it is a link to {p.resolve()}" for p in links]
 
     def check_git(self) -> Iterator[str]:
         """Why git could not give back what is to be changed and deleted; ``kept`` is the rest."""
@@ -155,8 +150,6 @@ class Migration:
         """A path as it is printed."""
         return path.relative_to(self.root).as_posix()
 
-    # Names
-
     def _learn(self, package: Parts, gone: bool, whole: bool) -> None:
         """``gone``: the modules are deleted. ``whole``: so is the package, which has no others."""
         ours = self.code if self.copied.exports else None
@@ -173,10 +166,8 @@ class Migration:
             if len(parts) < 2:  # another package of this name
                 continue
             if folder == self.root or not folder.is_relative_to(self.root):
-                sentence = f"folder must be that of the code above {name}, got {self.root}"
-                self.problems.append(sentence)
+                self.problems += [f"folder must be that of the code above {name}, got {self.root}"]
                 continue
-            self.bare |= {path.stem for path in parts}
             parts += [path for path in there if SOURCES.fullmatch(path.name)]
             left = {path.name for path in there if path not in parts}
             homes[folder] = self.copied.exports and left <= {"__init__.py", "__pycache__"}
@@ -191,33 +182,23 @@ class Migration:
     def _find(self, parts: Parts) -> Known | None:
         """What is known of a name; what a module holds is known as the module is."""
         for n in range(len(parts), 0, -1):
-            known = self.known.get(parts[:n])
-            if known:
+            if known := self.known.get(parts[:n]):
                 return known if n == len(parts) or parts[n - 1] in self.copied.modules else None
         return None
 
     def _is_removed(self, path: Path) -> bool:
         return any(path.is_relative_to(gone) for gone in self.removed)
 
-    def _is_left(self, path: Path, name: str) -> bool:
-        """Whether a name that has no folder means something that stays, for the code in a file."""
-        places = path.with_name(name), self.root / name
-        return any(place.exists() and not self._is_removed(place) for place in places)
-
-    def _is_bare(self, path: Path, module: str) -> bool:
-        """Whether it is a module of a copy whose own folder the code puts on the path."""
-        left = self._is_left(path, module) or self._is_left(path, f"{module}.py")
-        return module in self.bare and not left
-
     def _is_gone(self, path: Path, name: str) -> bool:
-        """Whether a dotted name or a path is that of something deleted; "op" says too little."""
+        """Whether a name that code in ``path`` uses is of something deleted; "op" is too short."""
         dotted, file = name.lstrip(".").split("."), name.replace("\\", "/").lstrip("./")
+        if file in self.paths and "/" not in file:  # it may name a file that is left
+            names = file, file.removesuffix(".py")
+            places = [folder / name for folder in (path.parent, self.root) for name in names]
+            return all(self._is_removed(place) or not place.exists() for place in places)
         known = self._find(tuple(dotted)) if "." in name else None
-        if file in self.paths:
-            return "/" in file or not self._is_left(path, file)
-        return bool(known and known.gone) or (name[:1] == "." and dotted[0] in self.bare)
-
-    # Files
+        relative = name[:1] == "." and f"{dotted[0]}.py" in self.paths
+        return file in self.paths or relative or (known is not None and known.gone)
 
     def _read(self, path: Path) -> None:
         try:
@@ -241,8 +222,7 @@ class Migration:
         imports = [node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
         node: Any
         for node in sorted(imports, key=lambda node: (-node.lineno, -node.col_offset)):
-            lines = self._replace(path, node, bound)
-            if lines:
+            if lines := self._replace(path, node, bound):
                 log = [f"{self.name(path)}:{node.lineno}: {line}" for line in lines] + log
                 first, end = starts[node.lineno - 1], starts[node.end_lineno - 1]
                 start, end = first + node.col_offset, end + node.end_col_offset
@@ -253,19 +233,16 @@ class Migration:
         self._check(path, nodes, bound)
         if log:
             self.log += log
-            new = b"".join(reversed([*pieces, text[:last]]))
-            self.edited[path] = new.decode().encode(encoding)
+            text = b"".join([text[:last], *reversed(pieces)])
+            self.edited[path] = text.decode().encode(encoding)
             if path.is_symlink():
                 self._tell(path, None, "it is a link: put a file in its place")
 
     def _replace(self, path: Path, node: Any, bound: dict[str, Any]) -> list[str]:
         """The lines that take the place of an import; none: it stays."""
-        base: Parts = ()
-        if isinstance(node, ast.ImportFrom):
-            base = tuple(node.module.split(".")) if node.module else ()
-            if node.level:
-                home = path.parent.relative_to(self.root).parts
-                base = home[: len(home) - node.level + 1] + base
+        inside, level = getattr(node, "module", None), getattr(node, "level", 0)
+        home: Parts = path.parent.relative_to(self.root).parts if level else ()
+        base = home[: len(home) - level + 1] + (tuple(inside.split(".")) if inside else ())
         outer: Any = self._find(base)
         compat = _get(outer.ours) if outer and outer.ours else None
         ours: dict[str, list[ast.alias]] = {}
@@ -276,7 +253,7 @@ class Migration:
             is_module = parts in self.known or parts[-1] in self.copied.modules
             inner = self._find(parts) if is_module else None
             if compat and (outer.replaced if name == "*" else hasattr(compat, name)):
-                module, bound[local] = f"{COMPAT}.{outer.ours}", _get(outer.ours, name)
+                module, bound[local] = f"{COMPAT}.{outer.ours}", getattr(compat, name, compat)
             elif inner and inner.ours and inner.replaced and "." not in local:
                 module, name, bound[local] = COMPAT, inner.ours, _get(inner.ours)
             else:
@@ -286,7 +263,7 @@ class Migration:
                     self._tell(path, node, f"import {name} needs a name of its own: as NAME")
                 elif (outer and outer.gone) or (inner and inner.gone):
                     self._tell(path, node, f"{COMPAT}.{self.code} has no {name}")
-                elif not getattr(node, "level", 0) and self._is_bare(path, parts[0]):
+                elif not level and self._is_gone(path, f"{parts[0]}.py"):  # op/ is on the path
                     full = f"{self.copied.package}.{parts[0]}"
                     self._tell(path, node, f"{full} is deleted: import it by this name")
                 if parts == ("pkg_resources", "parse_version"):
@@ -302,9 +279,7 @@ class Migration:
     def _check(self, path: Path, nodes: list[Any], bound: dict[str, Any]) -> None:
         """What strings name and attributes read must be there afterwards."""
         stored = {n.arg for n in nodes if isinstance(n, ast.arg)}
-        stored |= {
-            n.id for n in nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)
-        }
+        stored |= {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
         for node in nodes:
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 if self._is_gone(path, node.value) and path.name == "setup.py":
@@ -334,13 +309,8 @@ def _files(root: Path) -> Iterator[Path]:
     for name, folders, files in os.walk(root):
         folder = Path(name)
         yield from (folder / name for name in folders if (folder / name).is_symlink())
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".")
-            and name not in ("__pycache__", "site-packages")
-            and not Path(folder, name, "pyvenv.cfg").exists()
-        )
+        kept = [n for n in folders if n[0] != "." and n not in ("__pycache__", "site-packages")]
+        folders[:] = sorted(n for n in kept if not (folder / n / "pyvenv.cfg").exists())
         yield from (folder / name for name in sorted(files) if name.endswith(".py"))
 
 
@@ -357,9 +327,8 @@ def _chain(node: Any) -> list[str]:
     return [node.id if isinstance(node, ast.Name) else "", *names]
 
 
-def _get(module: str, name: str = "*") -> Any:
-    found = importlib.import_module(f"{COMPAT}.{module}")
-    return found if name == "*" else getattr(found, name)
+def _get(module: str) -> Any:
+    return importlib.import_module(f"{COMPAT}.{module}")
 
 
 def _print(file: TextIO, *lines: str) -> None:
@@ -390,8 +359,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print(sys.stdout, *by_hand, nothing)
         return 0
     if not problems and (lost := list(migration.check_git())) and not given.force:
-        force = "commit what git shall keep, or give --force to change it all the same"
-        problems = [*lost, force]
+        problems = [*lost, "commit what git shall keep, or give --force to change it all the same"]
     changes = [*migration.log, *(f"{migration.name(path)}: deleted" for path in migration.removed)]
     if given.dry_run:
         _print(sys.stdout, *changes, *by_hand, "nothing was changed: this is a dry run")
@@ -399,14 +367,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print(sys.stderr, "Nothing was changed, because of:", *problems)
     if given.dry_run or problems:
         return int(bool(problems))
-    command = ["git", "-C", str(migration.root), "checkout", "HEAD", "--", *migration.kept]
-    undo = [f"undo it with: {shlex.join(command)}"] if migration.kept else []
+    git = ["git", "-C", str(migration.root), "checkout", "HEAD", "--", *migration.kept]
+    undo = [f"undo it with: {shlex.join(git)}"] if migration.kept else []
     for path in [*migration.edited, *migration.removed]:
         try:
             migration.change(path)
         except OSError as error:
-            where = f"It stopped half-way, at {migration.name(path)}: {error}"
-            _print(sys.stderr, where, *undo)
+            _print(sys.stderr, f"It stopped half-way, at {migration.name(path)}: {error}", *undo)
             return 1
     _print(sys.stdout, *changes, *by_hand, *undo)
     return 0
