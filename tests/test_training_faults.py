@@ -184,7 +184,7 @@ def test_a_full_disk_before_the_first_checkpoint_says_to_start_again(tmp_path, c
     with files_of_at_most(40_000):
         assert train.main(["--out", str(tmp_path), *TINY, "--steps", "1"]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.endswith("File too large, after 1 steps; nothing was saved yet: start again")
+    assert error.endswith("1 steps; nothing was saved yet: start again with --overwrite")
 
 
 def test_what_came_before_a_divergence_may_not_fit_either(tmp_path, capsys, monkeypatch):

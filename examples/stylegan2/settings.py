@@ -91,19 +91,21 @@ class Settings:
                 value = getattr(self, name)
                 if not (low <= value <= high and math.isfinite(value)):
                     limit = f">= {low}" if high == math.inf else f"between {low} and {high}"
+                    if isinstance(value, float) and high == math.inf:
+                        limit = f"finite and {limit}"
                     raise ValueError(f"{name} must be {limit}, got {value}")
         for name in ("lr", "mapping_lr"):
             if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+                raise ValueError(f"{name} must be finite and > 0, got {getattr(self, name)}")
         for f in fields(self):
             value, choices = getattr(self, f.name), f.metadata["choices"]
             if type(value) is int and value >= INTEGERS:
                 raise ValueError(f"{f.name} must be < {INTEGERS:,}, got {value}")
+            if choices and value not in choices:
+                raise ValueError(f"{f.name} must be one of {', '.join(choices)}, got {value!r}")
         for name, most in (("batch", MOST_BATCH), ("mapping_layers", MOST_LAYERS)):
             if getattr(self, name) > most:
                 raise ValueError(f"{name} must be <= {most:,}, got {getattr(self, name)}")
-            if choices and value not in choices:
-                raise ValueError(f"{f.name} must be one of {', '.join(choices)}, got {value!r}")
         if self.precision == "float16" and self.clamp == 0:
             raise ValueError(
                 "clamp must be > 0 for precision float16, which ends at 65,504, got 0: "

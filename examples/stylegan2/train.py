@@ -66,7 +66,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse
     add("--out", required=True, metavar="FOLDER", help="where results go")
     add("--config", metavar="NAME", help=f"settings from a file, or one of {names}")
     add("--resume", action="store_true", help="go on from the checkpoint in --out")
-    add("--overwrite", action="store_true", help="start anew though --out holds a run")
+    add("--overwrite", action="store_true", help="delete the run in --out, and start anew")
     add("--device", default="auto", help="cpu, cuda or cuda:N; auto: a GPU where there is one")
     add("--threads", type=int, default=1, help="CPU threads; 0: all cores, for larger networks")
     add("--accumulate", type=int, default=1, help="rounds to a step: less memory, same result")
@@ -119,14 +119,12 @@ def prepare(
     if args.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise ValueError("--tensorboard needs the package tensorboard, got none installed")
     inception = pick_inception(args.inception)
-    if run.checkpoint.exists() and not (args.resume or args.overwrite):
-        raise FileExistsError(
-            f"--out must not hold a run, got {run.checkpoint}: add --resume to go on with it, "
-            "--overwrite to start anew, or choose another folder"
-        )
+    if not (args.resume or args.overwrite):
+        run.check_free()
     state = run.read(device) if args.resume else None
     settings = Settings(**args.said) if state is None else resumed_settings(state, args.said, run)
     settings.check()
+    run.check_apart(settings.data)
     try:
         images = load(
             settings.data,
@@ -153,7 +151,7 @@ def prepare(
     )
     if state is not None:
         training.load_state_dict(state)
-    run.begin(training)
+    run.begin(training, resumed=state is not None)
     return training, inception
 
 
@@ -313,7 +311,7 @@ def explain(error: Exception, training: Training, run: Run) -> str | None:
             "remove it, and go on with --resume and --data"
         )
     if isinstance(error, OSError):
-        go_on = "go on with --resume" if run.checkpoint.exists() else "start again"
+        go_on = "go on with --resume" if run.checkpoint.exists() else "start again with --overwrite"
         return f"{explain_write(error)}, after {training.steps} steps; {kept(run)}: {go_on}"
     if is_out_of_memory(error):
         share = s.batch // (training.world.size * training.accumulate)

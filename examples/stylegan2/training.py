@@ -325,9 +325,8 @@ class Training:
             raise self._diverged(player, name, value)
         if not math.isfinite(length) and not player.scaler.is_enabled():
             raise self._diverged(player, f"gradient of the {name}", length)
-        player.scaler.step(
-            player.optimizer
-        )  # the scaler skips the step if a gradient is not finite
+        # The scaler skips the step if a gradient is not finite
+        player.scaler.step(player.optimizer)
         player.scaler.update()
         if player.scaler.is_enabled() and player.scaler.get_scale() < 1:
             raise self._diverged(player, f"gradient of the {name} in float16", length)
