@@ -131,6 +131,79 @@ def test_a_damaged_checkpoint_is_named(tmp_path, capsys, no_report):
         assert checkpoint.read_bytes() == content
 
 
+def test_a_checkpoint_whose_parts_do_not_fit_is_named_and_stays(tmp_path, capsys, no_report):
+    out = ["--out", str(tmp_path), *TINY]
+    assert train.main([*out, "--steps", "1"]) == 0
+    checkpoint = tmp_path / "checkpoint.pt"
+    whole = checkpoint.read_bytes()
+    for path, value, reason in [
+        (["settings"], 3, "settings must be a dict, got 3"),
+        (["settings", "path_every"], "4", "path_every must be of type int, got '4'"),
+        (["settings", "mirror"], 0, "mirror must be of type bool, got 0"),
+        (["settings", "lr"], torch.ones(1), "lr must be of type float, got an object of type Tens"),
+        (["settings", "augment"], "Ada", "augment must be one of none, ada, got 'Ada'"),
+        (["settings", 5], 5, "a checkpoint must have no settings but those of this version, got 5"),
+        (["steps"], "1", "steps must be of type int, got '1'"),
+        (["steps"], -1, "steps must be >= 0, got -1"),
+        (["counts", "r1"], None, "counts.r1 must exist"),
+        (["latest", "d_loss"], "1", "latest.d_loss must be of type float, got '1'"),
+        (["g", "conv1.conv.weight"], None, "g.conv1.conv.weight must exist"),
+        (["g"], [], "g must be of type dict, got an object of type list"),
+        (["d", "more"], torch.ones(1), "d.more must not exist"),
+        (["g_ema", "conv1.conv.weight"], 1, "g_ema.conv1.conv.weight must be of type Tensor, g"),
+        (["g_optim"], 3, "g_optim.state must be of type dict, got 3"),
+        (["d_optim", "state", 0, "exp_avg"], torch.ones(3), "d_optim.state.0.exp_avg must be a te"),
+        (["d_optim", "state", 99], {}, "d_optim.state.99 must not exist"),
+        (["augmentation", "p"], 5.0, "augmentation.p must be between 0 and 1, got 5.0"),
+        (["path_mean"], torch.ones(2), "path_mean must be a tensor float32 strided [], got float"),
+        (["rng"], torch.ones(3), "rng must be a tensor uint8 strided ["),
+        (["rng"], torch.full((5056,), 255, dtype=torch.uint8), ""),  # in torch's words
+    ]:
+        checkpoint.write_bytes(whole)
+        state = torch.load(checkpoint, weights_only=True)
+        *parents, last = path
+        part = state
+        for name in parents:
+            part = part[name]
+        if value is None:
+            del part[last]
+        else:
+            part[last] = value
+        torch.save(state, checkpoint)
+        before = checkpoint.read_bytes()
+        with pytest.raises(SystemExit) as stop:
+            train.main(["--out", str(tmp_path), "--device", "cpu", "--resume", "--steps", "2"])
+        assert stop.value.code == 2, path
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert reason in error, path
+        if reason != "augment must be one of none, ada, got 'Ada'":
+            assert f"--resume cannot go on with {checkpoint}: {reason}" in error
+        assert checkpoint.read_bytes() == before
+
+    torch.save([state], checkpoint)
+    with pytest.raises(SystemExit):
+        train.main([*out, "--resume"])
+    assert "it is without augmentation, counts, d, d_optim" in capsys.readouterr().err
+    checkpoint.write_bytes(whole)
+    for line in ("3", "{}", '{"step": "1"}', "{"):
+        (tmp_path / "metrics.jsonl").write_text(f"{line}\n")
+        with pytest.raises(SystemExit):
+            train.main([*out, "--resume"])
+        said = f"metrics must be one JSON object a line, with a step, got {line!r} in line 1 of "
+        assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_run_goes_on_in_another_precision(tmp_path, no_report):
+    """Both ways: only float16 scales its losses."""
+    out = ["--out", str(tmp_path), *TINY, "--clamp", "256"]
+    assert train.main([*out, "--steps", "1"]) == 0
+    for steps, precision in ((2, "float16"), (3, "float32")):
+        options = ["--resume", "--steps", str(steps), "--precision", precision]
+        assert train.main([*out, *options]) == 0
+        state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+        assert (state["steps"], bool(state["g_scaler"])) == (steps, precision == "float16")
+
+
 @pytest.mark.parametrize(
     ("name", "size", "more"),
     [

@@ -177,10 +177,8 @@ class Run:
         try:
             reason = lacking(self.checkpoint)
             if reason is None:
-                state: dict[str, Any] = torch.load(
-                    self.checkpoint, map_location=device, weights_only=True
-                )
-                missing = STATE - state.keys()
+                state: Any = torch.load(self.checkpoint, map_location=device, weights_only=True)
+                missing = STATE - state.keys() if isinstance(state, dict) else STATE
                 if not missing:
                     return state
                 reason = f"it is without {', '.join(sorted(missing))}"
@@ -209,19 +207,26 @@ class Run:
         return latest
 
     def read_metrics(self) -> list[dict[str, float]]:
-        """The lines written so far; one that a kill cut off is left out."""
+        """The lines written so far; one that a kill cut off is left out.
+
+        Raises:
+            ValueError: if another line is damaged.
+        """
         if not self.metrics.is_file():
             return []
         whole = self.metrics.read_text().rpartition("\n")[0]
         lines = []
         for number, line in enumerate(whole.splitlines(), 1):
             try:
-                lines.append(json.loads(line))
-            except ValueError as error:
+                content = json.loads(line)
+            except ValueError:
+                content = None
+            if not (isinstance(content, dict) and type(content.get("step")) is int):
                 raise ValueError(
-                    f"metrics must be one JSON object a line, got {line[:40]!r} in line {number} "
-                    f"of {self.metrics}: remove it"
-                ) from error
+                    "metrics must be one JSON object a line, with a step, got "
+                    f"{line[:40]!r} in line {number} of {self.metrics}: remove it"
+                )
+            lines.append(content)
         return lines
 
     @torch.no_grad()

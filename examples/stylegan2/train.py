@@ -150,7 +150,13 @@ def prepare(
         settings, images, device, world, args.accumulate, args.workers, args.compile
     )
     if state is not None:
-        training.load_state_dict(state)
+        try:
+            training.load_state_dict(state)
+        except (ValueError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"--resume cannot go on with {run.checkpoint}: {reason}") from error
     run.begin(training, resumed=state is not None)
     return training, inception
 
