@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from examples.stylegan2.run import Run
 from examples.stylegan2.settings import Settings
 from examples.stylegan2.training import Training
 
+from .images import make_folder
 from .tools import files_of_at_most
 from .training import ROOT, TINY, assert_same, start
 
@@ -348,6 +350,50 @@ def test_interrupts_before_the_first_step_and_within_one(tmp_path, capsys, monke
     assert train.main(options) == 130
     said = "stopped in the middle of a step; nothing was saved yet"
     assert capsys.readouterr().err.splitlines()[-1] == said
+
+
+def test_a_second_interrupt_while_losses_are_plotted(tmp_path, capsys, monkeypatch):
+    """The steps are saved, and the workers have ended."""
+    images = make_folder(tmp_path / "images", 9)
+    out = tmp_path / "run"
+    options = ["--out", str(out), "--data", str(images), *TINY, "--steps", "9", "--workers", "1"]
+    step, workers = Training.step, []
+
+    def interrupted(self):
+        step(self)
+        workers.append(len(multiprocessing.active_children()))
+        signal.raise_signal(signal.SIGINT)
+
+    def plot(self):
+        workers.append(len(multiprocessing.active_children()))
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Training, "step", interrupted)
+    monkeypatch.setattr(Run, "plot_losses", plot)
+    assert train.main(options) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "stopped after 1 steps; go on with --resume"
+    assert torch.load(out / "checkpoint.pt", weights_only=True)["steps"] == 1
+    assert workers == [1, 0]
+
+
+def test_a_disk_that_is_full_when_a_run_was_stopped(tmp_path, capsys, monkeypatch):
+    step = Training.step
+
+    def interrupted(self):
+        step(self)
+        signal.raise_signal(signal.SIGINT)
+
+    def fill(self):
+        with files_of_at_most(1000):
+            plot(self)
+
+    plot = Run.plot_losses
+    monkeypatch.setattr(Training, "step", interrupted)
+    monkeypatch.setattr(Run, "plot_losses", fill)
+    assert train.main(["--out", str(tmp_path), *TINY, "--steps", "9"]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"{tmp_path / 'losses.png'} could not be written: File too large; " in error
+    assert error.endswith("checkpoint.pt is as it was: go on with --resume")
 
 
 def test_a_learning_rate_too_high_diverges_and_says_where(tmp_path, capsys):

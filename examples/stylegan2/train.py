@@ -364,6 +364,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("stopped before the first step", file=sys.stderr)
             return STOPPED
         stack.callback(end_quietly, run)
+        # Workers that Python itself ends, when it exits, make the loader complain
+        stack.callback(training.close)
         if run.main:
             announce(training)
         try:
@@ -386,17 +388,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0 if alike and not run.main else 1  # torchrun stops all where one fails
     if not run.main:  # the others have nothing to wait for
         return 0
+    stopped = "stopped before the evaluation's end; --resume repeats it"
+    go_on = "--resume repeats the evaluation"
+    if not finished:
+        stopped = f"stopped after {training.steps:,} steps; go on with --resume"
+        go_on = "go on with --resume"
     try:
         run.plot_losses()
-        if not finished:
-            print(f"stopped after {training.steps:,} steps; go on with --resume", file=sys.stderr)
-            return STOPPED
-        report(training, run, args.samples, inception)
+        if finished:
+            report(training, run, args.samples, inception)
     except KeyboardInterrupt:
-        print("stopped before the evaluation's end; --resume repeats it", file=sys.stderr)
-        return STOPPED
+        finished = False
     except OSError as error:
-        return fail(f"{explain_write(error)}; {kept(run)}: --resume repeats the evaluation")
+        return fail(f"{explain_write(error)}; {kept(run)}: {go_on}")
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -404,6 +408,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"out of memory in the evaluation; {kept(run)}: try a lower --samples with --resume, "
             "which repeats it"
         )
+    if not finished:
+        print(stopped, file=sys.stderr)
+        return STOPPED
     print(f"{time.perf_counter() - start:.0f} s in all; see {run.folder}/samples.png")
     return 0
 

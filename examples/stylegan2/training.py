@@ -342,6 +342,10 @@ class Training:
 
     # Parts of a step
 
+    def close(self) -> None:
+        """End the workers that read images; a further step would start others."""
+        self._batches = None
+
     def next_real(self) -> list[Tensor]:
         """Real images of the step for this process, [n, C, side, side] for each round."""
         if self._batches is None:
