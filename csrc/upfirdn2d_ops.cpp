@@ -20,9 +20,11 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -180,19 +182,6 @@ Plane4d dense_plane(int64_t n, int64_t c, int64_t h, int64_t w, bool channels_la
   return Plane4d{n, c, h, w, std::max<int64_t>(c, 1) * h * w, h * w, w, 1};
 }
 
-Tensor empty(const Plane4d& a, const Tensor& like) {
-  const int64_t size[] = {a.n, a.c, a.h, a.w};
-  const int64_t stride[] = {a.stride_n, a.stride_c, a.stride_h, a.stride_w};
-  int32_t dtype, device_type, device_index;
-  CHECK_TORCH(aoti_torch_get_dtype(like.get(), &dtype));
-  CHECK_TORCH(aoti_torch_get_device_type(like.get(), &device_type));
-  CHECK_TORCH(aoti_torch_get_device_index(like.get(), &device_index));
-  AtenTensorHandle handle = nullptr;
-  CHECK_TORCH(
-      aoti_torch_empty_strided(4, size, stride, dtype, device_type, device_index, &handle));
-  return Tensor(handle);
-}
-
 Dtype dtype_of(ScalarType type, const char* name) {
   switch (type) {
     case ScalarType::Half: return Dtype::float16;
@@ -207,6 +196,34 @@ Dtype dtype_of(ScalarType type, const char* name) {
 
 int64_t element_size(Dtype dtype) {
   return dtype == Dtype::float64 ? 8 : dtype == Dtype::float32 ? 4 : 2;
+}
+
+// Torch logs twenty frames of C++ where memory is lacking, before Python can say a word. So a
+// large result on the CPU is asked for quietly first; memory that nobody touches costs nothing.
+void check_memory(int64_t bytes) {
+#ifndef RESAMPLE_LAYERS_CUDA
+  constexpr int64_t kLarge = 64 << 20;
+  if (bytes < kLarge) return;
+  void* volatile memory = std::malloc(size_t(bytes));  // volatile: else it is optimised away
+  if (memory == nullptr) throw std::runtime_error("the result does not fit into memory");
+  std::free(memory);
+#else
+  (void)bytes;
+#endif
+}
+
+Tensor empty(const Plane4d& a, const Tensor& like) {
+  const int64_t size[] = {a.n, a.c, a.h, a.w};
+  const int64_t stride[] = {a.stride_n, a.stride_c, a.stride_h, a.stride_w};
+  int32_t dtype, device_type, device_index;
+  CHECK_TORCH(aoti_torch_get_dtype(like.get(), &dtype));
+  CHECK_TORCH(aoti_torch_get_device_type(like.get(), &device_type));
+  CHECK_TORCH(aoti_torch_get_device_index(like.get(), &device_index));
+  AtenTensorHandle handle = nullptr;
+  check_memory(a.n * a.c * a.h * a.w * element_size(dtype_of(like.scalar_type(), "input")));
+  CHECK_TORCH(
+      aoti_torch_empty_strided(4, size, stride, dtype, device_type, device_index, &handle));
+  return Tensor(handle);
 }
 
 void check_same_device(const Tensor& a, const Tensor& b, const char* name) {
@@ -425,6 +442,7 @@ Tensor upfirdn2d_kernel_grad(const Tensor& input, const Tensor& grad, const Ints
                   g.out_w(p.in.w), "], the shape of the op's output, got [", p.out.n, ", ",
                   p.out.c, ", ", p.out.h, ", ", p.out.w, "]");
   const std::array<int64_t, 2> size = {g.kh, g.kw};
+  check_memory(g.kh * g.kw * (wide ? 8 : 4));
   Tensor result = torch::stable::new_empty(input, size, accumulate);
   const Device device(input);
   p.kernel_grad = result.mutable_data_ptr();

@@ -413,7 +413,8 @@ class UpFirDnDownsample(_Images, _Downsample):
         ceil_mode: True rounds the size up, as in torch's pooling. All samples stay where they are,
             and one more follows where the factor does not divide the side. With 'reflect' and
             factor 2 these are the samples of antialiased-cnns' ``BlurPool``, and, with an odd
-            number of taps, of timm's ``BlurPool2d``.
+            number of taps, of timm's ``BlurPool2d``. The border behind the image is
+            ``factor - 1`` samples wider, and 'reflect' and 'circular' need an image of its size.
 
     Shape:
         - input: ``[N, C, H, W]``, float16, bfloat16, float32 or float64

@@ -14,6 +14,7 @@ import pytest
 
 from resample_layers.ops import extension
 
+from . import test_new_op as new_op
 from .tools import require
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -402,6 +403,44 @@ def test_the_oldest_compilers_that_are_promised(source, compiler):
         used = {"RESAMPLE_LAYERS_BACKEND": "extension", "RESAMPLE_LAYERS_CPU": level}
         result = run(source, "-c", VALUES, check=False, **used)
         assert result.stdout.endswith("right\n"), result.stdout
+
+
+# CONTRIBUTING's last step for an op, for that of test_new_op.py: a function and a row
+PRODUCT = """
+Tensor product(const Tensor& input, const Tensor& weight, double gain) {
+  const Tensor a = as_dense(input, ScalarType::Double), b = as_dense(weight, ScalarType::Double);
+  Tensor result = as_dense(torch::stable::clone(a), ScalarType::Double);
+  double* to = static_cast<double*>(result.mutable_data_ptr());
+  const double* by = static_cast<const double*>(b.const_data_ptr());
+  for (int64_t i = 0; i < result.numel(); ++i) to[i] *= by[i % b.numel()] * gain;
+  return result;
+}
+
+"""
+PRODUCT_ROW = """
+    {"product", "(Tensor input, Tensor weight, float gain) -> Tensor", TORCH_BOX(&product)},
+"""
+
+
+def test_an_op_with_a_compiled_kernel(source):
+    require("c++")
+    new_op.add(source / "resample_layers")
+    table = "constexpr Operator kOperators[] = {\n"
+    operators = source / "csrc" / "upfirdn2d_ops.cpp"
+    new_op.replace(operators, table, f"{table}{PRODUCT_ROW}")
+    before = "// The operators of this library. A new one is one more row.\n"
+    new_op.replace(operators, before, f"{PRODUCT}{before}")
+    flags = "-O0 -DRESAMPLE_LAYERS_CPU_PLAIN"  # one set of vector units
+    build(source, "build_ext", "--inplace", RESAMPLE_LAYERS_CUDA="0", CXXFLAGS=flags)
+    result = run(source, "-c", COMPILED_OP + new_op.TESTS, "extension", check=False)
+    assert result.stdout.endswith("passed\n"), result.stdout
+
+
+COMPILED_OP = """
+import torch, resample_layers
+for name in ("product", "_product"):
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"resample_layers::{name}", "CPU")
+"""
 
 
 def test_the_library_under_sanitizers(source):

@@ -8,9 +8,29 @@ from torch import nn
 from torch.func import grad, jvp
 
 from resample_layers import UpFirDnDownsample, UpFirDnSmooth, UpFirDnUpsample
-from resample_layers.ops import upfirdn2d
+from resample_layers.ops import UpFirDn2d, upfirdn2d, upfirdn2d_bias_act
 
 OPS = torch.ops.resample_layers
+
+
+def test_a_backward_pass_that_is_compiled_as_it_runs(device):
+    """Compiled autograd traces the Functions of an eager graph."""
+    from torch._dynamo import compiled_autograd
+
+    x = torch.randn(1, 2, 5, 6, device=device, requires_grad=True)
+    k, bias = torch.randn(4, device=device), torch.randn(2, device=device)
+    calls = (
+        lambda: upfirdn2d(x, k, 2, 1, (2, 1)),
+        lambda: upfirdn2d_bias_act(x, k, bias, pad=(2, 1)),
+        lambda: UpFirDn2d.apply(x, k, (2, 2), (1, 1), (2, 1, 2, 1)),
+    )
+    for call in calls:
+        (expected,) = torch.autograd.grad(call().pow(2).sum(), x)
+        with compiled_autograd._enable(torch.compile(backend="eager")):
+            call().pow(2).sum().backward()
+        torch.testing.assert_close(x.grad, expected)
+        x.grad = None
+
 
 UP, DOWN, PAD = (2, 1), (1, 2), (2, 1, 1, 2)
 

@@ -30,6 +30,18 @@ def backward_arguments(x, out, kernel_size):
     return UP, DOWN, PAD, g_pad, x.shape, tuple(out.shape[2:])
 
 
+@pytest.mark.parametrize("kind", ["cpu", "meta"])
+def test_operators_ask_for_the_taps_of_both_axes(kind):
+    x, taps = torch.ones(1, 1, 4, 4, device=kind), torch.ones(2, device=kind)
+    rest = (1, 1), (1, 1), (0, 0, 0, 0), False
+    operators = torch.ops.resample_layers
+    for op in (operators.upfirdn2d.default, operators._upfirdn2d.default):
+        assert op(x, taps, taps, *rest).shape == (1, 1, 3, 3)
+        for wrong in ((taps, None), (taps[None], taps)):
+            with pytest.raises((ValueError, RuntimeError), match="taps_y must "):
+                op(x, *wrong, *rest)
+
+
 def test_forward_function(tensors):
     """``UpFirDn2d.apply(input, kernel, up, down, pad)``."""
     input, kernel = tensors

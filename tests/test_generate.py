@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Images from a checkpoint, as a user asks for them on the command line."""
 
+import contextlib
+import io
 import signal
 import subprocess
 import sys
@@ -70,6 +72,14 @@ def test_a_grid_holds_each_seeds_image(checkpoint, tmp_path, capsys):
         assert_same(cell, images[seed])
     assert abs(images[3] - images[6]).max() > 8
     assert not grid[SIDE:, 2 * SIDE :].any()  # five images in six places
+
+
+def test_a_folder_is_shown_on_output_of_any_encoding(checkpoint, tmp_path):
+    output = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    with contextlib.redirect_stdout(output):
+        assert run(checkpoint, tmp_path / "é", "--seeds", 3) == 0
+    output.flush()
+    assert output.buffer.getvalue().decode() == f"1 file: {tmp_path}/\\xe9/grid.png\n"
 
 
 def test_truncation_pulls_to_the_mean(checkpoint, tmp_path):

@@ -153,6 +153,14 @@ def test_the_kernel_may_be_rewritten_between_forward_and_backward(device):
     (grad,) = torch.autograd.grad(out.sum(), x)
     assert torch.equal(grad, expected)
 
+    taps_x, taps_y = torch.randn(3, device=device), torch.randn(2, device=device)
+    out = upfirdn2d(x, (taps_x, taps_y))
+    (expected,) = torch.autograd.grad(out.sum(), x, retain_graph=True)
+    taps_x.mul_(2)
+    taps_y.mul_(3)
+    (grad,) = torch.autograd.grad(out.sum(), x)
+    assert torch.equal(grad, expected)
+
 
 def test_gradients_through_empty_batches(device):
     x = torch.randn(0, 3, 8, 8, device=device, requires_grad=True)

@@ -16,6 +16,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import tracemalloc
 import warnings
 import zipfile
 import zlib
@@ -231,6 +232,38 @@ def test_what_is_transparent_shows_the_background(file, background):
                 chunk(b"tRNS", struct.pack(">3H", 256, 512, 65535)),
             ),
             [[0, 0, 200], [4, 5, 6]],
+        ),
+        # The depth of the file decides which bits of the colour count, not the colour's size
+        (
+            png(
+                16,
+                2,
+                struct.pack(">6H", 0, 0, 200, 0, 0, 200 << 8),
+                chunk(b"tRNS", struct.pack(">3H", 0, 0, 200)),
+            ),
+            [[0, 0, 200], [0, 0, 200]],
+        ),
+        (
+            png(
+                16,
+                2,
+                struct.pack(">6H", 0, 0, 200, 0, 0, 201 << 8),
+                chunk(b"tRNS", struct.pack(">3H", 0, 0, 200)),
+            ),
+            [[0, 0, 200], [0, 0, 201]],
+        ),
+        (
+            png(
+                8,
+                2,
+                bytes([1, 2, 3, 4, 5, 6]),
+                chunk(b"tRNS", struct.pack(">3H", 0x401, 0x502, 0x603)),
+            ),
+            [[0, 0, 200], [4, 5, 6]],
+        ),
+        (
+            png(4, 0, bytes([0x3F]), chunk(b"tRNS", struct.pack(">H", 0x13))),
+            [[0, 0, 200], [255, 255, 255]],
         ),
         (
             png(16, 0, struct.pack(">2H", 3000, 65535), chunk(b"tRNS", struct.pack(">H", 3000))),
@@ -634,6 +667,28 @@ def test_names_that_are_no_utf_8_are_trained_on_and_shown(tmp_path, capsys, no_r
     assert "/caf\\udce9/\\udcff\\udcfe.png': it is damaged" in error
 
 
+@pytest.mark.parametrize(("encoding", "shown"), [("ascii", r"\xe9"), ("utf-8", "é")])
+def test_names_and_reports_are_shown_on_output_of_any_encoding(encoding, shown, tmp_path):
+    folder = make_folder(tmp_path / "é\udcff", 6)
+    (folder / "é.png").write_bytes(b"")
+    options = ["--out", str(tmp_path / "é"), "--data", str(folder), "--skip-broken"]
+    output = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    with contextlib.redirect_stdout(output):
+        assert train.main([*options, *TINY, "--steps", "1"]) == 0
+        copy = folder.rename(tmp_path / "ü")
+        resumed = ["--resume", "--device", "cpu", "--samples", "2", "--data", str(copy)]
+        assert train.main([*options[:2], *resumed]) == 0
+    output.flush()
+    lines = output.buffer.getvalue().decode(encoding).splitlines()
+    said = "\n".join(lines)
+    unreadable = rf"unreadable images ('{tmp_path}/{shown}\udcff/{shown}.png': it is damaged, "
+    assert unreadable in said
+    assert rf"images of {tmp_path}/{shown}\udcff to learn from, 2 held out" in said
+    assert f"Fr{shown}chet distance to held-out images" in said
+    assert lines[-1].endswith(f"; see {tmp_path}/{shown}/samples.png")
+    assert f"going on with data='{tmp_path}/{shown.replace('e9', 'fc').replace('é', 'ü')}'" in said
+
+
 # Images that cannot be decoded, and images that are read when needed
 
 
@@ -845,6 +900,24 @@ def test_classes_are_not_used_and_that_is_said(kind, labels, words, contents, tm
     assert find_images(path).describe() == summary
 
 
+@pytest.mark.parametrize("damage", ["a byte", "the end", "its depth"])
+def test_damaged_classes_in_a_zip_archive_are_left_alone(damage, contents, tmp_path):
+    text = b"[" * 100_000 if damage == "its depth" else json.dumps({"labels": None}).encode()
+    members = {**contents, "dataset.json": text}
+    method = zipfile.ZIP_STORED if damage == "the end" else zipfile.ZIP_DEFLATED
+    path = make_zip(tmp_path / "images.zip", members, method)
+    with zipfile.ZipFile(path) as archive:
+        start = archive.getinfo("dataset.json").header_offset
+    whole = bytearray(path.read_bytes())
+    if damage == "a byte":  # the first block is of a kind that deflate lacks: zlib.error
+        whole[start + 30 + len("dataset.json")] = 0xFF
+    elif damage == "the end":  # the directory says more bytes than there are: EOFError
+        sizes = whole.rindex(b"PK\x01\x02") + 20
+        whole[sizes : sizes + 8] = struct.pack("<II", 10**6, 10**6)
+    path.write_bytes(whole)
+    assert find_images(path).describe().startswith("8 images taken from 2 folders")
+
+
 def test_odd_members_of_a_zip_archive_are_named_or_skipped(contents, tmp_path):
     png = contents["2.png"]
     make_zip(tmp_path / "inner.zip", contents)
@@ -911,6 +984,31 @@ def test_archives_that_cannot_be_read_are_named(contents, tmp_path, capsys):
         named[match.start() + 9] |= 8
     path.write_bytes(named)
     assert f"got the file '{path}': 'utf-8' codec can't decode" in error_of_a_run(capsys, path)
+
+
+@pytest.mark.parametrize("says", ["its size", "a small size"])
+def test_a_bomb_in_an_archive_fills_no_memory(says, contents, tmp_path):
+    path, size = make_zip(tmp_path / "images.zip", contents), 257 << 20
+    with (
+        zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("bomb.png", "w") as bomb,
+    ):
+        for _ in range(size >> 20):
+            bomb.write(bytes(1 << 20))
+    reason = f"a file in a zip archive must have at most 268,435,456 bytes, got {size:,}"
+    if says == "a small size":
+        content = path.read_bytes()
+        entry = content.rindex(b"PK\x01\x02")  # of the directory: the last member's
+        path.write_bytes(content[: entry + 24] + struct.pack("<I", 99) + content[entry + 28 :])
+        reason = "Bad CRC-32 for file 'bomb.png'"
+    tracemalloc.start()
+    try:
+        images = data.load(str(path), 8, skip_broken=True)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert f"unreadable images ('{path}/bomb.png': {reason}) 1" in images.summary
+    assert peak < 32 << 20
 
 
 def test_an_archive_is_opened_by_each_process_for_itself(contents, tmp_path):

@@ -83,6 +83,20 @@ a, b = x.detach(), w.detach()
 torch.testing.assert_close(grad(lambda t: product(t, b, 3.0).sum())(a), 3 * b)
 torch.testing.assert_close(jvp(lambda t: product(t, b), (a,), (a,))[1], a * b)
 torch.testing.assert_close(vmap(ops.product.default, (0, None, None))(a, b[0], 2.0), 2 * a * b[0])
+# Tensors that are alone, or left out
+def scaled(name, schema, count):
+    from resample_layers.ops.op import Op
+    native = lambda input, *rest: input * rest[-1]
+    backward = lambda needs, saved, gain, grad: (op(grad, *(None,) * (count - 1), gain),) + (
+        None,) * (count - 1)
+    op = Op(name, schema, native, lambda input, *rest: torch.empty_like(input),
+            lambda needs, inputs, output: ((), inputs[-1]), backward)
+    return op
+alone = scaled("alone", "(Tensor input, float gain) -> Tensor", 1)
+left_out = scaled("left_out", "(Tensor input, Tensor? other, float gain) -> Tensor", 2)
+assert gradgradcheck(lambda x: alone(x, 3.0).sin(), (x,))
+assert gradgradcheck(lambda x: left_out(x, None, 3.0).sin(), (x,))
+
 compiled = torch.compile(product, fullgraph=True, backend="aot_eager")
 torch.testing.assert_close(torch.autograd.grad(compiled(x, w).sum(), x)[0], w)
 jacobian = torch.autograd.functional.jacobian(lambda t: product(t, w), x, vectorize=True)
@@ -91,15 +105,26 @@ print("passed")
 """
 
 
+def add(package: Path) -> None:
+    """Steps 2 to 4 in a copy of the package."""
+    (package / "ops" / "product.py").write_text(PRODUCT)
+    replace(
+        package / "ops" / "__init__.py",
+        "from .upfirdn2d import upfirdn2d\n",
+        "from .product import product\nfrom .upfirdn2d import upfirdn2d\n",
+    )
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
 def test_an_op_in_python_alone(tmp_path):
     folder = tmp_path / "resample_layers"
     shutil.copytree(PACKAGE, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "ops" / "product.py").write_text(PRODUCT)
-    init = folder / "ops" / "__init__.py"
-    text = init.read_text()
-    last = "from .upfirdn2d import upfirdn2d\n"
-    assert last in text
-    init.write_text(text.replace(last, f"from .product import product\n{last}"))
+    add(folder)
     result = subprocess.run(
         [
             sys.executable,

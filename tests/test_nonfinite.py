@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from resample_layers.ops import upfirdn2d, upfirdn2d_bias_act
+from resample_layers import geometry
+from resample_layers.ops import native, upfirdn2d, upfirdn2d_bias_act, upfirdn2d_native
 
 from . import oracle
 
@@ -103,3 +104,44 @@ def test_a_clamp_is_at_most_the_largest_finite_number(dtype):
     out = upfirdn2d_bias_act(x, one, clamp=1e300, gain=1.0)
     largest = min(1e300, torch.finfo(accumulate).max)
     assert (out == torch.tensor(largest, dtype=accumulate).to(dtype)).all()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_what_transforms_see_is_what_is_computed(seed):
+    """The functional walk of native, with kernels that lie wholly in the padding, too."""
+    draw = np.random.default_rng(seed)
+    h, w, kh, kw = draw.integers(1, [6, 6, 5, 5])
+    up, down = (tuple(draw.integers(1, 5, 2).tolist()) for _ in range(2))
+    pad = draw.integers(-1, 7, 4).tolist()
+    taps_x, taps_y = draw.standard_normal(kw), draw.standard_normal(kh)
+    for taps in (taps_x, taps_y):
+        taps[draw.integers(len(taps))] = draw.choice([np.nan, np.inf, -np.inf])
+    x = draw.standard_normal((1, 1, h, w))
+    if min(geometry.output_sizes((h, w), up, down, pad, (kh, kw))) < 1:
+        pad = [7, 7, 7, 7]
+    wanted = definition(x, (taps_x, taps_y), up, down, pad)
+    image, pair = torch.from_numpy(x), (torch.from_numpy(taps_x), torch.from_numpy(taps_y))
+    for kernel in (pair, torch.outer(pair[1], pair[0])):
+        call = (kernel, *up, *down, *pad)
+        plain = upfirdn2d_native(image, *call)
+        assert_same(
+            upfirdn2d_native(image.requires_grad_(), *call).detach(), plain.numpy(), torch.float64
+        )
+        image = image.detach()
+    assert_same(upfirdn2d_native(image, pair, *up, *down, *pad), wanted, torch.float64)
+
+
+def test_the_gradient_of_a_clamp_beyond_what_is_finite():
+    """The limit is the largest finite number, and what reached it has no gradient."""
+    largest, one = torch.finfo(torch.float32).max, torch.ones(1)
+    for op in (upfirdn2d_bias_act, native_bias_act):
+        image = torch.tensor([[[[1.0, largest]]]], requires_grad=True)
+        out = op(image, one, gain=1e10, clamp=1e300)
+        assert out.flatten().tolist() == [1e10, largest]
+        (grad,) = torch.autograd.grad(out.sum(), image)
+        assert (grad == 0).flatten().tolist() == [False, True]
+
+
+def native_bias_act(image, taps, gain, clamp):
+    rest = (1, 1), (1, 1), (0, 0, 0, 0), 0.2, gain, clamp
+    return native.resample_bias_act(image, taps, taps, None, None, None, *rest)

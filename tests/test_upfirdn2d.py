@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The op's values: against the definition, against scipy, on every path and layout."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import scipy.signal
@@ -405,6 +408,20 @@ def test_out_of_memory_is_said_in_torchs_words(op, learn):
         f"{op.__name__} ran out of memory on cpu, with tensors of shapes [33554432, 65536, 8, 8], "
         "[2], [2]"
     )
+
+
+def test_out_of_memory_shows_no_frames_of_cpp():
+    """Torch logs twenty lines of them where it is asked through the kernels' library."""
+    code = (
+        "import torch; from resample_layers.ops import upfirdn2d; "
+        "upfirdn2d(torch.zeros(1, 1, 1000, 1000), torch.ones(1, 1), 1000)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert told.returncode == 1
+    assert "frame #" not in told.stderr
+    last = told.stderr.splitlines()[-2:]
+    assert last[0].startswith("RuntimeError: upfirdn2d ran out of memory on cpu, with tensors of")
+    assert "you tried to allocate 4000000000000 bytes" in last[1]
 
 
 def test_out_of_memory_of_a_backward_pass_is_said_too():

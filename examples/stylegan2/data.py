@@ -224,7 +224,7 @@ def load_files(
         return torch.stack([files[i] if image is None else image for i, image in kept])
 
     return Images(
-        name.encode("utf-8", "backslashreplace").decode(),  # what any terminal can print
+        name,
         files.subset(train) if workers else pixels(train),
         pixels(held_out),
         names=tuple(found.names[i] for i in whole),

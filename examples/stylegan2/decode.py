@@ -63,7 +63,8 @@ def decode(file: BinaryIO, background: tuple[int, int, int]) -> Decoded:
     """The first frame of an image file, upright, as RGB bytes.
 
     - 8 bits and fewer, in any colour space, are as Pillow converts them; ICC profiles are not
-      applied. 16 bits of red, green and blue are reduced by Pillow, to their upper 8.
+      applied. 16 bits of red, green and blue are reduced by Pillow, to their upper 8. So is the
+      colour that a PNG declares transparent: every pixel with the same upper 8 bits matches it.
     - 16 bits of grey are scaled by 255 / 65535, and 12 bits in a TIFF by 255 / 4095, rounded.
     - Pixels that are transparent in part are mixed with the background.
 
@@ -72,7 +73,7 @@ def decode(file: BinaryIO, background: tuple[int, int, int]) -> Decoded:
         Exception: of any kind, by Pillow, if the file is damaged.
     """
     with warnings.catch_warnings():
-        # Of a large image, which Pillow decodes nevertheless, and of EXIF data that are damaged
+        # Pillow warns of large images and of damaged EXIF data; it decodes both all the same
         warnings.simplefilter("ignore")
         try:
             image = Image.open(file, formats=_formats())
@@ -122,18 +123,20 @@ def _white(image: Image.Image) -> int | None:
 
 
 def _transparent_colour(image: Image.Image) -> int | tuple[int, ...] | bytes | None:
-    """What stands for transparent, in the bits of the pixels that Pillow gives.
+    """The transparent colour of an image, with as many bits as Pillow's pixels have.
 
-    A PNG states it in the bits of the file, and Pillow leaves it so where it changes the pixels.
+    A PNG states it with as many bits as the file's samples have, in the lowest of 16. Pillow keeps
+    this number, though it gives the pixels 8 bits.
     """
     colour: int | tuple[int, ...] | bytes | None = image.info.get("transparency")
     if image.format != "PNG" or not image.tile:
         return colour
-    largest = {"L;2": 3, "L;4": 15}.get(image.tile[0][3])  # of the file's samples
-    if isinstance(colour, int) and largest is not None and colour <= largest:
-        return colour * 255 // largest
-    if isinstance(colour, tuple) and max(colour) > 255:
-        return tuple(value >> 8 for value in colour)
+    samples = image.tile[0][3]  # how Pillow names the samples of the file
+    if isinstance(colour, tuple):
+        return tuple(value >> 8 if samples == "RGB;16B" else value & 255 for value in colour)
+    largest = {"L;2": 3, "L;4": 15}.get(samples)
+    if isinstance(colour, int) and largest is not None:
+        return (colour & largest) * 255 // largest
     return colour
 
 

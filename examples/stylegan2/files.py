@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Files that are written whole or not at all, and folders that are known to take them."""
+"""Files that are written whole or not at all, folders that are known to take them, and output."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -103,6 +104,15 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def say(text: str) -> None:
+    """Print a line at once; characters that the encoding of the output lacks are escaped.
+
+    Standard error needs no such function: Python escapes them there.
+    """
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 def explain_write(error: OSError) -> str:

@@ -39,7 +39,7 @@ from tqdm import tqdm
 from .checkpoints import Checkpoint, load
 from .data import to_bytes
 from .device import is_out_of_memory, pick_device
-from .files import explain_write, whole, writable
+from .files import explain_write, say, whole, writable
 from .generator import Generator
 from .settings import DTYPES
 
@@ -501,7 +501,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"{parser.prog}: error: {reason}", file=sys.stderr)
         return 1
-    print(f"{len(paths)} file{'s' if len(paths) > 1 else ''}: {paths[0]}")
+    say(f"{len(paths)} file{'s' if len(paths) > 1 else ''}: {paths[0]}")
     return 0
 
 

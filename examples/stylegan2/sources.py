@@ -14,14 +14,16 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import BinaryIO
 
-from .decode import EXTENSIONS
+from .decode import EXTENSIONS, ImageError
 
 # What other programs put beside images; names that begin with a dot are hidden too
 HIDDEN = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN")
 LABELS = "dataset.json"  # the classes of images, where NVIDIA's dataset_tool.py writes them
-MOST_TYPES = 8  # named in a sentence, and
-MOST_NAMED = 3  # files
+# A sentence names so many types of files, and so many files, and counts the others
+MOST_TYPES = 8
+MOST_NAMED = 3
 LONGEST_EXTENSION = 10
+LARGEST_MEMBER = 256 << 20  # bytes of a file in an archive, which is read into memory
 
 
 class Folder:
@@ -34,8 +36,9 @@ class Folder:
         """The names of all files, relative to the folder, with ``/`` between their parts.
 
         Hidden files and folders, links to nowhere and what is no regular file are counted in
-        ``skipped``. Each folder is read once, however many links lead to it, and first of all by
-        its own name; so a link to a folder above it makes no loop.
+        ``skipped``. Each folder is read once, however many links lead to it, so that a link to a
+        folder above it makes no loop. Links are followed last, so that a folder is read by its own
+        name where it has one.
 
         Raises:
             OSError: if the folder itself cannot be read.
@@ -132,7 +135,23 @@ class Archive:
             skipped["hidden"] += len(hidden)
 
     def open(self, name: str) -> BinaryIO:
-        return io.BytesIO(self._open().read(name))
+        """A file in memory: as many bytes of it as the archive says that it has.
+
+        Where it unpacks to more, a file that is stored or deflated is unpacked no further. One that
+        is compressed by BZIP2 or LZMA is: zipfile sets no limit to those.
+
+        Raises:
+            ImageError: if it is larger than ``LARGEST_MEMBER``.
+            Exception: of any kind, by zipfile and its decoders, if it is damaged.
+        """
+        archive = self._open()
+        size = archive.getinfo(name).file_size
+        if size > LARGEST_MEMBER:
+            raise ImageError(
+                f"a file in a zip archive must have at most {LARGEST_MEMBER:,} bytes, got {size:,}"
+            )
+        with archive.open(name) as member:
+            return io.BytesIO(member.read(size))
 
 
 Source = Folder | Archive
@@ -211,7 +230,8 @@ def _search(source: Source) -> Found:
         elif name == LABELS:
             labels = _has_labels(source)
         else:
-            known = len(extension) <= LONGEST_EXTENSION  # else a name with a dot in it
+            # A dot with more letters behind it is part of a sentence, and begins no extension
+            known = len(extension) <= LONGEST_EXTENSION
             types[(ascii(extension)[1:-1] if known else "") or "no extension"] += 1
     if types:
         named = Counter(dict(types.most_common(MOST_TYPES)))
@@ -226,6 +246,8 @@ def _has_labels(source: Source) -> bool:
     try:
         with source.open(LABELS) as file:
             content = json.load(file)
-    except (OSError, RuntimeError, ValueError, zipfile.BadZipFile):  # it is not needed
+    except MemoryError:  # which is no fault of the file
+        raise
+    except Exception:  # zipfile and its decoders raise many kinds; the training needs no classes
         return False
     return isinstance(content, dict) and bool(content.get("labels"))

@@ -46,7 +46,7 @@ from .data import load
 from .decode import ImageError
 from .device import is_out_of_memory
 from .evaluate import check_inception, evaluate, find_inception, format_report
-from .files import explain_write
+from .files import explain_write, say
 from .processes import World, join
 from .run import Run
 from .settings import CONFIGS, FIXED, Settings, absolute, load_config
@@ -178,7 +178,7 @@ def resumed_settings(state: dict[str, Any], said: dict[str, Any], run: Run) -> S
         raise ValueError(f"--resume needs networks like those of the earlier run, got {fixed}")
     if changed and run.main:
         listed = ", ".join(f"{name}={new!r} for {old!r}" for name, (old, new) in changed.items())
-        print(f"going on with {listed}", flush=True)
+        say(f"going on with {listed}")
     return settings
 
 
@@ -269,7 +269,7 @@ def report(training: Training, run: Run, samples: int, inception: Path | None) -
         **{f"{name}_steps": count for name, count in training.counts.items()},
     }
     run.save_json("evaluation.json", figures)
-    print(format_report(figures))
+    say(format_report(figures))
 
 
 def announce(training: Training) -> None:
@@ -277,20 +277,18 @@ def announce(training: Training) -> None:
     networks = (training.ema, training.discriminator)
     generator, discriminator = (sum(p.numel() for p in n.parameters()) for n in networks)
     if images.summary:
-        print(images.summary)
+        say(images.summary)
     processes = f", {training.world.size} processes" if training.world.size > 1 else ""
-    print(
+    say(
         f"{len(images.train):,} images of {images.name} to learn from, {len(images.held_out):,} "
         f"held out; {training.settings.resolution} pixels, {images.channels} channel(s); "
         f"parameters: generator {generator:,}, discriminator {discriminator:,}; "
-        f"on {training.device}{processes}",
-        flush=True,
+        f"on {training.device}{processes}"
     )
     if training.steps >= training.settings.steps:
-        print(
+        say(
             f"{training.steps:,} of {training.settings.steps:,} steps are done: a higher --steps "
-            "would go on",
-            flush=True,
+            "would go on"
         )
 
 
@@ -411,7 +409,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not finished:
         print(stopped, file=sys.stderr)
         return STOPPED
-    print(f"{time.perf_counter() - start:.0f} s in all; see {run.folder}/samples.png")
+    say(f"{time.perf_counter() - start:.0f} s in all; see {run.folder}/samples.png")
     return 0
 
 

@@ -25,9 +25,6 @@ from .processes import World
 from .settings import DTYPES, Settings, brief
 
 GROUP = 4  # images that the minibatch standard deviation compares
-LOSSES = (  # what a step notes
-    *("d_loss", "real_score", "fake_score", "r1", "g_loss", "path_length", "path_penalty"),
-)
 LATENTS = 0x5EED_1A7E  # makes the seed of latents and noise differ from that of weights
 
 
@@ -475,7 +472,9 @@ class Training:
             raise ValueError(
                 f"augmentation.p must be between 0 and 1, got {state['augmentation']['p']}"
             )
-        check_like("latest", state["latest"], dict.fromkeys(LOSSES, 0.0), partial=True)
+        latest = state["latest"]  # this training may not have stepped yet, and has none
+        names = map(str, latest) if isinstance(latest, dict) else ()
+        check_like("latest", latest, dict.fromkeys(names, 0.0))
         for player in (self.g, self.d):
             name = f"{player.name[0]}_optim"
             moments = {

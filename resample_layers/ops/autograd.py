@@ -37,7 +37,7 @@ class UpFirDn2d(torch.autograd.Function):
     ) -> Tensor:
         needs, taps = _taps(ctx.needs_input_grad, 5, kernel, taps_y)
         args = (input, *taps, up, down, pad, False)
-        out: Tensor = UPFIRDN2D.raw(*args)
+        out = UPFIRDN2D.compute(*args)
         _keep(ctx, needs, input, args, out, taps_y is not None)
         return out
 
@@ -85,9 +85,9 @@ class UpFirDn2dBackward(torch.autograd.Function):
         grad = grad_output.reshape(*in_size[:2], *out_size)
         call = (down, up, g_pad)
         if grad_kernel is None:
-            out: Tensor = UPFIRDN2D.raw(grad, *taps, *call, True)
+            out = UPFIRDN2D.compute(grad, *taps, *call, True)
         else:
-            out = UPFIRDN2D.raw(grad, *_both(grad_kernel, None), *call, False)
+            out = UPFIRDN2D.compute(grad, *_both(grad_kernel, None), *call, False)
         _keep(ctx, needs, grad_output, (grad, *taps, *call, True), out, taps_y is not None)
         return out
 

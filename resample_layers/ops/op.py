@@ -101,26 +101,27 @@ class Op:
             return self.registered(*args)  # type: ignore[no-any-return]
         if is_tracing() or is_differentiated_elsewhere():
             return self.native(*args)
+        if torch.is_grad_enabled():
+            learns = False
+            for tensor in args[: self.tensors]:
+                if tensor is not None:
+                    # Such a tensor does not tell whether it requires a gradient
+                    if _is_batched(tensor):
+                        return self.registered(*args)  # type: ignore[no-any-return]
+                    learns = learns or tensor.requires_grad
+            if learns:
+                return self.function.apply(*args)  # type: ignore[no-any-return]
+        return self.compute(*args)
+
+    def compute(self, *args: Any) -> Tensor:
+        """The raw operator, with one sentence before torch's own words where memory is lacking."""
         try:
-            if torch.is_grad_enabled():
-                # Under that vmap a tensor does not tell whether it requires a gradient
-                if _is_batched(args[0]) or _is_batched(args[1]):
-                    return self.registered(*args)  # type: ignore[no-any-return]
-                if self._learns(args):
-                    return self.function.apply(*args)  # type: ignore[no-any-return]
             return self.raw(*args)  # type: ignore[no-any-return]
-        except RuntimeError as error:
+        except (RuntimeError, torch.OutOfMemoryError) as error:
             explained = self._explained(error, args)
-            if explained is error:
+            if explained is None:
                 raise
             raise explained from None
-
-    def _learns(self, args: tuple[Any, ...]) -> bool:
-        """Whether a gradient is asked for. This is asked at each call, and ``any`` is slower."""
-        for tensor in args[: self.tensors]:  # noqa: SIM110
-            if tensor is not None and tensor.requires_grad:
-                return True
-        return False
 
     # The gradient in eager mode and under compilers
 
@@ -133,15 +134,21 @@ class Op:
         return grads + self._rest
 
     def _function(self) -> Any:
-        raw, setup = self.raw, self.setup
+        # Plain functions: Dynamo refuses methods when it compiles a backward pass
+        compute, setup, rest = self.compute, self.setup, self._rest
 
         def forward(ctx: Any, *args: Any) -> Tensor:
-            out: Tensor = raw(*args)
+            out = compute(*args)
             saved, ctx.constants = setup(ctx.needs_input_grad, args, out)
             ctx.save_for_backward(*saved)
             return out
 
-        rules = {"forward": staticmethod(forward), "backward": staticmethod(self._backward)}
+        def backward(ctx: Any, grad: Tensor) -> Grads:
+            return (
+                self.backward(ctx.needs_input_grad, ctx.saved_tensors, ctx.constants, grad) + rest
+            )
+
+        rules = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
         return type(self.name, (torch.autograd.Function,), rules)
 
     # What torch.library must know
@@ -184,27 +191,32 @@ class Op:
 
     # Errors
 
-    def _explained(self, error: RuntimeError, args: tuple[Any, ...]) -> RuntimeError:
-        """``error``, or torch's own error where memory is lacking, with one sentence before it.
+    def _explained(self, error: RuntimeError, args: tuple[Any, ...]) -> RuntimeError | None:
+        """An error that says in its first sentence that memory is lacking; None if it is not.
 
         Between torch and the kernels, the stable ABI passes on neither the type of an error nor,
         in older versions, its words; callers want to catch ``torch.OutOfMemoryError``. So torch
         is asked for the memory of the result once more.
         """
-        try:
-            result = self.fake(*args)
-        except RuntimeError as own:
-            error = own
-        else:
-            del result
-        text = str(error)
-        if not any(words in text for words in ("out of memory", "can't allocate memory")):
-            return error
+        if type(error) not in (RuntimeError, torch.OutOfMemoryError):
+            return None
+        if not _is_out_of_memory(error):
+            try:
+                self.fake(*args)
+            except RuntimeError as own:
+                error = own
+        if not _is_out_of_memory(error):
+            return None
         shapes = ", ".join(str(list(arg.shape)) for arg in args if isinstance(arg, Tensor))
         return type(error)(
             f"{self.name} ran out of memory on {args[0].device}, with tensors of shapes {shapes}\n"
-            f"{text}"
+            f"{str(error).splitlines()[0]}"  # frames of C++ follow
         )
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    text = str(error)
+    return any(words in text for words in ("out of memory", "can't allocate memory"))
 
 
 def call_by_call(
