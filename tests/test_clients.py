@@ -15,6 +15,7 @@ import io
 import os
 import pickle
 import re
+import resource
 import shlex
 import shutil
 import subprocess
@@ -842,6 +843,25 @@ def test_the_command(case, newline, tmp_path):
          "old.py: it may import what is deleted, and cannot be parsed: "),
         ("rosinality", {"op": OP, "a.py": "load(name='x', sources=['op/upfirdn2d.cpp'])\n"},
          "a.py:1: 'op/upfirdn2d.cpp' is deleted"),
+        ("rosinality", {"op": OP, "a.py": "sys.path.insert(0, 'op')\n"
+                        "from upfirdn2d import upfirdn2d\n"},
+         "a.py:2: op.upfirdn2d is deleted: import it by this name"),
+        ("rosinality", {"gan/op": OP, "gan/play.py": "import fused_act as act\n"},
+         "gan/play.py:1: op.fused_act is deleted: import it by this name"),
+        ("rosinality", {"op": {**OP, "warp.py": "import upfirdn2d\n"}},
+         "op/warp.py:1: op.upfirdn2d is deleted: import it by this name"),
+        ("rosinality", {"op": OP, "a.py": "import_module('.upfirdn2d', 'op')\n"},
+         "a.py:1: '.upfirdn2d' is deleted"),
+        ("rosinality", {"op": OP, "a/b.py": "import_module('..op.upfirdn2d', 'a.c')\n"},
+         "a/b.py:1: '..op.upfirdn2d' is deleted"),
+        ("rosinality", {"op": OP, "a.py": "load(sources=[join(d, 'op', 'upfirdn2d.py')])\n"},
+         "a.py:1: 'upfirdn2d.py' is deleted"),
+        ("rosinality", {"op": OP, "a.py": "load(sources=[join(d, 'upfirdn2d_kernel.cu')])\n"},
+         "a.py:1: 'upfirdn2d_kernel.cu' is deleted"),
+        ("rosinality", {"op": OP, "a.py": "load(sources=['./op/upfirdn2d.cpp'])\n"},
+         "a.py:1: './op/upfirdn2d.cpp' is deleted"),
+        ("rosinality", {"op": OP, "a.py": "load(sources=[f'{d}/op/upfirdn2d.cpp'])\n"},
+         "a.py:1: '/op/upfirdn2d.cpp' is deleted"),
         (NVIDIA, {"torch_utils/ops": TORCH_UTILS, "torch_utils/misc.py": "",
                   "b.py": "from torch_utils.ops.upfirdn2d import _parse_padding\n"},
          "b.py:1: resample_layers.compat.nvidia has no _parse_padding"),
@@ -880,6 +900,12 @@ def test_the_command_keeps_encodings(tmp_path):
     changed = text.replace("from op", "from resample_layers.compat.rosinality")
     assert (tmp_path / "a.py").read_bytes() == changed.encode("latin-1")
     assert (tmp_path / "b.py").read_bytes().startswith(b"\xef\xbb\xbffrom resample_layers")
+
+
+def test_names_of_files_that_are_not_utf8(tmp_path):
+    use(tmp_path, **{f"op/fused_act/{os.fsdecode(bytes([255]))}.txt": ""})
+    migrate_quickly(tmp_path, "rosinality")
+    assert contents(tmp_path) == {tmp_path / "a.py": OURS.encode()}
 
 
 def test_the_command_leaves_environments_alone(tmp_path):
@@ -974,31 +1000,58 @@ def test_a_dry_run_prints_what_would_change(tmp_path):
     changes = f"a.py:1: {OURS}op: deleted\n"
     assert printed == f"{changes}nothing was changed: this is a dry run\n"
     assert contents(tmp_path) == before
-    assert migrate_quickly(tmp_path, "rosinality") == changes
+    done = migrate_quickly(tmp_path, "rosinality")
+    assert done.startswith(f"{changes}undo it with: git ")
+    assert done.count("\n") == 3
 
 
-def test_what_stops_half_way_loses_nothing(tmp_path, monkeypatch):
-    """A full disk: every file has its old content or its new one, and git has the rest."""
-    before = use(tmp_path, **{"b.py": "from op import upfirdn2d\n"})
-    write = Path.write_bytes
+def undo(printed, cwd):
+    """Run the command that undoes the change, as it is printed."""
+    command = shlex.split(re.search("^undo it with: (.*)$", printed, re.MULTILINE)[1])
+    subprocess.run(command, cwd=cwd, check=True)
 
-    def full(path, content):
-        if path.name.startswith("b.py"):
-            write(path, content[:7])
-            raise OSError(28, "No space left on device")
-        return write(path, content)
 
-    monkeypatch.setattr(Path, "write_bytes", full)
-    said = migrate_quickly(tmp_path, "rosinality", refused=True)
-    assert "It stopped half-way" in said
-    assert "No space left on device" in said
-    after = contents(tmp_path)
-    assert after[tmp_path / "a.py"] == OURS.encode()
-    assert {p: b for p, b in after.items() if p in before} == {
-        **before, tmp_path / "a.py": OURS.encode()
-    }  # fmt: skip
-    subprocess.run(re.search("`(git.*?)`", said)[1].split(), cwd=tmp_path, check=True)
-    assert {p: b for p, b in contents(tmp_path).items() if p in before} == before
+def test_what_is_printed_undoes_the_change_and_nothing_else(tmp_path):
+    """From any folder, and beside work that is in no commit."""
+    code = tmp_path / "my code"
+    before = use(code, **{"the net/b.py": "import op\n", "notes.txt": "old\n"})
+    printed = migrate_quickly(code, "rosinality")
+    (code / "notes.txt").write_text("work of a day\n")
+    undo(printed, tmp_path)
+    assert contents(code) == {**before, code / "notes.txt": b"work of a day\n"}
+
+
+def test_what_is_forced_is_not_undone(tmp_path):
+    """Git's old state of these files is older than what they had before the change."""
+    before = use(tmp_path, **{"b.py": "import op\n"})
+    tree(tmp_path, "\n", {"a.py": "from op import upfirdn2d\nmine = 1\n", "c.py": "import op\n"})
+    printed = migrate_quickly(tmp_path, "rosinality", "--force")
+    forced = {path: path.read_bytes() for path in (tmp_path / "a.py", tmp_path / "c.py")}
+    undo(printed, tmp_path)
+    assert contents(tmp_path) == {**before, **forced}
+
+
+@contextmanager
+def largest_file(size):
+    """No file may grow beyond this size, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_what_stops_half_way_loses_nothing(tmp_path):
+    """Every file has its old content or its new one, git has the rest, and nothing is added."""
+    large = f"from op import upfirdn2d\n{'# and so on' * 1000}\n"
+    before = use(tmp_path, **{"b.py": large, "b.py.migrated": "mine\n", "a.py.migrated": "mine\n"})
+    with largest_file(8192):
+        said = migrate_quickly(tmp_path, "rosinality", refused=True)
+    assert said.startswith("It stopped half-way, at b.py: [Errno 27] File too large")
+    assert contents(tmp_path) == {**before, tmp_path / "a.py": OURS.encode()}
+    undo(said, tmp_path)
+    assert contents(tmp_path) == before
 
 
 def test_modes_and_dates_are_no_matter(tmp_path):
@@ -1066,6 +1119,17 @@ def test_a_large_file(tmp_path):
     assert (tmp_path / "large.py").read_text() == f"{OURS}rows = [\n{rows}]\n"
 
 
+def test_many_imports(tmp_path):
+    """All are changed at once: the text is not built anew for each of them."""
+    line = "x = 1; from op import upfirdn2d; y = 2; from op import upfirdn2d  # é\n"
+    use(tmp_path, **{"many.py": f"# first\n{line * 1000}# last\n"})
+    printed = migrate_quickly(tmp_path, "rosinality")
+    changed = line.replace("from op", f"from {COMPAT}.rosinality")
+    assert (tmp_path / "many.py").read_text() == f"# first\n{changed * 1000}# last\n"
+    told = [int(line.split(":")[1]) for line in printed.splitlines() if "many.py:" in line]
+    assert told == sorted([*range(2, 1002)] * 2)
+
+
 def test_a_terminal_that_lacks_letters(tmp_path):
     use(tmp_path, **{"é.py": "from op import upfirdn2d\n"})
     printed = migrate(tmp_path, "rosinality", PYTHONIOENCODING="ascii")
@@ -1114,6 +1178,40 @@ def test_another_package_of_the_same_last_name_stays_itself(tmp_path):
     assert "\nfrom ops.upfirdn2d import upfirdn2d as theirs\n" in (tmp_path / "a.py").read_text()
 
 
+def test_a_file_of_the_same_name_beside_the_code_stays_itself(tmp_path):
+    mine = "import upfirdn2d\nopen('upfirdn2d.py'), open('fused_act.py'), open('__init__.py')\n"
+    files = {"net/upfirdn2d.py": "", "fused_act.py": "mine = 1\n", "net/a.py": mine}
+    before = use(tmp_path, **files)
+    migrate_quickly(tmp_path, "rosinality")
+    assert (tmp_path / "net" / "a.py").read_bytes() == before[tmp_path / "net" / "a.py"]
+    assert not (tmp_path / "op").exists()
+
+
+@pytest.mark.parametrize("options", [(), ("--force",), ("--dry-run",)])
+def test_a_copy_that_is_not_under_the_folder_is_told(options, tmp_path):
+    """It lies above the folder, or it is a link to what other codes use too."""
+    tree(tmp_path / "shared", "\n", {"op": OP})
+    files = {
+        "model.py": "from op import upfirdn2d\n",
+        "net/b.py": "from .op import upfirdn2d\n",
+        "net/c.py": "import op\nop.mine\n",
+        "other.py": "from alembic import op\n",
+    }
+    code = tmp_path / "code"
+    tree(code, "\n", files)
+    commit(code)
+    before = contents(tmp_path)
+    lines = ["Nothing was changed, because of:", f"no copy of op was found under {code}"]
+    lines += [f"{name}: it imports op" for name in ("model.py", "net/b.py", "net/c.py")]
+    said = migrate_quickly(code, "rosinality", *options, refused=True)
+    assert said.splitlines() == lines
+    (code / "net" / "op").symlink_to(tmp_path / "shared" / "op")
+    said = migrate_quickly(code, "rosinality", *options, refused=True)
+    assert said.splitlines() == [*lines, f"net/op: it is a link to {tmp_path / 'shared' / 'op'}"]
+    (code / "net" / "op").unlink()
+    assert contents(tmp_path) == before
+
+
 def test_what_the_setup_must_lose_is_told(tmp_path):
     setup = (
         "setup(ext_modules=[cythonize([Extension('op.fused_act', ['op/fused_act.py'])]),\n"
@@ -1142,5 +1240,5 @@ def test_the_command_finds_nothing_twice(tmp_path):
     use(tmp_path)
     migrate_quickly(tmp_path, "rosinality")
     before = contents(tmp_path)
-    assert "nothing imports op" in migrate_quickly(tmp_path, "rosinality")
+    assert "nothing imports a copy of op" in migrate_quickly(tmp_path, "rosinality")
     assert contents(tmp_path) == before

@@ -16,9 +16,11 @@ import io
 import itertools
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import tokenize
 import warnings
 from collections.abc import Iterator, Sequence
@@ -57,9 +59,9 @@ SOURCES = re.compile(r"(upfirdn2d|bias_act|fused_bias_act).*\.(cpp|cu|h)")
 class Known(NamedTuple):
     """What is known of the dotted name of a copied package, or of a module in it."""
 
-    ours: str | None  # the module of compat that has what it has
+    ours: str | None  # the module of compat that has the same functions
     gone: bool  # whether it is deleted
-    replaced: bool  # whether ours takes its place
+    replaced: bool  # whether an import of it becomes an import of ours
 
 
 class Migration:
@@ -72,6 +74,7 @@ class Migration:
         self.edited: dict[Path, bytes] = {}
         self.log: list[str] = []
         self.by_hand: list[str] = []  # what the user must do
+        self.kept: list[str] = []  # what git can give back
         self.problems: list[str] = []
         if root in (Path(root.anchor), Path.home()):
             self.problems.append(f"folder must be that of one code, got {root}")
@@ -80,25 +83,34 @@ class Migration:
         if len(package) > 1:  # it may be installed; another "op" may be anything
             self._learn(tuple(package), False, False)
         files = list(_files(root))
+        folders = {path.parent for path in files}
         if self.copied.deleted:
-            self._find_copies({path.parent for path in files})
+            self._find_copies(folders)
+        lacking = not self.removed and not self.problems and len(package) == 1
+        for folder in folders if lacking else ():  # to find what imports a copy that is not there
+            self._learn((*folder.relative_to(root).parts, *package), False, True)
         inside = [path for gone in self.removed for path in (gone, *gone.rglob("*"))]
         self.deleted = [p for p in inside if not _is_folder(p) and p.parent.name != "__pycache__"]
         named = [path.relative_to(root).parts for path in self.deleted]
-        self.paths = {"/".join(parts[i:]) for parts in named for i in range(len(parts) - 1)}
-        words = "|".join([package[-1], *self.copied.modules, "pkg_resources"])
-        self.words = re.compile(rf"\b({words})\b".encode())
-        for path in files:
-            if self._is_removed(path):
-                continue
+        self.paths = {"/".join(parts[i:]) for parts in named for i in range(len(parts))}
+        self.paths.discard("__init__.py")  # any package has one
+        words = [package[-1], *self.copied.modules, "pkg_resources"]
+        words += [re.escape(name) for name in self.paths if "/" not in name]
+        self.words = re.compile(os.fsencode(rf"\b({'|'.join(words)})\b"))
+        for path in (path for path in files if not self._is_removed(path)):
             if path.is_symlink() and self._is_removed(path.resolve()):
-                sentence = f"it is a link to {self.name(path.resolve())}, which is deleted"
-                self._tell(self.problems, path, None, sentence)
+                target = self.name(path.resolve())
+                self._tell(path, None, f"it is a link to {target}, which is deleted")
             elif path.is_file():  # no folder, and no pipe
                 self._read(path)
+        if lacking and self.edited:
+            self.problems = [f"no copy of {package[0]} was found under {root}"]
+            self.problems += [f"{self.name(path)}: it imports {package[0]}" for path in self.edited]
+            links = [p for p in files if p.name == package[0] and p.is_symlink()]
+            self.problems += [f"{self.name(p)}: it is a link to {p.resolve()}" for p in links]
 
     def check_git(self) -> Iterator[str]:
-        """Why git could not give back what is to be changed and deleted."""
+        """Why git could not give back what is to be changed and deleted; ``kept`` is the rest."""
         commands = ["ls-files", "-v", "-z"], ["diff", "--name-only", "--relative", "-z", "HEAD"]
         try:
             tracked, changed = (
@@ -117,32 +129,33 @@ class Migration:
                 yield f"{name}: git does not track it"
             elif name in different:
                 yield f"{name}: it differs from the last commit"
+            else:
+                self.kept.append(name)
 
-    def run(self) -> None:
-        """Change, then delete. Each file always has its old content or its new one.
-
-        Raises:
-            OSError: of the files; what was done before stays done.
-        """
-        for path, content in self.edited.items():
-            beside = path.with_name(f"{path.name}.migrated")
-            beside.write_bytes(content)
-            shutil.copymode(path, beside)
-            beside.replace(path)
-        for path in self.removed:
+    def change(self, path: Path) -> None:
+        """Change a file or delete a path. A file always has its old content or its new one."""
+        if path in self.edited:
+            handle, beside = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+            os.close(handle)
+            try:
+                Path(beside).write_bytes(self.edited[path])
+                shutil.copymode(path, beside)
+                os.replace(beside, path)
+            finally:
+                Path(beside).unlink(missing_ok=True)  # it is still there after a failure
+        else:
             shutil.rmtree(path) if _is_folder(path) else path.unlink()
 
     def name(self, path: Path) -> str:
         """A path as it is printed."""
         return path.relative_to(self.root).as_posix()
 
-    # Names
-
     def _learn(self, package: Parts, gone: bool, whole: bool) -> None:
         """``gone``: the modules are deleted. ``whole``: so is the package, which has no others."""
-        self.known[package] = Known(self.code if self.copied.exports else None, whole, whole)
-        for module, ours in self.copied.modules.items():
-            self.known[(*package, module)] = Known(ours, gone, True)
+        ours = self.code if self.copied.exports else None
+        self.known[package] = Known(ours, gone and whole, whole)
+        for module, name in self.copied.modules.items():
+            self.known[(*package, module)] = Known(name, gone, True)
 
     def _find_copies(self, folders: set[Path]) -> None:
         name = self.copied.package.rpartition(".")[2]
@@ -153,8 +166,7 @@ class Migration:
             if len(parts) < 2:  # another package of this name
                 continue
             if folder == self.root or not folder.is_relative_to(self.root):
-                sentence = f"folder must be that of the code above {name}, got {self.root}"
-                self.problems.append(sentence)
+                self.problems += [f"folder must be that of the code above {name}, got {self.root}"]
                 continue
             parts += [path for path in there if SOURCES.fullmatch(path.name)]
             left = {path.name for path in there if path not in parts}
@@ -170,20 +182,23 @@ class Migration:
     def _find(self, parts: Parts) -> Known | None:
         """What is known of a name; what a module holds is known as the module is."""
         for n in range(len(parts), 0, -1):
-            known = self.known.get(parts[:n])
-            if known:
+            if known := self.known.get(parts[:n]):
                 return known if n == len(parts) or parts[n - 1] in self.copied.modules else None
         return None
 
     def _is_removed(self, path: Path) -> bool:
         return any(path.is_relative_to(gone) for gone in self.removed)
 
-    def _is_gone(self, name: str) -> bool:
-        """Whether a dotted name or a path is that of something deleted; "op" says too little."""
-        known = self._find(tuple(name.split("."))) if "." in name else None
-        return name in self.paths or (known is not None and known.gone)
-
-    # Files
+    def _is_gone(self, path: Path, name: str) -> bool:
+        """Whether a name that code in ``path`` uses is of something deleted; "op" is too short."""
+        dotted, file = name.lstrip(".").split("."), name.replace("\\", "/").lstrip("./")
+        if file in self.paths and "/" not in file:  # it may name a file that is left
+            names = file, file.removesuffix(".py")
+            places = [folder / name for folder in (path.parent, self.root) for name in names]
+            return all(self._is_removed(place) or not place.exists() for place in places)
+        known = self._find(tuple(dotted)) if "." in name else None
+        relative = name[:1] == "." and f"{dotted[0]}.py" in self.paths
+        return file in self.paths or relative or (known is not None and known.gone)
 
     def _read(self, path: Path) -> None:
         try:
@@ -192,43 +207,44 @@ class Migration:
                 return
             encoding = tokenize.detect_encoding(io.BytesIO(raw).readline)[0]
             text = raw.decode(encoding).encode()  # nodes count the bytes of UTF-8
-            nodes = _nodes(text.decode())
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what a compiler thinks of other people's code
+                nodes = list(ast.walk(ast.parse(text.decode())))
         except (OSError, SyntaxError, ValueError, LookupError, RecursionError, MemoryError) as e:
             if self.removed:
-                sentence = f"it may import what is deleted, and cannot be parsed: {e}"
-                self._tell(self.problems, path, None, sentence)
+                self._tell(path, None, f"it may import what is deleted, and cannot be parsed: {e}")
             return
         starts = [0, *itertools.accumulate(map(len, text.splitlines(keepends=True)))]
         newline = b"\r\n" if b"\r\n" in text else b"\n"
         bound: dict[str, Any] = {}  # what imports bind: what we have, or the parts of its name
         log: list[str] = []
+        pieces, last = [], len(text)  # of the new text, from its end to its beginning
         imports = [node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
         node: Any
         for node in sorted(imports, key=lambda node: (-node.lineno, -node.col_offset)):
-            lines = self._replace(path, node, bound)
-            if lines:
+            if lines := self._replace(path, node, bound):
                 log = [f"{self.name(path)}:{node.lineno}: {line}" for line in lines] + log
                 first, end = starts[node.lineno - 1], starts[node.end_lineno - 1]
                 start, end = first + node.col_offset, end + node.end_col_offset
                 before = text[first:start]
                 between = b"; " if before.strip() else newline + before
-                text = text[:start] + between.join(map(str.encode, lines)) + text[end:]
+                pieces += [text[end:last], between.join(map(str.encode, lines))]
+                last = start
         self._check(path, nodes, bound)
         if log:
             self.log += log
+            text = b"".join([text[:last], *reversed(pieces)])
             self.edited[path] = text.decode().encode(encoding)
             if path.is_symlink():
-                self._tell(self.problems, path, None, "it is a link: put a file in its place")
+                self._tell(path, None, "it is a link: put a file in its place")
 
     def _replace(self, path: Path, node: Any, bound: dict[str, Any]) -> list[str]:
         """The lines that take the place of an import; none: it stays."""
-        base: Parts = ()
-        if isinstance(node, ast.ImportFrom):
-            base = tuple(node.module.split(".")) if node.module else ()
-            if node.level:
-                home = path.parent.relative_to(self.root).parts
-                base = home[: len(home) - node.level + 1] + base
-        outer = self._find(base)
+        inside, level = getattr(node, "module", None), getattr(node, "level", 0)
+        home: Parts = path.parent.relative_to(self.root).parts if level else ()
+        base = home[: len(home) - level + 1] + (tuple(inside.split(".")) if inside else ())
+        outer: Any = self._find(base)
+        compat = _get(outer.ours) if outer and outer.ours else None
         ours: dict[str, list[ast.alias]] = {}
         theirs = []
         for alias in node.names:
@@ -236,25 +252,22 @@ class Migration:
             parts = (*base, *name.split("."))
             is_module = parts in self.known or parts[-1] in self.copied.modules
             inner = self._find(parts) if is_module else None
-            if (
-                outer
-                and outer.ours
-                and (outer.replaced if name == "*" else hasattr(_get(outer.ours), name))
-            ):
-                module, bound[local] = f"{COMPAT}.{outer.ours}", _get(outer.ours, name)
+            if compat and (outer.replaced if name == "*" else hasattr(compat, name)):
+                module, bound[local] = f"{COMPAT}.{outer.ours}", getattr(compat, name, compat)
             elif inner and inner.ours and inner.replaced and "." not in local:
                 module, name, bound[local] = COMPAT, inner.ours, _get(inner.ours)
             else:
                 theirs.append(alias)
                 bound[local.split(".")[0]] = parts[:1] if "." in local else parts
                 if "." in local and inner and inner.gone:
-                    sentence = f"import {name} needs a name of its own: as NAME"
-                    self._tell(self.problems, path, node, sentence)
+                    self._tell(path, node, f"import {name} needs a name of its own: as NAME")
                 elif (outer and outer.gone) or (inner and inner.gone):
-                    sentence = f"{COMPAT}.{self.code} has no {name}"
-                    self._tell(self.problems, path, node, sentence)
+                    self._tell(path, node, f"{COMPAT}.{self.code} has no {name}")
+                elif not level and self._is_gone(path, f"{parts[0]}.py"):  # op/ is on the path
+                    full = f"{self.copied.package}.{parts[0]}"
+                    self._tell(path, node, f"{full} is deleted: import it by this name")
                 if parts == ("pkg_resources", "parse_version"):
-                    self._tell(self.by_hand, path, node, PKG_RESOURCES)
+                    self._tell(path, node, PKG_RESOURCES, by_hand=True)
                 continue
             ours.setdefault(module, []).append(ast.alias(name, None if local == name else local))
         if not ours:
@@ -266,26 +279,26 @@ class Migration:
     def _check(self, path: Path, nodes: list[Any], bound: dict[str, Any]) -> None:
         """What strings name and attributes read must be there afterwards."""
         stored = {n.arg for n in nodes if isinstance(n, ast.arg)}
-        stored |= {n.id for n in nodes if isinstance(n, ast.Name) and _is_stored(n)}
+        stored |= {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
         for node in nodes:
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                if self._is_gone(node.value) and path.name == "setup.py":
-                    sentence = f"remove {node.value!r}, which is deleted"
-                    self._tell(self.by_hand, path, node, sentence)
-                elif self._is_gone(node.value):
-                    self._tell(self.problems, path, node, f"{node.value!r} is deleted")
-            elif isinstance(node, ast.Attribute) and not _is_stored(node):
+                if self._is_gone(path, node.value) and path.name == "setup.py":
+                    self._tell(path, node, f"remove {node.value!r}, which is deleted", by_hand=True)
+                elif self._is_gone(path, node.value):
+                    self._tell(path, node, f"{node.value!r} is deleted")
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
                 first, *rest = _chain(node)
                 found = None if first in stored else bound.get(first)
                 if isinstance(found, tuple):  # a package that exports the functions still has them
-                    if self.copied.exports or not self._is_gone(".".join([*found, *rest])):
+                    if self.copied.exports or not self._is_gone(path, ".".join([*found, *rest])):
                         continue
-                    self._tell(self.problems, path, node, f"{'.'.join([first, *rest])} is deleted")
+                    self._tell(path, node, f"{'.'.join([first, *rest])} is deleted")
                 elif found and not hasattr(found, rest[0]):
-                    sentence = f"{COMPAT}.{self.code} has nothing for {first}.{rest[0]}"
-                    self._tell(self.problems, path, node, sentence)
+                    ours = f"{COMPAT}.{self.code}"
+                    self._tell(path, node, f"{ours} has nothing for {first}.{rest[0]}")
 
-    def _tell(self, whom: list[str], path: Path, node: Any, sentence: str) -> None:
+    def _tell(self, path: Path, node: Any, sentence: str, by_hand: bool = False) -> None:
+        whom = self.by_hand if by_hand else self.problems
         told = f"{self.name(path)}{f':{node.lineno}' if node else ''}: {sentence}"
         if told not in whom:
             whom.append(told)
@@ -296,24 +309,13 @@ def _files(root: Path) -> Iterator[Path]:
     for name, folders, files in os.walk(root):
         folder = Path(name)
         yield from (folder / name for name in folders if (folder / name).is_symlink())
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".")
-            and name not in ("__pycache__", "site-packages")
-            and not Path(folder, name, "pyvenv.cfg").exists()
-        )
+        kept = [n for n in folders if n[0] != "." and n not in ("__pycache__", "site-packages")]
+        folders[:] = sorted(n for n in kept if not (folder / n / "pyvenv.cfg").exists())
         yield from (folder / name for name in sorted(files) if name.endswith(".py"))
 
 
 def _is_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
-
-
-def _nodes(text: str) -> list[Any]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what a compiler thinks of other people's code
-        return list(ast.walk(ast.parse(text)))
 
 
 def _chain(node: Any) -> list[str]:
@@ -325,13 +327,8 @@ def _chain(node: Any) -> list[str]:
     return [node.id if isinstance(node, ast.Name) else "", *names]
 
 
-def _is_stored(node: ast.Name | ast.Attribute) -> bool:
-    return not isinstance(node.ctx, ast.Load)
-
-
-def _get(module: str, name: str = "*") -> Any:
-    found = importlib.import_module(f"{COMPAT}.{module}")
-    return found if name == "*" else getattr(found, name)
+def _get(module: str) -> Any:
+    return importlib.import_module(f"{COMPAT}.{module}")
 
 
 def _print(file: TextIO, *lines: str) -> None:
@@ -358,11 +355,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     by_hand = [f"by hand: {sentence}" for sentence in migration.by_hand]
     problems = migration.problems
     if not problems and not migration.edited:
-        nothing = f"nothing imports {CODES[given.code].package}: nothing was changed"
+        nothing = f"nothing imports a copy of {CODES[given.code].package}: nothing was changed"
         _print(sys.stdout, *by_hand, nothing)
         return 0
-    if not problems and not given.force and (problems := list(migration.check_git())):
-        problems.append("commit what git shall keep, or give --force to change it all the same")
+    if not problems and (lost := list(migration.check_git())) and not given.force:
+        problems = [*lost, "commit what git shall keep, or give --force to change it all the same"]
     changes = [*migration.log, *(f"{migration.name(path)}: deleted" for path in migration.removed)]
     if given.dry_run:
         _print(sys.stdout, *changes, *by_hand, "nothing was changed: this is a dry run")
@@ -370,13 +367,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print(sys.stderr, "Nothing was changed, because of:", *problems)
     if given.dry_run or problems:
         return int(bool(problems))
-    try:
-        migration.run()
-    except OSError as error:
-        stopped = "It stopped half-way; `git checkout HEAD -- .` gives back what git keeps:"
-        _print(sys.stderr, stopped, str(error))
-        return 1
-    _print(sys.stdout, *changes, *by_hand)
+    git = ["git", "-C", str(migration.root), "checkout", "HEAD", "--", *migration.kept]
+    undo = [f"undo it with: {shlex.join(git)}"] if migration.kept else []
+    for path in [*migration.edited, *migration.removed]:
+        try:
+            migration.change(path)
+        except OSError as error:
+            _print(sys.stderr, f"It stopped half-way, at {migration.name(path)}: {error}", *undo)
+            return 1
+    _print(sys.stdout, *changes, *by_hand, *undo)
     return 0
 
 
