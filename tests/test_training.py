@@ -295,7 +295,7 @@ def test_two_steps_from_the_command_line(tmp_path, capsys):
     with pytest.raises(SystemExit):
         train.main(["--out", str(out), *TINY, "--steps", "2"])
     error = capsys.readouterr().err
-    assert "--out must not hold a run, got" in error
+    assert f"must not hold a run or files of the same names, got {out / 'checkpoint.pt'}" in error
     assert "--resume" in error
     with pytest.raises(SystemExit):
         train.main(["--out", str(out), *TINY, "--resume", "--style-dim", "5", "--lr", "0.5"])
@@ -348,6 +348,46 @@ def test_overwriting_leaves_nothing_of_the_earlier_run(tmp_path, monkeypatch, no
     assert [line["step"] for line in Run(tmp_path).read_metrics()] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    "name", ["losses.png", "checkpoint.pt.tmp", "samples/mine.png", "tensorboard/mine"]
+)
+def test_a_new_run_deletes_no_file_of_others_unless_told_to(name, tmp_path, capsys, no_report):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("mine")
+    options = ["--out", str(tmp_path), *TINY, "--steps", "1"]
+    with pytest.raises(SystemExit) as stop:
+        train.main(options)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    named = tmp_path / name.split("/")[0]
+    assert f"--out must not hold a run or files of the same names, got {named}: add --ov" in error
+    assert [path.read_text() for path in tmp_path.rglob("*") if path.is_file()] == ["mine"]
+    assert train.main([*options, "--overwrite"]) == 0
+    assert not path.exists() or path.read_bytes() != b"mine"
+
+
+def test_a_run_and_its_images_lie_apart(tmp_path, capsys):
+    images = make_folder(tmp_path / "images", 9)
+    run, link = tmp_path / "run", tmp_path / "link"
+    link.symlink_to(images)
+    make_folder(tmp_path / "run" / "samples", 9)
+    before = sorted(tmp_path.rglob("*"))
+    for folder, data_folder, sentence in [
+        (images, images, "--out must not lie in the folder of images, which would then hold ge"),
+        (images / "run", images, "--out must not lie in the folder of images"),
+        (images / "a" / "run", link, "--out must not lie in the folder of images"),
+        (link / "run", images, "--out must not lie in the folder of images"),
+        (run, run / "samples", "--data must not lie where the run writes, got --out"),
+    ]:
+        options = ["--out", str(folder), "--data", str(data_folder), *TINY, "--steps", "1"]
+        with pytest.raises(SystemExit) as stop:
+            train.main([*options, "--overwrite"])
+        assert stop.value.code == 2
+        assert sentence in capsys.readouterr().err.splitlines()[-1]
+        assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_other_images_are_taken_on_a_resume_only_where_asked_for(tmp_path, capsys, no_report):
     folder = make_folder(tmp_path / "images", 9)
     options = ["--out", str(tmp_path / "run"), "--device", "cpu"]
@@ -381,8 +421,10 @@ def test_two_steps_on_a_folder(tmp_path, capsys):
         (["--resolution", "12"], "resolution must be a power of two >= 8, got 12"),
         (["--batch", "0"], "batch must be >= 1, got 0"),
         (["--mixing", "1.5"], "mixing must be between 0 and 1, got 1.5"),
-        (["--r1-gamma", "nan"], "r1_gamma must be >= 0, got nan"),
-        (["--lr", "0"], "lr must be > 0, got 0.0"),
+        (["--r1-gamma", "nan"], "r1_gamma must be finite and >= 0, got nan"),
+        (["--lr", "0"], "lr must be finite and > 0, got 0.0"),
+        (["--lr", "inf"], "lr must be finite and > 0, got inf"),
+        (["--ema-images", "inf"], "ema_images must be finite and >= 0, got inf"),
         (["--steps", "0"], "steps must be >= 1, got 0"),
         (["--steps", str(10**30)], f"steps must be < 9,007,199,254,740,992, got {10**30}"),
         (["--batch", str(10**12)], f"batch must be <= 1,048,576, got {10**12}"),
@@ -391,11 +433,11 @@ def test_two_steps_on_a_folder(tmp_path, capsys):
         (["--threads", str(10**30)], f"--threads must be <= 1,024, got {10**30}"),
         (["--workers", str(10**9)], f"--workers must be <= 1,024, got {10**9}"),
         (["--clamp", "1e308"], "clamp must be between 0 and 3.4028234663852886e+38, got 1e+308"),
-        (["--augment-images", "1e-308"], "augment_images must be >= 1, got 1e-308"),
-        (["--channel-multiplier", "inf"], "multiplier must be finite, got inf"),
-        (["--channel-multiplier", "nan"], "multiplier must be finite, got nan"),
+        (["--augment-images", "1e-308"], "augment_images must be finite and >= 1, got 1e-308"),
+        (["--channel-multiplier", "inf"], "error: channel_multiplier must be finite, got inf"),
+        (["--channel-multiplier", "nan"], "error: channel_multiplier must be finite, got nan"),
         (["--style-dim", str(2**50)], "out of memory before the first step: "),
-        (["--channel-multiplier", "1e-9"], "must leave a channel at every resolution"),
+        (["--channel-multiplier", "1e-9"], "channel_max must leave a channel at every resolution"),
         (["--device", "abacus"], "device must be one that torch finds here, got 'abacus'"),
         (["--resume"], "--resume needs the checkpoint of an earlier run, got none at"),
     ],

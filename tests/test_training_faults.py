@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from examples.stylegan2.run import Run
 from examples.stylegan2.settings import Settings
 from examples.stylegan2.training import Training
 
+from .images import make_folder
 from .tools import files_of_at_most
 from .training import ROOT, TINY, assert_same, start
 
@@ -131,6 +133,79 @@ def test_a_damaged_checkpoint_is_named(tmp_path, capsys, no_report):
         assert checkpoint.read_bytes() == content
 
 
+def test_a_checkpoint_whose_parts_do_not_fit_is_named_and_stays(tmp_path, capsys, no_report):
+    out = ["--out", str(tmp_path), *TINY]
+    assert train.main([*out, "--steps", "1"]) == 0
+    checkpoint = tmp_path / "checkpoint.pt"
+    whole = checkpoint.read_bytes()
+    for path, value, reason in [
+        (["settings"], 3, "settings must be a dict, got 3"),
+        (["settings", "path_every"], "4", "path_every must be of type int, got '4'"),
+        (["settings", "mirror"], 0, "mirror must be of type bool, got 0"),
+        (["settings", "lr"], torch.ones(1), "lr must be of type float, got an object of type Tens"),
+        (["settings", "augment"], "Ada", "augment must be one of none, ada, got 'Ada'"),
+        (["settings", 5], 5, "a checkpoint must have no settings but those of this version, got 5"),
+        (["steps"], "1", "steps must be of type int, got '1'"),
+        (["steps"], -1, "steps must be >= 0, got -1"),
+        (["counts", "r1"], None, "counts.r1 must exist"),
+        (["latest", "d_loss"], "1", "latest.d_loss must be of type float, got '1'"),
+        (["g", "conv1.conv.weight"], None, "g.conv1.conv.weight must exist"),
+        (["g"], [], "g must be of type dict, got an object of type list"),
+        (["d", "more"], torch.ones(1), "d.more must not exist"),
+        (["g_ema", "conv1.conv.weight"], 1, "g_ema.conv1.conv.weight must be of type Tensor, g"),
+        (["g_optim"], 3, "g_optim.state must be of type dict, got 3"),
+        (["d_optim", "state", 0, "exp_avg"], torch.ones(3), "d_optim.state.0.exp_avg must be a te"),
+        (["d_optim", "state", 99], {}, "d_optim.state.99 must not exist"),
+        (["augmentation", "p"], 5.0, "augmentation.p must be between 0 and 1, got 5.0"),
+        (["path_mean"], torch.ones(2), "path_mean must be a tensor float32 strided [], got float"),
+        (["rng"], torch.ones(3), "rng must be a tensor uint8 strided ["),
+        (["rng"], torch.full((5056,), 255, dtype=torch.uint8), ""),  # in torch's words
+    ]:
+        checkpoint.write_bytes(whole)
+        state = torch.load(checkpoint, weights_only=True)
+        *parents, last = path
+        part = state
+        for name in parents:
+            part = part[name]
+        if value is None:
+            del part[last]
+        else:
+            part[last] = value
+        torch.save(state, checkpoint)
+        before = checkpoint.read_bytes()
+        with pytest.raises(SystemExit) as stop:
+            train.main(["--out", str(tmp_path), "--device", "cpu", "--resume", "--steps", "2"])
+        assert stop.value.code == 2, path
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert reason in error, path
+        if reason != "augment must be one of none, ada, got 'Ada'":
+            assert f"--resume cannot go on with {checkpoint}: {reason}" in error
+        assert checkpoint.read_bytes() == before
+
+    torch.save([state], checkpoint)
+    with pytest.raises(SystemExit):
+        train.main([*out, "--resume"])
+    assert "it is without augmentation, counts, d, d_optim" in capsys.readouterr().err
+    checkpoint.write_bytes(whole)
+    for line in ("3", "{}", '{"step": "1"}', "{"):
+        (tmp_path / "metrics.jsonl").write_text(f"{line}\n")
+        with pytest.raises(SystemExit):
+            train.main([*out, "--resume"])
+        said = f"metrics must be one JSON object a line, with a step, got {line!r} in line 1 of "
+        assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_run_goes_on_in_another_precision(tmp_path, no_report):
+    """Both ways: only float16 scales its losses."""
+    out = ["--out", str(tmp_path), *TINY, "--clamp", "256"]
+    assert train.main([*out, "--steps", "1"]) == 0
+    for steps, precision in ((2, "float16"), (3, "float32")):
+        options = ["--resume", "--steps", str(steps), "--precision", precision]
+        assert train.main([*out, *options]) == 0
+        state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+        assert (state["steps"], bool(state["g_scaler"])) == (steps, precision == "float16")
+
+
 @pytest.mark.parametrize(
     ("name", "size", "more"),
     [
@@ -184,7 +259,7 @@ def test_a_full_disk_before_the_first_checkpoint_says_to_start_again(tmp_path, c
     with files_of_at_most(40_000):
         assert train.main(["--out", str(tmp_path), *TINY, "--steps", "1"]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.endswith("File too large, after 1 steps; nothing was saved yet: start again")
+    assert error.endswith("1 steps; nothing was saved yet: start again with --overwrite")
 
 
 def test_what_came_before_a_divergence_may_not_fit_either(tmp_path, capsys, monkeypatch):
@@ -275,6 +350,50 @@ def test_interrupts_before_the_first_step_and_within_one(tmp_path, capsys, monke
     assert train.main(options) == 130
     said = "stopped in the middle of a step; nothing was saved yet"
     assert capsys.readouterr().err.splitlines()[-1] == said
+
+
+def test_a_second_interrupt_while_losses_are_plotted(tmp_path, capsys, monkeypatch):
+    """The steps are saved, and the workers have ended."""
+    images = make_folder(tmp_path / "images", 9)
+    out = tmp_path / "run"
+    options = ["--out", str(out), "--data", str(images), *TINY, "--steps", "9", "--workers", "1"]
+    step, workers = Training.step, []
+
+    def interrupted(self):
+        step(self)
+        workers.append(len(multiprocessing.active_children()))
+        signal.raise_signal(signal.SIGINT)
+
+    def plot(self):
+        workers.append(len(multiprocessing.active_children()))
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Training, "step", interrupted)
+    monkeypatch.setattr(Run, "plot_losses", plot)
+    assert train.main(options) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "stopped after 1 steps; go on with --resume"
+    assert torch.load(out / "checkpoint.pt", weights_only=True)["steps"] == 1
+    assert workers == [1, 0]
+
+
+def test_a_disk_that_is_full_when_a_run_was_stopped(tmp_path, capsys, monkeypatch):
+    step = Training.step
+
+    def interrupted(self):
+        step(self)
+        signal.raise_signal(signal.SIGINT)
+
+    def fill(self):
+        with files_of_at_most(1000):
+            plot(self)
+
+    plot = Run.plot_losses
+    monkeypatch.setattr(Training, "step", interrupted)
+    monkeypatch.setattr(Run, "plot_losses", fill)
+    assert train.main(["--out", str(tmp_path), *TINY, "--steps", "9"]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"{tmp_path / 'losses.png'} could not be written: File too large; " in error
+    assert error.endswith("checkpoint.pt is as it was: go on with --resume")
 
 
 def test_a_learning_rate_too_high_diverges_and_says_where(tmp_path, capsys):

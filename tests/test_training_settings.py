@@ -15,7 +15,7 @@ from examples.stylegan2.discriminator import Discriminator
 from examples.stylegan2.generator import Generator
 from examples.stylegan2.settings import CONFIGS, Settings, load_config
 
-from .training import ROOT
+from .training import ROOT, TINY
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -43,6 +43,24 @@ def test_command_line_goes_over_config_goes_over_defaults(tmp_path, capsys):
         train.parse(["--out", "x", "--config", "huge"])
     error = capsys.readouterr().err
     assert "config must be a file or one of config-f-1024, config-f-256, config-f-64, dig" in error
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ('precision = "float33"', "precision must be one of float32, bfloat16, float16, got 'flo"),
+        ('augment = "Ada"', "augment must be one of none, ada, got 'Ada'"),
+    ],
+)
+def test_a_config_is_held_to_the_choices_of_the_command_line(content, sentence, tmp_path, capsys):
+    config = tmp_path / "mine.toml"
+    config.write_text(content)
+    options = ["--out", str(tmp_path / "run"), "--config", str(config), *TINY]
+    with pytest.raises(SystemExit) as stop:
+        train.main([*options, "--steps", "1"])
+    assert stop.value.code == 2
+    assert f"error: {sentence}" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)

@@ -13,30 +13,34 @@ from torch import Tensor, nn
 from .blocks import BINOMIAL, EqualLinear, PixelNorm, StyledConv, Taps, ToRGB
 
 
-def channel_table(resolution: int, multiplier: float = 2.0, maximum: int = 512) -> dict[int, int]:
-    """Channels by resolution, from 4 up: ``min(maximum, 16384 * multiplier / resolution)``.
+def channel_table(
+    resolution: int, channel_multiplier: float = 2.0, channel_max: int = 512
+) -> dict[int, int]:
+    """Channels by resolution, from 4 up.
+
+    Each is ``min(channel_max, 16384 * channel_multiplier / resolution)``.
 
     The defaults are StyleGAN2's configuration f.
 
     Raises:
-        ValueError: if ``resolution`` is no power of two >= 8, ``multiplier`` is not finite, or a
-            layer would have no channel.
+        ValueError: if ``resolution`` is no power of two >= 8, ``channel_multiplier`` is not
+            finite, or a layer would have no channel.
 
     Example:
         >>> channel_table(128)
         {4: 512, 8: 512, 16: 512, 32: 512, 64: 512, 128: 256}
     """
     check_resolution(resolution)
-    if not math.isfinite(multiplier):
-        raise ValueError(f"multiplier must be finite, got {multiplier}")
+    if not math.isfinite(channel_multiplier):
+        raise ValueError(f"channel_multiplier must be finite, got {channel_multiplier}")
     table = {
-        2**level: int(min(maximum, 16384 * multiplier / 2**level))
+        2**level: int(min(channel_max, 16384 * channel_multiplier / 2**level))
         for level in range(2, int(math.log2(resolution)) + 1)
     }
     if min(table.values()) < 1:
         raise ValueError(
-            f"multiplier and maximum must leave a channel at every resolution, got "
-            f"multiplier={multiplier}, maximum={maximum}: {table}"
+            "channel_multiplier and channel_max must leave a channel at every resolution, got "
+            f"channel_multiplier={channel_multiplier}, channel_max={channel_max}: {table}"
         )
     return table
 

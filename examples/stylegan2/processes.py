@@ -37,9 +37,8 @@ class World:
         the same samples as in one process: in both, sample ``i`` meets those ``i + N / group``
         further on.
         """
-        mine = whole[
-            self.rank :: self.size
-        ].contiguous()  # a copy, so that the whole batch can be freed
+        # A copy is made, so that the whole batch can be freed
+        mine = whole[self.rank :: self.size].contiguous()
         return [mine[number::rounds] for number in range(rounds)]
 
     def average(self, tensors: Sequence[Tensor]) -> None:

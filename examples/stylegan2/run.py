@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import pickle
 import shutil
 import zipfile
@@ -18,6 +19,7 @@ from torchvision.utils import make_grid, save_image
 
 from .device import is_out_of_memory
 from .files import append, sync_folder, whole, writable
+from .settings import BUNDLED
 from .training import Training
 
 if TYPE_CHECKING:
@@ -71,14 +73,58 @@ class Run:
                     stack.enter_context(writable(self.folder / name, ()))
             yield
 
-    def begin(self, training: Training) -> None:
-        """Make the folder, or make room in it; cut the metrics to what the training has done."""
+    def check_free(self) -> None:
+        """Make sure that a new run replaces no file.
+
+        Raises:
+            FileExistsError: if the folder holds a file or folder of a name that a run writes.
+        """
+        names = (*FILES, *(f"{name}.tmp" for name in FILES), *FOLDERS)
+        taken = [self.folder / name for name in names if os.path.lexists(self.folder / name)]
+        if not (self.main and taken):  # the main process may have begun before the others
+            return
+        resume = "--resume to go on with it, " if self.checkpoint.exists() else ""
+        raise FileExistsError(
+            f"--out must not hold a run or files of the same names, got {taken[0]}: add {resume}"
+            "--overwrite to delete what a run writes and start anew, or choose another folder"
+        )
+
+    def check_apart(self, data: str) -> None:
+        """Make sure that a run neither learns from its own pictures nor deletes its images.
+
+        Args:
+            data: the folder or archive of images.
+
+        Raises:
+            ValueError: if the run's folder lies in that of the images, or the images lie where the
+                run writes.
+        """
+        if data in BUNDLED or not os.path.exists(data):
+            return
+        images, folder = (Path(os.path.realpath(path)) for path in (data, self.folder))
+        if folder.is_relative_to(images):
+            raise ValueError(
+                "--out must not lie in the folder of images, which would then hold generated "
+                f"images too, got --out {folder} and --data {images}"
+            )
+        if any(images.is_relative_to(folder / name) for name in FOLDERS):
+            raise ValueError(
+                f"--data must not lie where the run writes, got --out {folder} and --data {images}"
+            )
+
+    def begin(self, training: Training, resumed: bool = False) -> None:
+        """Make the folder, or make room in it; cut the metrics to what the training has done.
+
+        Args:
+            training: what the run is to step.
+            resumed: keep what an earlier run has left; a new run deletes it.
+        """
         if not self.main:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in FILES:  # a kill in the middle of writing leaves these
             (self.folder / f"{name}.tmp").unlink(missing_ok=True)
-        if training.steps == 0:  # the checkpoint first, or a kill would leave two runs mixed
+        if not resumed:  # the checkpoint first, or a kill would leave two runs mixed
             for name in FILES:
                 (self.folder / name).unlink(missing_ok=True)
                 sync_folder(self.folder)
@@ -131,10 +177,8 @@ class Run:
         try:
             reason = lacking(self.checkpoint)
             if reason is None:
-                state: dict[str, Any] = torch.load(
-                    self.checkpoint, map_location=device, weights_only=True
-                )
-                missing = STATE - state.keys()
+                state: Any = torch.load(self.checkpoint, map_location=device, weights_only=True)
+                missing = STATE - state.keys() if isinstance(state, dict) else STATE
                 if not missing:
                     return state
                 reason = f"it is without {', '.join(sorted(missing))}"
@@ -163,19 +207,26 @@ class Run:
         return latest
 
     def read_metrics(self) -> list[dict[str, float]]:
-        """The lines written so far; one that a kill cut off is left out."""
+        """The lines written so far; one that a kill cut off is left out.
+
+        Raises:
+            ValueError: if another line is damaged.
+        """
         if not self.metrics.is_file():
             return []
         whole = self.metrics.read_text().rpartition("\n")[0]
         lines = []
         for number, line in enumerate(whole.splitlines(), 1):
             try:
-                lines.append(json.loads(line))
-            except ValueError as error:
+                content = json.loads(line)
+            except ValueError:
+                content = None
+            if not (isinstance(content, dict) and type(content.get("step")) is int):
                 raise ValueError(
-                    f"metrics must be one JSON object a line, got {line[:40]!r} in line {number} "
-                    f"of {self.metrics}: remove it"
-                ) from error
+                    "metrics must be one JSON object a line, with a step, got "
+                    f"{line[:40]!r} in line {number} of {self.metrics}: remove it"
+                )
+            lines.append(content)
         return lines
 
     @torch.no_grad()

@@ -91,19 +91,21 @@ class Settings:
                 value = getattr(self, name)
                 if not (low <= value <= high and math.isfinite(value)):
                     limit = f">= {low}" if high == math.inf else f"between {low} and {high}"
+                    if isinstance(value, float) and high == math.inf:
+                        limit = f"finite and {limit}"
                     raise ValueError(f"{name} must be {limit}, got {value}")
         for name in ("lr", "mapping_lr"):
             if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+                raise ValueError(f"{name} must be finite and > 0, got {getattr(self, name)}")
         for f in fields(self):
             value, choices = getattr(self, f.name), f.metadata["choices"]
             if type(value) is int and value >= INTEGERS:
                 raise ValueError(f"{f.name} must be < {INTEGERS:,}, got {value}")
+            if choices and value not in choices:
+                raise ValueError(f"{f.name} must be one of {', '.join(choices)}, got {value!r}")
         for name, most in (("batch", MOST_BATCH), ("mapping_layers", MOST_LAYERS)):
             if getattr(self, name) > most:
                 raise ValueError(f"{name} must be <= {most:,}, got {getattr(self, name)}")
-            if choices and value not in choices:
-                raise ValueError(f"{f.name} must be one of {', '.join(choices)}, got {value!r}")
         if self.precision == "float16" and self.clamp == 0:
             raise ValueError(
                 "clamp must be > 0 for precision float16, which ends at 65,504, got 0: "
@@ -113,26 +115,50 @@ class Settings:
         self.channels()
 
     @classmethod
-    def restore(cls, stored: dict[str, Any]) -> Settings:
+    def restore(cls, stored: Any) -> Settings:
         """The settings that a checkpoint holds.
 
         A setting that the checkpoint's version did not have yet gets its default. A path is made
         absolute here too, since earlier versions stored it as it was said.
 
         Raises:
-            ValueError: if there is one that this version does not have.
+            ValueError: if they are no dict, there is one that this version does not have, or one
+                has a value of another type.
         """
+        if not isinstance(stored, dict):
+            raise ValueError(f"settings must be a dict, got {brief(stored)}")
         unknown = stored.keys() - {f.name for f in fields(cls)}
         if unknown:
             raise ValueError(
                 f"a checkpoint must have no settings but those of this version, got "
-                f"{', '.join(sorted(unknown))}"
+                f"{', '.join(sorted(map(str, unknown)))}"
             )
-        settings = cls(**stored)
+        settings = cls(**{name: typed(name, value) for name, value in stored.items()})
         return replace(settings, data=absolute(settings.data))
 
     def channels(self) -> dict[int, int]:
         return channel_table(self.resolution, self.channel_multiplier, self.channel_max)
+
+
+def typed(name: str, value: Any) -> Any:
+    """A setting's value, of its type; an integer is taken where a float is due.
+
+    Raises:
+        ValueError: if it is of another type.
+    """
+    (kind,) = (type(f.default) for f in fields(Settings) if f.name == name)
+    if kind is float and type(value) is int and abs(value) < INTEGERS:
+        return float(value)
+    if type(value) is not kind:
+        raise ValueError(f"{name} must be of type {kind.__name__}, got {brief(value)}")
+    return value
+
+
+def brief(value: Any) -> str:
+    """A number or string as it is, and of anything else its type."""
+    if isinstance(value, (bool, int, float, str)):
+        return repr(value)
+    return f"an object of type {type(value).__name__}"
 
 
 def absolute(data: str) -> str:
@@ -167,14 +193,12 @@ def load_config(name: str) -> dict[str, Any]:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"config must be TOML, got {str(path)!r}: {error}") from error
-    kinds = {f.name: type(f.default) for f in fields(Settings)}
+    known = {f.name for f in fields(Settings)}
     for key, value in values.items():
-        if key not in kinds:
+        if key not in known:
             raise ValueError(f"config must have settings only, got {key!r} in {str(path)!r}")
-        if kinds[key] is float and type(value) is int:
-            values[key] = float(value)
-        elif type(value) is not kinds[key]:
-            raise ValueError(
-                f"{key} must be of type {kinds[key].__name__}, got {value!r} in {str(path)!r}"
-            )
+        try:
+            values[key] = typed(key, value)
+        except ValueError as error:
+            raise ValueError(f"{error} in {str(path)!r}") from error
     return values

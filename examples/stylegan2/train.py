@@ -66,7 +66,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse
     add("--out", required=True, metavar="FOLDER", help="where results go")
     add("--config", metavar="NAME", help=f"settings from a file, or one of {names}")
     add("--resume", action="store_true", help="go on from the checkpoint in --out")
-    add("--overwrite", action="store_true", help="start anew though --out holds a run")
+    add("--overwrite", action="store_true", help="delete the run in --out, and start anew")
     add("--device", default="auto", help="cpu, cuda or cuda:N; auto: a GPU where there is one")
     add("--threads", type=int, default=1, help="CPU threads; 0: all cores, for larger networks")
     add("--accumulate", type=int, default=1, help="rounds to a step: less memory, same result")
@@ -119,14 +119,12 @@ def prepare(
     if args.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise ValueError("--tensorboard needs the package tensorboard, got none installed")
     inception = pick_inception(args.inception)
-    if run.checkpoint.exists() and not (args.resume or args.overwrite):
-        raise FileExistsError(
-            f"--out must not hold a run, got {run.checkpoint}: add --resume to go on with it, "
-            "--overwrite to start anew, or choose another folder"
-        )
+    if not (args.resume or args.overwrite):
+        run.check_free()
     state = run.read(device) if args.resume else None
     settings = Settings(**args.said) if state is None else resumed_settings(state, args.said, run)
     settings.check()
+    run.check_apart(settings.data)
     try:
         images = load(
             settings.data,
@@ -152,8 +150,14 @@ def prepare(
         settings, images, device, world, args.accumulate, args.workers, args.compile
     )
     if state is not None:
-        training.load_state_dict(state)
-    run.begin(training)
+        try:
+            training.load_state_dict(state)
+        except (ValueError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"--resume cannot go on with {run.checkpoint}: {reason}") from error
+    run.begin(training, resumed=state is not None)
     return training, inception
 
 
@@ -311,7 +315,7 @@ def explain(error: Exception, training: Training, run: Run) -> str | None:
             "remove it, and go on with --resume and --data"
         )
     if isinstance(error, OSError):
-        go_on = "go on with --resume" if run.checkpoint.exists() else "start again"
+        go_on = "go on with --resume" if run.checkpoint.exists() else "start again with --overwrite"
         return f"{explain_write(error)}, after {training.steps} steps; {kept(run)}: {go_on}"
     if is_out_of_memory(error):
         share = s.batch // (training.world.size * training.accumulate)
@@ -358,6 +362,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("stopped before the first step", file=sys.stderr)
             return STOPPED
         stack.callback(end_quietly, run)
+        # Workers that Python itself ends, when it exits, make the loader complain
+        stack.callback(training.close)
         if run.main:
             announce(training)
         try:
@@ -380,17 +386,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0 if alike and not run.main else 1  # torchrun stops all where one fails
     if not run.main:  # the others have nothing to wait for
         return 0
+    stopped = "stopped before the evaluation's end; --resume repeats it"
+    go_on = "--resume repeats the evaluation"
+    if not finished:
+        stopped = f"stopped after {training.steps:,} steps; go on with --resume"
+        go_on = "go on with --resume"
     try:
         run.plot_losses()
-        if not finished:
-            print(f"stopped after {training.steps:,} steps; go on with --resume", file=sys.stderr)
-            return STOPPED
-        report(training, run, args.samples, inception)
+        if finished:
+            report(training, run, args.samples, inception)
     except KeyboardInterrupt:
-        print("stopped before the evaluation's end; --resume repeats it", file=sys.stderr)
-        return STOPPED
+        finished = False
     except OSError as error:
-        return fail(f"{explain_write(error)}; {kept(run)}: --resume repeats the evaluation")
+        return fail(f"{explain_write(error)}; {kept(run)}: {go_on}")
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -398,6 +406,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"out of memory in the evaluation; {kept(run)}: try a lower --samples with --resume, "
             "which repeats it"
         )
+    if not finished:
+        print(stopped, file=sys.stderr)
+        return STOPPED
     say(f"{time.perf_counter() - start:.0f} s in all; see {run.folder}/samples.png")
     return 0
 

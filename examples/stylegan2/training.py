@@ -22,7 +22,7 @@ from .discriminator import Discriminator
 from .generator import Generator
 from .order import Order, Shares, worker_signals
 from .processes import World
-from .settings import DTYPES, Settings
+from .settings import DTYPES, Settings, brief
 
 GROUP = 4  # images that the minibatch standard deviation compares
 LATENTS = 0x5EED_1A7E  # makes the seed of latents and noise differ from that of weights
@@ -325,9 +325,8 @@ class Training:
             raise self._diverged(player, name, value)
         if not math.isfinite(length) and not player.scaler.is_enabled():
             raise self._diverged(player, f"gradient of the {name}", length)
-        player.scaler.step(
-            player.optimizer
-        )  # the scaler skips the step if a gradient is not finite
+        # The scaler skips the step if a gradient is not finite
+        player.scaler.step(player.optimizer)
         player.scaler.update()
         if player.scaler.is_enabled() and player.scaler.get_scale() < 1:
             raise self._diverged(player, f"gradient of the {name} in float16", length)
@@ -339,6 +338,10 @@ class Training:
         )
 
     # Parts of a step
+
+    def close(self) -> None:
+        """End the workers that read images; a further step would start others."""
+        self._batches = None
 
     def next_real(self) -> list[Tensor]:
         """Real images of the step for this process, [n, C, side, side] for each round."""
@@ -451,22 +454,61 @@ class Training:
             "device": self.device.type,
         }
 
+    def check_state(self, state: dict[str, Any]) -> None:
+        """Make sure that a state has the parts that this training's own state has.
+
+        Its settings are not looked at: they are checked where they are read.
+
+        Raises:
+            ValueError: that names the first part that is missing, unknown, or of another type,
+                shape or dtype, or out of its range.
+        """
+        own = self.state_dict()
+        for name in ("steps", "counts", "device", "g", "d", "g_ema", "augmentation", "path_mean"):
+            check_like(name, state[name], own[name])
+        if state["steps"] < 0:
+            raise ValueError(f"steps must be >= 0, got {state['steps']}")
+        if not 0 <= state["augmentation"]["p"] <= 1:
+            raise ValueError(
+                f"augmentation.p must be between 0 and 1, got {state['augmentation']['p']}"
+            )
+        latest = state["latest"]  # this training may not have stepped yet, and has none
+        names = map(str, latest) if isinstance(latest, dict) else ()
+        check_like("latest", latest, dict.fromkeys(names, 0.0))
+        for player in (self.g, self.d):
+            name = f"{player.name[0]}_optim"
+            moments = {
+                i: {"step": torch.zeros(()), "exp_avg": p, "exp_avg_sq": p}
+                for i, p in enumerate(player.network.parameters())
+            }
+            found = state[name].get("state") if isinstance(state[name], dict) else state[name]
+            check_like(f"{name}.state", found, moments, partial=True)
+            name = f"{player.name[0]}_scaler"
+            if own[name] and state[name]:  # it is empty where the precision is not float16
+                check_like(name, state[name], own[name])
+        if state["device"] == self.device.type:
+            check_like("rng", state["rng"], own["rng"])
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state; random numbers too, where it comes from the same kind of device."""
+        """Go on from a state; random numbers too, where it comes from the same kind of device.
+
+        Raises:
+            ValueError: if the state is not that of a training like this one.
+        """
+        self.check_state(state)
         self.steps, self.counts = state["steps"], dict(state["counts"])
         self._latest = {name: torch.tensor(value) for name, value in state["latest"].items()}
         self.generator.load_state_dict(state["g"])
         self.discriminator.load_state_dict(state["d"])
         self.ema.load_state_dict(state["g_ema"])
         for player, name in ((self.g, "g_optim"), (self.d, "d_optim")):
-            (group,) = player.optimizer.param_groups
-            ours = {
-                key: group[key] for key in ("lr", "betas")
-            }  # these settings decide, not the stored ones
-            player.optimizer.load_state_dict(state[name])
-            player.optimizer.param_groups[0].update(ours)
-        self.g.scaler.load_state_dict(state["g_scaler"])
-        self.d.scaler.load_state_dict(state["d_scaler"])
+            # The settings of this training decide learning rate and decay, not the stored ones
+            groups = player.optimizer.state_dict()["param_groups"]
+            moments = state[name]["state"]
+            player.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        for player, name in ((self.g, "g_scaler"), (self.d, "d_scaler")):
+            if state[name]:  # it is empty where the earlier precision was not float16
+                player.scaler.load_state_dict(state[name])
         self.augmentation.load_state_dict(state["augmentation"])
         self.path_mean = state["path_mean"].to(self.device)
         if state["device"] == self.device.type:
@@ -474,6 +516,39 @@ class Training:
         else:  # the state of another kind of device does not fit this generator
             self.rng.manual_seed(self.settings.seed ^ LATENTS ^ self.steps)
         self._batches = None
+
+
+def check_like(name: str, found: Any, like: Any, partial: bool = False) -> None:
+    """Make sure that a part of a state is made as another one.
+
+    Args:
+        name: of the part.
+        found: a tensor, number, string, or a dict of such.
+        like: another one. Of a tensor, shape and dtype count; of a number or string, the type.
+        partial: ``found`` may lack keys of the dict ``like``.
+
+    Raises:
+        ValueError: that names the first part that is missing, unknown or made otherwise.
+    """
+    if isinstance(like, dict) and isinstance(found, dict):
+        missing = [] if partial else [key for key in like if key not in found]
+        unknown = [key for key in found if key not in like]
+        if missing or unknown:
+            raise ValueError(
+                f"{name}.{(missing or unknown)[0]} must {'exist' if missing else 'not exist'}"
+            )
+        for key, value in found.items():
+            check_like(f"{name}.{key}", value, like[key])
+    elif isinstance(like, Tensor) and isinstance(found, Tensor):
+        ours, theirs = (
+            f"{part.dtype} {part.layout} {list(part.shape)}".replace("torch.", "")
+            for part in (like, found)
+        )
+        if ours != theirs:
+            raise ValueError(f"{name} must be a tensor {ours}, got {theirs}")
+    elif isinstance(like, (dict, Tensor)) or type(found) is not type(like):
+        kind = next(k for k in (dict, Tensor, type(like)) if isinstance(like, k))
+        raise ValueError(f"{name} must be of type {kind.__name__}, got {brief(found)}")
 
 
 def lazy_adam(module: nn.Module, lr: float, weight: float, every: int) -> Adam:
