@@ -9,6 +9,7 @@ beside the edge cases (default 2; the exhaustive sweep uses 200).
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -48,15 +49,18 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None or shutil.which("make") is None:
         not_run("CUDA kernels on the host", f"{compiler} or make is missing", "asan")
-    build = (
-        Path(os.environ.get("RESAMPLE_LAYERS_CUDA_HOST_BUILD", ""))
-        if ("RESAMPLE_LAYERS_CUDA_HOST_BUILD" in os.environ)
-        else tmp_path_factory.mktemp("cuda_host")
-    )
+    named = os.environ.get("RESAMPLE_LAYERS_CUDA_HOST_BUILD")
+    # Processes of one test run share what the first of them builds
+    parallel = "PYTEST_XDIST_WORKER" in os.environ
+    base = tmp_path_factory.getbasetemp()
+    build = Path(named) if named else (base.parent if parallel else base) / "cuda_host"
+
+    build.mkdir(parents=True, exist_ok=True)
+    lock = open(build / "lock", "w")  # noqa: SIM115  # held until the emulator is built
+    fcntl.flock(lock, fcntl.LOCK_EX)
 
     # Does this compiler link the sanitizers?
     probe = build / "probe.cpp"
-    build.mkdir(parents=True, exist_ok=True)
     probe.write_text("int main() { return 0; }\n")
     flags = ["-fsanitize=address,undefined"]
     linked = subprocess.run(
@@ -76,6 +80,7 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text=True,
         check=False,
     )
+    lock.close()
     assert made.returncode == 0, made.stdout[-4000:] + made.stderr[-4000:]
     return build / "cuda_host"
 
