@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """One object for an op: everything that torch must know of it, and the door that a call takes.
 
-An op is stated by five functions: what it computes in plain torch (``native``), what its result
-looks like (``fake``), what its gradient needs (``setup``), its gradient (``backward``), and its
-batches (``vmap``). From these one :class:`Op` makes
+An op is stated by four functions: what it computes in plain torch (``native``), what its result
+looks like (``fake``), what its gradient needs (``setup``) and its gradient (``backward``); and by a
+fifth, ``vmap``, where a batch can be one call. From these one :class:`Op` makes
 
 - the registered operator ``resample_layers::name``, with autograd and vmap rules, which
   compilers and exporters see;
@@ -42,15 +42,22 @@ class Op:
 
     Args:
         name: the name of the registered operator; the raw operator has ``_`` before it.
-        schema: the arguments in torch's notation, tensors first, and one tensor as result.
-        native: the op in plain torch, on any device, differentiable to any order.
-        fake: an empty tensor of the shape, dtype, device and layout of the result.
+        schema: the arguments in torch's notation, tensors first, and one tensor as result. A call
+            passes all of them by position; the public function knows the defaults.
+        native: the op in plain torch, on any device, differentiable to any order. It sums in
+            :func:`native.accumulate_dtype`, rounds once, and gives a new tensor, never an
+            argument or a view of one.
+        fake: an empty tensor of the shape, dtype, device and layout that ``native`` gives. It is
+            asked with real tensors, too, where memory is lacking.
         setup: ``setup(needs, inputs, output)`` gives ``(saved, constants)``, the tensors and
             the other values that ``backward`` wants. ``needs[i]`` says whether the gradient of
-            ``inputs[i]`` is asked for.
+            ``inputs[i]`` is asked for; it is False for an absent tensor. Save inputs or the output
+            themselves: a tensor that ``setup`` computes has no graph, and the second order would be
+            wrong without a word. See :func:`upfirdn2d.keep_taps` for buffers that may be written
+            between forward and backward.
         backward: ``backward(needs, saved, constants, grad)`` gives the gradient of each leading
-            tensor, None where none is asked for. It is made of ops and of torch's functions, so
-            that it can be differentiated again.
+            tensor in its dtype, None where none is asked for or the tensor is absent. It is made of
+            ops and of torch's functions, so that it can be differentiated again.
         vmap: ``vmap(op, info, in_dims, *args)``, torch.library's rule with the operator before
             it; without one, a batch is computed call by call.
 
