@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -35,6 +35,7 @@ OPS: dict[str, Op] = {}
 """Every op of the package, by its name."""
 
 _is_batched: Callable[[Any], bool] = torch._C._functorch.is_legacy_batchedtensor
+_backward_pass: Callable[[], int] = torch._C._current_graph_task_id  # negative where none runs
 
 
 class Op:
@@ -109,26 +110,25 @@ class Op:
         if is_tracing() or is_differentiated_elsewhere():
             return self.native(*args)
         if torch.is_grad_enabled():
-            learns = False
+            # Only backward passes run under that vmap, where no tensor tells what it requires
+            if _backward_pass() >= 0 and any(
+                tensor is not None and _is_batched(tensor) for tensor in args[: self.tensors]
+            ):
+                return self.registered(*args)  # type: ignore[no-any-return]
             for tensor in args[: self.tensors]:
-                if tensor is not None:
-                    # Such a tensor does not tell whether it requires a gradient
-                    if _is_batched(tensor):
-                        return self.registered(*args)  # type: ignore[no-any-return]
-                    learns = learns or tensor.requires_grad
-            if learns:
-                return self.function.apply(*args)  # type: ignore[no-any-return]
-        return self.compute(*args)
+                if tensor is not None and tensor.requires_grad:
+                    return self.function.apply(*args)  # type: ignore[no-any-return]
+        try:
+            return self.raw(*args)  # type: ignore[no-any-return]
+        except (RuntimeError, torch.OutOfMemoryError) as error:
+            self._raise(error, args)
 
     def compute(self, *args: Any) -> Tensor:
         """The raw operator, with one sentence before torch's own words where memory is lacking."""
         try:
             return self.raw(*args)  # type: ignore[no-any-return]
         except (RuntimeError, torch.OutOfMemoryError) as error:
-            explained = self._explained(error, args)
-            if explained is None:
-                raise
-            raise explained from None
+            self._raise(error, args)
 
     # The gradient in eager mode and under compilers
 
@@ -142,10 +142,13 @@ class Op:
 
     def _function(self) -> Any:
         # Plain functions: Dynamo refuses methods when it compiles a backward pass
-        compute, setup, rest = self.compute, self.setup, self._rest
+        raw, setup, rest = self.raw, self.setup, self._rest
 
         def forward(ctx: Any, *args: Any) -> Tensor:
-            out = compute(*args)
+            try:
+                out: Tensor = raw(*args)
+            except (RuntimeError, torch.OutOfMemoryError) as error:
+                self._raise(error, args)
             saved, ctx.constants = setup(ctx.needs_input_grad, args, out)
             ctx.save_for_backward(*saved)
             return out
@@ -198,27 +201,28 @@ class Op:
 
     # Errors
 
-    def _explained(self, error: RuntimeError, args: tuple[Any, ...]) -> RuntimeError | None:
-        """An error that says in its first sentence that memory is lacking; None if it is not.
+    def _raise(self, error: RuntimeError, args: tuple[Any, ...]) -> NoReturn:
+        """Raise ``error``, or, where memory is lacking, one that says so in its first sentence.
 
         Between torch and the kernels, the stable ABI passes on neither the type of an error nor,
         in older versions, its words; callers want to catch ``torch.OutOfMemoryError``. So torch
         is asked for the memory of the result once more.
         """
-        if type(error) not in (RuntimeError, torch.OutOfMemoryError):
-            return None
-        if not _is_out_of_memory(error):
+        cause = error
+        if type(error) in (RuntimeError, torch.OutOfMemoryError) and not _is_out_of_memory(error):
             try:
                 self.fake(*args)
             except RuntimeError as own:
-                error = own
-        if not _is_out_of_memory(error):
-            return None
+                cause = own
+        if type(cause) not in (RuntimeError, torch.OutOfMemoryError) or not _is_out_of_memory(
+            cause
+        ):
+            raise error
         shapes = ", ".join(str(list(arg.shape)) for arg in args if isinstance(arg, Tensor))
-        return type(error)(
+        raise type(cause)(
             f"{self.name} ran out of memory on {args[0].device}, with tensors of shapes {shapes}\n"
-            f"{str(error).splitlines()[0]}"  # frames of C++ follow
-        )
+            f"{str(cause).splitlines()[0]}"  # frames of C++ follow
+        ) from None
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
