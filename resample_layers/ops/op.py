@@ -136,10 +136,6 @@ class Op:
         saved, ctx.constants = self.setup(ctx.needs_input_grad, inputs, output)
         ctx.save_for_backward(*saved)
 
-    def _backward(self, ctx: Any, grad: Tensor) -> Grads:
-        grads = self.backward(ctx.needs_input_grad, ctx.saved_tensors, ctx.constants, grad)
-        return grads + self._rest
-
     def _function(self) -> Any:
         # Plain functions: Dynamo refuses methods when it compiles a backward pass
         raw, setup, rest = self.raw, self.setup, self._rest
@@ -174,7 +170,7 @@ class Op:
             )
         torch.library.register_autograd(
             f"{NAMESPACE}::{self.name}",
-            self._backward,
+            self.function.backward,
             setup_context=self._setup_context,
             lib=library,
         )
