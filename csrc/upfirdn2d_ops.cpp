@@ -252,10 +252,10 @@ struct PaddedGeometry : Geometry {
   int64_t out_w(int64_t w) const { return size(w, up_x, down_x, pad_x0 + pad_x1, kw); }
 
  private:
-  // 0 where the kernel does not fit: the quotient is rounded down.
+  // Below 1 where the kernel does not fit: the quotient is rounded down.
   static int64_t size(int64_t n, int64_t up, int64_t down, int64_t pad, int64_t taps) {
     const int64_t room = n * up + pad - taps;
-    return room < 0 ? 0 : room / down + 1;
+    return room < 0 ? -((-room - 1) / down) : room / down + 1;
   }
 };
 
@@ -331,9 +331,10 @@ Tensor resample(const Tensor& input, const Tensor& kernel, const std::optional<T
   p.dtype = dtype_of(input.scalar_type(), "input");
   p.in = plane_of(input, "input");
   p.out = dense_plane(p.in.n, p.in.c, g.out_h(p.in.h), g.out_w(p.in.w), channels_last);
-  STD_TORCH_CHECK(p.out.h >= 1 && p.out.w >= 1,
-                  "output must be at least 1x1 (height x width), got it empty from input ",
-                  p.in.h, "x", p.in.w, ", kernel ", g.kh, "x", g.kw);
+  // The gradient of an input without samples is empty; for users, Python asks for a sample
+  STD_TORCH_CHECK(p.out.h >= 0 && p.out.w >= 0,
+                  "output must be at least 0x0 (height x width), got ", p.out.h, "x", p.out.w,
+                  " from input ", p.in.h, "x", p.in.w, ", kernel ", g.kh, "x", g.kw);
   Tensor output = empty(p.out, input);
   const ScalarType accumulate =
       p.dtype == Dtype::float64 ? ScalarType::Double : ScalarType::Float;
