@@ -311,8 +311,21 @@ Plane4d rows_of_channels(const Plane4d& a) {
   return Plane4d{a.n, 1, a.c, a.w, a.stride_n, 0, a.stride_c, a.stride_w};
 }
 
+// A kernel of one row or one column as the taps that it is: with taps, walks read rows in place.
+template <class A>
+Filter as_taps(Filter f) {
+  static const A one = 1;
+  if (f.kernel != nullptr && (f.kh == 1 || f.kw == 1)) {
+    f.taps_x = f.kh == 1 ? f.kernel : &one;
+    f.taps_y = f.kh == 1 ? &one : f.kernel;
+    f.kernel = nullptr;
+  }
+  return f;
+}
+
+template <class A>
 void describe(const FilteredActParams& p, const Plane4d& forward_out, Call& call) {
-  const Filter &u = p.up_filter, &d = p.down_filter;
+  const Filter u = as_taps<A>(p.up_filter), d = as_taps<A>(p.down_filter);
   call.params = &p;
   call.in = p.in;
   call.out = p.out;
@@ -802,7 +815,7 @@ void measure_gradient(const Axis& axis, const Parts& parts, int64_t bands, int64
 template <class A>
 void filtered_act(const FilteredActParams& params, ParallelFor parallel_for, int num_threads) {
   Call call{};
-  describe(params, params.out, call);
+  describe<A>(params, params.out, call);
   const auto cut_axis = [](const Axis& axis) {
     return CutAxis{axis.out, axis.down, axis.down_taps - 1,
                    axis.up / common_divisor(axis.up, axis.down)};
@@ -823,7 +836,7 @@ void filtered_act_grad(const FilteredActGradParams& params, ParallelFor parallel
   Call call{};
   call.grad = &params;
   call.grads = params.grad_plane;
-  describe(params, params.grad_plane, call);
+  describe<A>(params, params.grad_plane, call);
   const auto cut_axis = [](const Axis& axis) {
     return CutAxis{axis.in, axis.up, axis.up_taps - 1,
                    axis.down / common_divisor(axis.up, axis.down)};
