@@ -187,8 +187,10 @@ GradBand make_grad_band(const Axis& axis, Range in, const Range* in_before) {
 
 // ---------------------------------------------------------------- the cut
 
-// Bytes of a block of m, of all the planes of a unit. More: it leaves the L2 cache.
+// Bytes of a block of m, of all the planes of a unit. More: a thread's blocks leave the L2
+// cache. Less: what neighbours both compute, which signals have little of, costs more.
 constexpr int64_t kBlockBytes = 192 * 1024;
+constexpr int64_t kSignalBytes = 96 * 1024;
 // Elements of m that are worth a unit of work, and how many units are wanted at least.
 constexpr int64_t kLeastElements = 16384;
 constexpr int64_t kLeastUnits = 32;
@@ -227,10 +229,11 @@ struct Cut {
   int64_t units() const { return batches * groups * strips * x.count; }
 };
 
-// Channels of the unit: `side_by_side` of them at least, where memory has them so.
+// A unit takes at least `side_by_side` channels, which share cache lines. Where `join_images`,
+// it takes all images but where units are few: sums of a unit take memory.
 Cut make_cut(const CutAxis& y, const CutAxis& x, int64_t n, int64_t channels, int64_t element,
              int64_t side_by_side, bool by_row, bool join_images) {
-  const int64_t elements = kBlockBytes / element;
+  const int64_t elements = (by_row ? kSignalBytes : kBlockBytes) / element;
   Cut c{};
   c.planes = by_row ? 1 : std::min(channels, side_by_side);
   const int64_t least_rows = by_row ? std::min(channels, std::max<int64_t>(8, side_by_side))
