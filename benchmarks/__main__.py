@@ -5,7 +5,7 @@ import argparse
 
 import torch
 
-from . import cpu, demo, dimensions, overhead
+from . import cpu, demo, dimensions, filtered, overhead
 
 SECTIONS = {
     "overhead": lambda a: overhead.run(a.seconds),
@@ -13,6 +13,7 @@ SECTIONS = {
     "floor": lambda a: cpu.floors(a.quick, a.seconds),
     "epilogue": lambda a: cpu.epilogue(a.seconds),
     "dimensions": lambda a: dimensions.run(a.seconds),
+    "filtered": lambda a: filtered.run(a.seconds),
     "memory": lambda a: cpu.memory(),
     "memory-gradient": lambda a: cpu.gradient_memory(),
     "demo": lambda a: demo.run(a.steps),
