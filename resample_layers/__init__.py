@@ -5,6 +5,7 @@
 ``UpFirDnDownsample``   a layer: [H, W] -> [H // f, W // f]
 ``UpFirDnSmooth``       a layer: an FIR filter beside a strided convolution
 ``UpFirDnUpsample1d``, ``UpFirDnUpsample3d``, ...  the three for [N, C, L] and [N, C, D, H, W]
+``UpFirDnResample1d``, ``UpFirDnResample``, ...  by a rational rate, as scipy's ``resample_poly``
 ``make_resample_kernel``  taps -> a normalised 2-D kernel
 ``ops``                 the functions that the layers call: ``ops.upfirdn2d``, also 1d and 3d
 ``filters``             named taps, low-pass design for any factor
@@ -18,6 +19,9 @@ from .layers import (
     UpFirDnDownsample,
     UpFirDnDownsample1d,
     UpFirDnDownsample3d,
+    UpFirDnResample,
+    UpFirDnResample1d,
+    UpFirDnResample3d,
     UpFirDnSmooth,
     UpFirDnSmooth1d,
     UpFirDnSmooth3d,
@@ -31,6 +35,9 @@ __all__ = [
     "UpFirDnDownsample",
     "UpFirDnDownsample1d",
     "UpFirDnDownsample3d",
+    "UpFirDnResample",
+    "UpFirDnResample1d",
+    "UpFirDnResample3d",
     "UpFirDnSmooth",
     "UpFirDnSmooth1d",
     "UpFirDnSmooth3d",

@@ -35,6 +35,7 @@ SQRT2 = math.sqrt(2.0)
 LAYER = {"resample_kernel": (1, 3, 3, 1), "padding_mode": "zeros"}
 UP, DOWN = {**LAYER, "factor": 2}, {**LAYER, "factor": 2, "ceil_mode": False}
 SMOOTH = {**LAYER, "upsample_factor": 1, "downsample_factor": 1, "kernel_size": 1}
+RATIONAL = {"resample_kernel": None, "padding_mode": "zeros"}
 EPILOGUE = {"bias": None, "noise": None, "noise_strength": None, "negative_slope": 0.2,
             "gain": SQRT2, "clamp": None}  # fmt: skip
 OP = {"up": 1, "down": 1}
@@ -53,6 +54,9 @@ CASES = {
     "UpFirDnDownsample": Case((), DOWN, X),
     "UpFirDnDownsample1d": Case((), DOWN, SIGNALS),
     "UpFirDnDownsample3d": Case((), DOWN, VOLUMES),
+    "UpFirDnResample": Case((3, 2), RATIONAL, X),
+    "UpFirDnResample1d": Case((3, 2), RATIONAL, SIGNALS),
+    "UpFirDnResample3d": Case((3, 2), RATIONAL, VOLUMES),
     "UpFirDnSmooth": Case((), SMOOTH, X),
     "UpFirDnSmooth1d": Case((), SMOOTH, SIGNALS),
     "UpFirDnSmooth3d": Case((), SMOOTH, VOLUMES),
@@ -96,6 +100,7 @@ CASES = {
     "geometry.polyphase": Case((2, 1, 2, 1, 4), {}),
     "geometry.upsample_pad": Case((4, 2), {}),
     "geometry.downsample_pad": Case((4, 2), {"ceil_mode": False}),
+    "geometry.rational_pad": Case((5,), {}),
     "geometry.smooth_pad": Case((4, 1, 2, 3, False), {}),
     "geometry.shift": Case((4, 2, 1, 2), {"centroid": 0.0}),
     "geometry.may_miss": Case((2, 2, 1, 4), {}),
@@ -202,9 +207,12 @@ def test_the_functions_differentiate_twice(with_taps_y):
         assert torch.autograd.gradgradcheck(function, arguments)
 
 
-@pytest.mark.parametrize("name", ["UpFirDnUpsample", "UpFirDnDownsample", "UpFirDnSmooth"])
+IMAGES = ["UpFirDnUpsample", "UpFirDnDownsample", "UpFirDnSmooth", "UpFirDnResample"]
+
+
+@pytest.mark.parametrize("name", IMAGES)
 def test_the_method_of_the_layers_of_images(name):
-    layer = PUBLIC[name]().double()
+    layer = PUBLIC[name](*CASES[name].required).double()
     required, optional = parameters_of(layer.bias_act)
     assert required == ["input"]
     assert optional == EPILOGUE
