@@ -97,7 +97,7 @@ def resample(
     factors = [(k.flip(0, 1) if flip else k).to(dtype) for k in factors]
     channels_last = is_channels_last(input)
     operands = [] if epilogue is None else epilogue.tensors()
-    if not _is_plain(input, *factors, *operands):
+    if not is_plain(input, *factors, *operands):
         exported = is_tracing() or torch.onnx.is_in_onnx_export()
         one_pass = _pass if exported else partial(_pass, masked=True)
         out = _resample(input.to(dtype), factors, up, down, pad, one_pass)
@@ -159,7 +159,7 @@ def kernel_grad(
 ) -> Tensor:
     """``w[i, j] = sum(grad * (what tap i, j reads))``: [kh, kw] of the accumulate dtype."""
     dtype = accumulate_dtype(input, grad)
-    if not _is_plain(input, grad):
+    if not is_plain(input, grad):
         return _kernel_grad(input.to(dtype), grad.to(dtype), up, down, pad, kernel_size)
     total = torch.zeros(kernel_size[::-1], dtype=dtype, device=input.device)
     for batch, chan, first, last in _pieces(input, grad, dtype):
@@ -442,7 +442,7 @@ def _interleave(phases: list[Tensor], dim: int, size: int) -> Tensor:
     return torch.stack(phases, dim + 1).flatten(dim, dim + 1).narrow(dim, 0, size)
 
 
-def _is_plain(*tensors: Tensor) -> bool:
+def is_plain(*tensors: Tensor) -> bool:
     """Whether only values are asked for: no graph, no transform, no tracer, no fake tensor."""
     return (
         not torch.compiler.is_compiling()

@@ -104,7 +104,7 @@ def upfirdn2d(
             upfirdn2d, tensors, input, kernel, up=up, down=down, pad=pad
         )
     taps, taps_y, up, down, pad = check_call(input, kernel, up, down, pad)
-    return UPFIRDN2D(input, taps, taps_y, up, down, pad, False)
+    return UPFIRDN2D(input, taps, taps_y, up, down, pad, False)  # type: ignore[no-any-return]
 
 
 # What comes out, without computing it
@@ -151,7 +151,7 @@ def check_one_device(input: Tensor, *operands: Tensor | None) -> None:
 # Gradients
 
 
-def _setup(
+def setup(
     needs: Sequence[bool], inputs: tuple[Any, ...], output: Tensor
 ) -> tuple[tuple[Tensor | None, ...], Any]:
     input, kernel, taps_y, up, down, pad, flip = inputs
@@ -159,7 +159,7 @@ def _setup(
     return saved, (up, down, pad, flip, input.shape)
 
 
-def _backward(needs: Sequence[bool], saved: Sequence[Any], constants: Any, grad: Tensor) -> Grads:
+def backward(needs: Sequence[bool], saved: Sequence[Any], constants: Any, grad: Tensor) -> Grads:
     input, kernel, taps_y = saved
     up, down, pad, flip, in_shape = constants
     size = native.kernel_size(kernel, taps_y)
@@ -247,8 +247,8 @@ UPFIRDN2D = Op(
     "bool flip) -> Tensor",
     native.resample,
     empty_output,
-    _setup,
-    _backward,
+    setup,
+    backward,
     _vmap,
 )
 KERNEL_GRAD = Op(
