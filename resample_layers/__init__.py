@@ -6,6 +6,8 @@
 ``UpFirDnSmooth``       a layer: an FIR filter beside a strided convolution
 ``UpFirDnUpsample1d``, ``UpFirDnUpsample3d``, ...  the three for [N, C, L] and [N, C, D, H, W]
 ``UpFirDnResample1d``, ``UpFirDnResample``, ...  by a rational rate, as scipy's ``resample_poly``
+``FilteredLeakyReLU``    a layer: StyleGAN3's leaky ReLU between two low-pass filters
+``FilteredSnake``, ``FilteredSnakeBeta``  layers: BigVGAN's activations of signals, likewise
 ``make_resample_kernel``  taps -> a normalised 2-D kernel
 ``ops``                 the functions that the layers call: ``ops.upfirdn2d``, also 1d and 3d
 ``filters``             named taps, low-pass design for any factor
@@ -14,6 +16,7 @@
 """
 
 from . import filters, geometry, ops
+from .alias_free import FilteredLeakyReLU, FilteredSnake, FilteredSnakeBeta
 from .filters import make_resample_kernel
 from .layers import (
     UpFirDnDownsample,
@@ -32,6 +35,9 @@ from .layers import (
 from .version import __version__
 
 __all__ = [
+    "FilteredLeakyReLU",
+    "FilteredSnake",
+    "FilteredSnakeBeta",
     "UpFirDnDownsample",
     "UpFirDnDownsample1d",
     "UpFirDnDownsample3d",

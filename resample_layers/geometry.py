@@ -198,6 +198,18 @@ def rational_pad(taps: int) -> tuple[int, int]:
     return taps // 2, (taps - 1) // 2
 
 
+def filtered_pad(up_taps: int, down_taps: int, up: int, down: int) -> tuple[int, int]:
+    """Pads of the first of two filters around an activation, for ``size -> size * up // down``.
+
+    The second filter has no pads. The first returns ``size * up + p0 + p1 - up_taps + 1`` samples,
+    so ``p0 + p1 = up_taps + down_taps - 1 - down`` makes that size. Both filters as one have
+    ``k = up_taps + down_taps - 1`` taps, and by :func:`shift` the image stays in place where
+    ``p0 = (k - 1 + up - down) / 2``; half a sample, if there is one, goes before it.
+    """
+    before = (up_taps + down_taps - 1 + up - down) // 2
+    return before, up_taps + down_taps - 1 - down - before
+
+
 def smooth_pad(taps: int, up: int, down: int, kernel_size: int, after: bool) -> tuple[int, int]:
     """Pads of a smoothing filter that stands beside a convolution of ``kernel_size``.
 

@@ -35,6 +35,32 @@ SQRT2 = math.sqrt(2.0)
 LAYER = {"resample_kernel": (1, 3, 3, 1), "padding_mode": "zeros"}
 UP, DOWN = {**LAYER, "factor": 2}, {**LAYER, "factor": 2, "ceil_mode": False}
 SMOOTH = {**LAYER, "upsample_factor": 1, "downsample_factor": 1, "kernel_size": 1}
+FILTERED = {
+    "up": 2,
+    "down": 2,
+    "bias": True,
+    "filter_size": 6,
+    "sampling_rate": 1.0,
+    "in_cutoff": 0.5,
+    "in_half_width": 0.5 * (SQRT2 - 1),
+    "out_cutoff": 0.5,
+    "out_half_width": 0.5 * (SQRT2 - 1),
+    "radial": False,
+    "negative_slope": 0.2,
+    "gain": SQRT2,
+    "clamp": None,
+    "pad": (11, 10),
+    "padding_mode": "zeros",
+}
+SNAKE = {
+    "alpha": 1.0,
+    "log_scale": False,
+    "up": 2,
+    "down": 2,
+    "up_numtaps": 12,
+    "down_numtaps": 12,
+    "padding_mode": "replicate",
+}
 RATIONAL = {"resample_kernel": None, "padding_mode": "zeros"}
 EPILOGUE = {"bias": None, "noise": None, "noise_strength": None, "negative_slope": 0.2,
             "gain": SQRT2, "clamp": None}  # fmt: skip
@@ -60,6 +86,9 @@ CASES = {
     "UpFirDnSmooth": Case((), SMOOTH, X),
     "UpFirDnSmooth1d": Case((), SMOOTH, SIGNALS),
     "UpFirDnSmooth3d": Case((), SMOOTH, VOLUMES),
+    "FilteredLeakyReLU": Case((3,), FILTERED, X),
+    "FilteredSnake": Case((3,), SNAKE, SIGNALS),
+    "FilteredSnakeBeta": Case((3,), SNAKE, SIGNALS),
     "make_resample_kernel": Case(([1, 3, 3, 1],), {}),
     "ops.FusedLeakyReLU": Case(
         (3,), {"bias": True, "negative_slope": 0.2, "scale": SQRT2}, X
@@ -100,6 +129,7 @@ CASES = {
     "geometry.polyphase": Case((2, 1, 2, 1, 4), {}),
     "geometry.upsample_pad": Case((4, 2), {}),
     "geometry.downsample_pad": Case((4, 2), {"ceil_mode": False}),
+    "geometry.filtered_pad": Case((12, 12, 2, 2), {}),
     "geometry.rational_pad": Case((5,), {}),
     "geometry.smooth_pad": Case((4, 1, 2, 3, False), {}),
     "geometry.shift": Case((4, 2, 1, 2), {"centroid": 0.0}),
@@ -107,7 +137,12 @@ CASES = {
     "geometry.row_range": Case((8, 1, 3, 2, 1, 2, 4), {}),
     "geometry.border": Case((2, 1, 2), {}),
 }  # fmt: skip
-ARGUMENTS_WITH_ANOTHER_DEFAULT = {"design_resample_taps": {"numtaps"}}  # None: from the factor
+ARGUMENTS_WITH_ANOTHER_DEFAULT = {  # None: from the factor, or from the sampling rate
+    "design_resample_taps": {"numtaps"},
+    "FilteredLeakyReLU": {"in_cutoff", "in_half_width", "out_cutoff", "out_half_width", "pad"},
+    "FilteredSnake": {"up_numtaps", "down_numtaps"},
+    "FilteredSnakeBeta": {"up_numtaps", "down_numtaps"},
+}
 
 
 def public(module: ModuleType, prefix: str) -> dict[str, Any]:
