@@ -12,7 +12,7 @@
 ``ops``                 the functions that the layers call: ``ops.upfirdn2d``, also 1d and 3d
 ``filters``             named taps, low-pass design for any factor
 ``geometry``            sizes and pads, derived
-``compat``              the functions and layers of four other codes, over these; import it by name
+``compat``              the functions and layers of five other codes, over these; import it by name
 """
 
 from . import filters, geometry, ops
