@@ -473,16 +473,23 @@ def test_nvidia_s_augmentation(name, tmp_path):
 
 
 def test_stylegan3_s_alias_free_network(tmp_path):
-    """``filtered_lrelu`` stays, on top of ours."""
+    """T and R: every layer activates by our ``filtered_lrelu``, and nothing is left to compile."""
     small = {"img_channels": 3, "channel_base": 512, "channel_max": 8, "num_layers": 4}
 
     def build(m):
-        net = m.SynthesisNetwork(8, 16, **small, num_critical=1, num_fp16_res=0, margin_size=4)
-        return [net.eval()]
+        for radial in (False, True):
+            net = m.SynthesisNetwork(
+                8, 16, **small, num_critical=1, num_fp16_res=0, margin_size=4,
+                use_radial_filters=radial,
+            )  # fmt: skip
+            yield net.eval()
 
-    (models,) = pair(tmp_path, "stylegan3", NVIDIA, "training.networks_stylegan3", build)
-    styles = torch.randn(2, models[0].num_ws, 8)
-    assert_same(*models, styles, second_order=True, update_emas=False)
+    for models in pair(tmp_path, "stylegan3", NVIDIA, "training.networks_stylegan3",
+                       lambda m: list(build(m))):  # fmt: skip
+        styles = torch.randn(2, models[0].num_ws, 8)
+        assert_same(*models, styles, second_order=True, update_emas=False)
+    ops = tmp_path / "stylegan3" / "torch_utils" / "ops"
+    assert {path.name for path in ops.iterdir()} == {"__init__.py", "grid_sample_gradfix.py"}
 
 
 @pytest.mark.parametrize(
@@ -520,7 +527,9 @@ def test_nvidia_s_pickles(name, module, tmp_path):
 def test_the_lines_for_pickles(tmp_path):
     """What a pickled class imports is ours after them, without NVIDIA's code here."""
     tree(tmp_path, "\n", {"torch_utils/ops/__init__.py": "", "torch_utils/__init__.py": ""})
-    modules = ("bias_act", "conv2d_gradfix", "conv2d_resample", "fma", "upfirdn2d")
+    modules = (
+        "bias_act", "conv2d_gradfix", "conv2d_resample", "filtered_lrelu", "fma", "upfirdn2d",
+    )  # fmt: skip
     names = {}
     with importable(tmp_path):
         exec(example(NVIDIA, "python", "sys.modules"), {})
@@ -639,6 +648,7 @@ TORCH_UTILS = {
     "upfirdn2d.py": "_parse_padding = setup_filter = None\n",
     "grid_sample_gradfix.py": "enabled = False\n",
     "upfirdn2d.cu": "", "bias_act.h": "", "filtered_lrelu.cu": "", "filtered_lrelu.h": "",
+    **{f"filtered_lrelu_{part}.cu": "" for part in ("ns", "rd", "wr")}, "filtered_lrelu.cpp": "",
 }  # fmt: skip
 
 
@@ -662,6 +672,19 @@ def contents(root):
     }
 
 
+ALIAS_FREE_TORCH = {
+    "__init__.py": "from .filter import *\nfrom .resample import *\nfrom .act import *\n",
+    "act.py": "from .resample import UpSample1d\n", "filter.py": "", "resample.py": "",
+}  # fmt: skip
+ALIAS_FREE_ACTIVATION = {
+    "torch": ALIAS_FREE_TORCH,
+    "cuda": {
+        "__init__.py": "", "activation1d.py": "from ..torch.resample import UpSample1d\n",
+        "load.py": "", "anti_alias_activation.cpp": "", "anti_alias_activation_cuda.cu": "",
+    },
+}  # fmt: skip
+SNAKES = "import torch\nclass Snake: ...\nclass SnakeBeta: ...\n"
+BIGVGAN = "BigVGAN"
 COMPAT = "resample_layers.compat"
 MIGRATED = {  # heading: files, what becomes of their lines, what is left beside them
     "rosinality": (
@@ -776,21 +799,78 @@ MIGRATED = {  # heading: files, what becomes of their lines, what is left beside
         },
         {
             "torch_utils/ops/__init__.py": "# empty\n",
-            "torch_utils/ops/filtered_lrelu.py": f"from {COMPAT} import nvidia as upfirdn2d\n"
-            "from .. import misc\n",
             "torch_utils/ops/grid_sample_gradfix.py": "enabled = False\n",
-            "torch_utils/ops/filtered_lrelu.cu": "",
-            "torch_utils/ops/filtered_lrelu.h": "",
             "torch_utils/misc.py": "",
             "training/networks.py": f"from {COMPAT} import nvidia as upfirdn2d\n"
-            "from torch_utils.ops import filtered_lrelu\n"
-            f"from {COMPAT} import nvidia as ba, nvidia as fma\n"
+            f"from {COMPAT} import nvidia as filtered_lrelu, nvidia as ba, nvidia as fma\n"
             "ba.activation_funcs['lrelu'].def_gain\n",
             "training/loss.py": f"from {COMPAT} import nvidia as conv2d_gradfix\n"
             "conv2d_gradfix.enabled = True\n",
             "viz/renderer.py": f"from {COMPAT} import nvidia as u\n"
             f"from {COMPAT}.nvidia import setup_filter\n"
             "import os, torch_utils.ops.grid_sample_gradfix\n",
+        },
+    ),
+    BIGVGAN: (
+        {
+            "alias_free_activation": ALIAS_FREE_ACTIVATION,
+            "activations.py": SNAKES,
+            "bigvgan.py": "import activations\n"
+            "from alias_free_activation.torch.act import Activation1d as TorchActivation1d\n"
+            "def f(cuda):\n    if cuda:\n"
+            "        from alias_free_activation.cuda.activation1d import (\n"
+            "            Activation1d as CudaActivation1d,\n        )\n"
+            "    return activations.Snake(3, alpha_logscale=True)\n",
+            "tests/test_activation.py": "import alias_free_activation\n"
+            "from alias_free_activation.cuda import activation1d\n"
+            "from activations import SnakeBeta\nactivation1d.Activation1d(SnakeBeta(3))\n",
+            "train.py": "import torch\nfrom torch import filter, cuda\n",
+        },
+        {
+            "bigvgan.py": f"from {COMPAT} import bigvgan as activations\n"
+            f"from {COMPAT}.bigvgan import Activation1d as TorchActivation1d\n"
+            "def f(cuda):\n    if cuda:\n"
+            f"        from {COMPAT}.bigvgan import Activation1d as CudaActivation1d\n"
+            "    return activations.Snake(3, alpha_logscale=True)\n",
+            "tests/test_activation.py": f"from {COMPAT} import bigvgan as alias_free_activation\n"
+            f"from {COMPAT} import bigvgan as activation1d\n"
+            f"from {COMPAT}.bigvgan import SnakeBeta\nactivation1d.Activation1d(SnakeBeta(3))\n",
+            "train.py": "import torch\nfrom torch import filter, cuda\n",
+        },
+    ),
+    f"{BIGVGAN}, version 1, below a folder": (
+        {
+            "tts/vocoder/alias_free_torch": ALIAS_FREE_TORCH,
+            "tts/vocoder/activations.py": SNAKES,
+            "tts/vocoder/models.py": "from . import activations\nfrom .alias_free_torch import *\n",
+            "tts/net.py": "from tts.vocoder.alias_free_torch.resample import UpSample1d\n"
+            "from .vocoder.activations import Snake\n",
+        },
+        {
+            "tts/vocoder/models.py": f"from {COMPAT} import bigvgan as activations\n"
+            f"from {COMPAT}.bigvgan import *\n",
+            "tts/net.py": f"from {COMPAT}.bigvgan import UpSample1d\n"
+            f"from {COMPAT}.bigvgan import Snake\n",
+        },
+    ),
+    f"{BIGVGAN}, with activations of their own": (
+        {
+            "alias_free_activation": {"torch": ALIAS_FREE_TORCH},
+            "activations.py": f"{SNAKES}class Mine: ...\n",
+            "net.py": "from alias_free_activation.torch import Activation1d, LowPassFilter1d\n"
+            "from activations import Snake, Mine\n",
+        },
+        {
+            "activations.py": f"{SNAKES}class Mine: ...\n",
+            "net.py": f"from {COMPAT}.bigvgan import Activation1d, LowPassFilter1d\n"
+            "from activations import Snake, Mine\n",
+        },
+    ),
+    f"{BIGVGAN}, installed": (
+        {"net.py": "from alias_free_torch import Activation1d, Activation2d\nimport activations\n"},
+        {
+            "net.py": "from alias_free_torch import Activation2d\n"
+            f"from {COMPAT}.bigvgan import Activation1d\nimport activations\n",
         },
     ),
     "mmcv": (
@@ -872,8 +952,20 @@ def test_the_command(case, newline, tmp_path):
                   "b.py": "x = importlib.import_module('torch_utils.ops.fma')\n"},
          "b.py:1: 'torch_utils.ops.fma' is deleted"),
         (NVIDIA, {"torch_utils/ops": TORCH_UTILS, "torch_utils/misc.py": "",
-                  "b.py": "import torch_utils.ops.filtered_lrelu\ntorch_utils.ops.fma.fma\n"},
+                  "b.py": "import torch_utils.ops.grid_sample_gradfix\n"
+                  "torch_utils.ops.fma.fma\n"},
          "b.py:2: torch_utils.ops.fma is deleted"),
+        (BIGVGAN, {"alias_free_torch": ALIAS_FREE_TORCH,
+                   "a.py": "from alias_free_torch import Activation1d, Activation2d\n"},
+         "a.py:1: resample_layers.compat.bigvgan has no Activation2d"),
+        (BIGVGAN, {"alias_free_activation": ALIAS_FREE_ACTIVATION,
+                   "a.py": "from alias_free_activation.cuda import load\n"},
+         "a.py:1: resample_layers.compat.bigvgan has no load"),
+        (BIGVGAN, {"gan/alias_free_torch": ALIAS_FREE_TORCH, "gan/activations.py": SNAKES,
+                   "a.py": "from gan import activations\nactivations.Sin(3)\n"},
+         "a.py:2: resample_layers.compat.bigvgan has nothing for activations.Sin"),
+        (BIGVGAN, {"a.py": "from alias_free_activation.torch import Activation1d\n"},
+         "no copy of alias_free_activation was found under "),
         (NVIDIA, {"torch_utils/ops": TORCH_UTILS, "torch_utils/misc.py": "",
                   "b.py": "from torch_utils import ops\nops.upfirdn2d.setup_filter([1])\n"},
          "b.py:2: ops.upfirdn2d is deleted"),
