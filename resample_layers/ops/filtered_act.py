@@ -419,7 +419,8 @@ def _accumulate_dtype(args: Sequence[Any]) -> torch.dtype:
 def _native(*args: Any) -> Tensor:
     """The op, arguments trusted: piece by piece where only values are asked for."""
     if not native.is_plain(*(t for t in args[:8] if t is not None)):
-        return Formula.of(native.resample, args).output().to(args[0].dtype)
+        out = Formula.of(native.resample, args).output().to(args[0].dtype)
+        return native.as_laid_out(out, args[0])
     out = _empty_output(*args)
     for piece, batch, channels in _pieces(args, out):
         out[batch, channels] = Formula.of(native.resample, piece).output()
@@ -472,21 +473,19 @@ def _empty_output(*args: Any) -> Tensor:
     check_one_device(*args[:8])
     size = native.kernel_size(args[6], args[7])
     out_size = geometry.output_sizes(_middle_size(args), (1, 1), call.down, call.down_pad, size)
-    layout = torch.channels_last if native.is_channels_last(input) else torch.contiguous_format
     return torch.empty(
         (*input.shape[:2], *out_size),
         dtype=input.dtype,
         device=input.device,
-        memory_format=layout,
+        memory_format=native.memory_format(input),
     )
 
 
 def _empty_grads(grad: Tensor, *args: Any) -> tuple[Tensor, ...]:
     input, wide = args[0], _accumulate_dtype(args)
     check_one_device(grad, *args[:8])
-    layout = torch.channels_last if native.is_channels_last(input) else torch.contiguous_format
     sums = (input.new_empty(input.shape[1] if asked else 0, dtype=wide) for asked in args[-1])
-    return torch.empty_like(input, memory_format=layout), *sums
+    return torch.empty_like(input, memory_format=native.memory_format(input)), *sums
 
 
 # The gradient
