@@ -324,6 +324,7 @@ ALIAS_FREE = {  # packages in the folder ``site``, whose modules are taken toget
     "alias_free_torch": (("alias_free_torch",), ()),
 }  # fmt: skip
 ABSENT = {
+    "bigvgan": ("librosa", "librosa.filters"),
     "k-diffusion": ("dctorch", "einops", "k_diffusion.sampling", "k_diffusion.utils"),
     "mmcv": (
         "mmcv._ext",

@@ -138,11 +138,11 @@ def flat(out):
     return [t for part in out or () for t in flat(part)]
 
 
-def assert_same(before, after, *inputs, second_order=False, **arguments):
+def assert_same(before, after, *inputs, second_order=False, rtol=1e-4, noise=0.3, **arguments):
     """Checkpoints both ways, outputs, gradients of inputs and parameters, and R1's."""
     with torch.no_grad():  # nothing at zero, where an error hides
         for p in before.parameters():
-            p.copy_(torch.randn_like(p) * 0.3 + p)
+            p.copy_(torch.randn_like(p) * noise + p)
     after.load_state_dict(before.state_dict())
     before.load_state_dict(after.state_dict())
     results = []
@@ -158,7 +158,7 @@ def assert_same(before, after, *inputs, second_order=False, **arguments):
         results.append([*outs, *(g for g in grads if g is not None)])
     assert len(results[0]) == len(results[1]) > 1
     for x, y in zip(*results, strict=True):
-        torch.testing.assert_close(y, x, rtol=1e-4, atol=1e-5 * max(1e-3, x.abs().max().item()))
+        torch.testing.assert_close(y, x, rtol=rtol, atol=1e-5 * max(1e-3, x.abs().max().item()))
 
 
 class Unlisted(torch.nn.Module):
@@ -363,6 +363,7 @@ def test_a_resnet_of_timm():
 # Checkouts: rosinality, StyleGAN2-ADA, StyleGAN3
 
 NVIDIA = "NVIDIA: StyleGAN2-ADA and StyleGAN3"
+BIGVGAN = "BigVGAN"
 
 
 def pair(tmp_path, name, heading, module, build):
@@ -556,6 +557,47 @@ def test_stylegan3_without_pkg_resources(tmp_path):
     assert done.stdout == "False\n", done.stderr
 
 
+# BigVGAN, as its package on the index has it
+
+
+@pytest.fixture(scope="module")
+def bigvgan_pair(tmp_path_factory):
+    """The package's generator before and after the change."""
+    client("huggingface_hub")
+    site = Path(compat_originals.require_peers()) / "site"
+    require("bigvgan in PEERS/site", found=(site / "bigvgan").exists())
+    root = tmp_path_factory.mktemp("bigvgan")
+    shutil.copytree(site / "bigvgan", root / "bigvgan", ignore=shutil.ignore_patterns("*.pyc"))
+    commit(root)
+    migrate(root, BIGVGAN)
+    assert not (root / "bigvgan" / "alias_free_activation").exists()
+    assert not (root / "bigvgan" / "activations.py").exists()
+    modules = []
+    for folder in (site, root):
+        with importable(folder, "bigvgan"), compat_originals.pretended("bigvgan"):
+            modules.append(importlib.import_module("bigvgan.bigvgan"))
+    return modules
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize(
+    ("activation", "log_scale", "block"),
+    [("snake", True, "1"), ("snakebeta", True, "2"), ("snakebeta", False, "2")],
+)
+def test_bigvgan_s_generator(bigvgan_pair, activation, log_scale, block, fused):
+    """Outputs, gradients of the mel and of every parameter; ``use_cuda_kernel`` on the CPU."""
+    settings = {
+        "num_mels": 8, "upsample_rates": [3, 2], "upsample_kernel_sizes": [7, 4],
+        "upsample_initial_channel": 16, "resblock": block, "resblock_kernel_sizes": [3],
+        "resblock_dilation_sizes": [[1, 3, 5]], "activation": activation,
+        "snake_logscale": log_scale, "use_tanh_at_final": False, "use_bias_at_final": False,
+    }  # fmt: skip
+    theirs, ours = bigvgan_pair
+    before = theirs.BigVGAN(theirs.AttrDict(settings))
+    after = ours.BigVGAN(ours.AttrDict(settings), use_cuda_kernel=fused)
+    assert_same(before, after, torch.randn(2, 8, 5), rtol=1e-5, noise=0.1)
+
+
 # The command
 
 
@@ -684,7 +726,6 @@ ALIAS_FREE_ACTIVATION = {
     },
 }  # fmt: skip
 SNAKES = "import torch\nclass Snake: ...\nclass SnakeBeta: ...\n"
-BIGVGAN = "BigVGAN"
 COMPAT = "resample_layers.compat"
 MIGRATED = {  # heading: files, what becomes of their lines, what is left beside them
     "rosinality": (

@@ -11,6 +11,7 @@ import inspect
 import math
 import random
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -533,6 +534,25 @@ def test_the_original_on_random_calls(peer, originals):
             compared += 1
     assert compared > 80
     assert refused > 0
+
+
+def test_mmcv_s_own_test_of_filtered_lrelu(monkeypatch):
+    """Its file, with our function in place of its own; what it does on CUDA runs on the CPU."""
+    folder = Path(compat_originals.require_peers()) / "mmcv"
+    file = folder / "tests" / "test_ops" / "test_filtered_lrelu.py"
+    require("mmcv's tests in PEERS", found=file.exists())
+    monkeypatch.setattr(torch.Tensor, "cuda", lambda self: self)
+    names: dict = {}
+    with (
+        compat_originals.importable(folder, *compat_originals.PARTS["mmcv"][1]),
+        compat_originals.pretended("mmcv"),
+    ):
+        sys.modules["mmcv.ops"].filtered_lrelu = mmcv.filtered_lrelu
+        exec(file.read_text(), names)
+    tests = names["TestFilteredLrelu"]()
+    tests.setup_class()
+    tests.test_filtered_lrelu_cpu()
+    tests.test_filtered_lrelu_cuda()
 
 
 ROOT = math.sqrt(2.0)
