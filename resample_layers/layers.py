@@ -505,11 +505,12 @@ class UpFirDnUpsample1d(_Upsample):
         - output: ``[N, C, L * factor]``
 
     Example:
-        The resampling around an alias-free activation of audio, ``down(act(up(x)))``:
+        The resampling around an activation of audio, ``down(act(up(x)))``; for Snake, see
+        :class:`resample_layers.FilteredSnake`:
 
         >>> import torch
         >>> from resample_layers import filters
-        >>> taps = filters.kaiser_lowpass(12, 0.5, filters.kaiser_beta(50.0))
+        >>> taps = filters.kaiser_sinc(0.25, 0.3, 12)
         >>> up = UpFirDnUpsample1d(taps, padding_mode="replicate")
         >>> down = UpFirDnDownsample1d(taps, padding_mode="replicate")
         >>> down(torch.sin(up(torch.ones(1, 8, 100)))).shape

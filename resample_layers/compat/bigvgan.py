@@ -29,8 +29,9 @@ from torch import Tensor, nn
 
 from .. import filters, geometry, ops
 from ..alias_free import exponential
+from ..ops.arguments import as_factors
 from ..ops.border import MODES, extend
-from .arguments import as_count, as_number, as_rate
+from .arguments import as_count, as_number
 
 __all__ = [
     "Activation1d",
@@ -55,7 +56,13 @@ def kaiser_sinc_filter1d(cutoff: float, half_width: float, kernel_size: int) -> 
         >>> kaiser_sinc_filter1d(0.25, 0.3, 12)[0, 0, :3]
         tensor([ 0.0020,  0.0094, -0.0255])
     """
-    return _filter(filters.kaiser_sinc(cutoff, half_width, kernel_size))
+    return _filter(_designed(cutoff, half_width, kernel_size))
+
+
+def _designed(cutoff: float, half_width: float, kernel_size: int) -> tuple[float, ...]:
+    if as_count("kernel_size", kernel_size) < 1:
+        raise ValueError(f"kernel_size must be >= 1, got kernel_size={kernel_size!r}")
+    return filters.kaiser_sinc(cutoff, half_width, kernel_size)
 
 
 def _filter(taps: Sequence[float], device: torch.device | None = None) -> Tensor:
@@ -69,8 +76,8 @@ class _Filtering(nn.Module):
 
     def __init__(self, cutoff: float, half_width: float, kernel_size: int) -> None:
         super().__init__()
-        self._designed = filters.kaiser_sinc(cutoff, half_width, kernel_size)
-        self.register_buffer("filter", _filter(self._designed))
+        self._taps = _designed(cutoff, half_width, kernel_size)
+        self.register_buffer("filter", _filter(self._taps))
 
     def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         before = self._buffers.get("filter")
@@ -79,7 +86,7 @@ class _Filtering(nn.Module):
         if before is None or after is None:  # the user made a parameter of it
             return self
         if before.is_meta and not after.is_meta:  # what to_empty gives holds anything
-            self.filter = _filter(self._designed, after.device).to(
+            self.filter = _filter(self._taps, after.device).to(
                 torch.promote_types(after.dtype, torch.float32)
             )
         elif after.dtype in (torch.float16, torch.bfloat16):
@@ -123,7 +130,7 @@ class LowPassFilter1d(_Filtering):
         self.kernel_size = kernel_size
         self.even = kernel_size % 2 == 0
         self.pad_left, self.pad_right = (kernel_size - 1) // 2, kernel_size // 2
-        self.stride = as_rate("stride", stride)
+        self.stride = _rate("stride", stride)
         self.padding, self.padding_mode = padding, padding_mode
 
     def forward(self, x: Tensor) -> Tensor:
@@ -148,7 +155,7 @@ class UpSample1d(_Filtering):
     """
 
     def __init__(self, ratio: int = 2, kernel_size: int | None = None) -> None:
-        ratio = as_rate("ratio", ratio)
+        ratio = _rate("ratio", ratio)
         size = 6 * ratio if kernel_size is None else as_count("kernel_size", kernel_size)
         if size < 2 * ratio:
             raise ValueError(
@@ -186,7 +193,7 @@ class DownSample1d(nn.Module):
 
     def __init__(self, ratio: int = 2, kernel_size: int | None = None) -> None:
         super().__init__()
-        self.ratio = ratio = as_rate("ratio", ratio)
+        self.ratio = ratio = _rate("ratio", ratio)
         self.kernel_size = 6 * ratio if kernel_size is None else kernel_size
         self.lowpass = LowPassFilter1d(
             0.5 / ratio, 0.6 / ratio, stride=ratio, kernel_size=self.kernel_size
@@ -311,6 +318,10 @@ class Activation1d(nn.Module):
             up=up.ratio, down=down.stride, pad=geometry.upsample_pad(up.kernel_size, up.ratio),
             down_pad=(down.pad_left, down.pad_right), padding_mode="replicate",
         )  # fmt: skip
+
+
+def _rate(name: str, value: Any) -> int:
+    return as_factors(name, value, 1)[0]
 
 
 def _scaled(filter: Tensor, ratio: int) -> Tensor:
