@@ -775,7 +775,8 @@ void run(const Call& call, ParallelFor parallel_for, int num_threads) {
   Call* context = const_cast<Call*>(&call);
   const int64_t units = call.cut.units();
   const int64_t elements = call.in.n * call.channels * call.params->mid_h * call.params->mid_w;
-  const int64_t grain = std::max<int64_t>(1, kLeastElements / std::max<int64_t>(1, elements / units));
+  const int64_t each = std::max<int64_t>(1, elements / units);
+  const int64_t grain = std::max<int64_t>(1, kLeastElements / each);
   if (num_threads <= 1 || units <= grain) run_units<A>(0, units, context);
   else parallel_for(units, grain, run_units<A>, context);
 }
