@@ -28,7 +28,9 @@ namespace {
 const Kernels avx2_kernels = {
     32,
     {run_units<Half>, run_units<BFloat16>, run_units<float>, run_units<double>},
-    {grad_units<Half>, grad_units<BFloat16>, grad_units<float>, grad_units<double>}};
+    {grad_units<Half>, grad_units<BFloat16>, grad_units<float>, grad_units<double>},
+    {bias_act_grad_units<Half>, bias_act_grad_units<BFloat16>, bias_act_grad_units<float>,
+     bias_act_grad_units<double>}};
 
 }  // namespace cpu
 }  // namespace resample_layers

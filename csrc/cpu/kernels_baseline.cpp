@@ -19,7 +19,9 @@ namespace {
 const Kernels baseline_kernels = {
     16,
     {run_units<Half>, run_units<BFloat16>, run_units<float>, run_units<double>},
-    {grad_units<Half>, grad_units<BFloat16>, grad_units<float>, grad_units<double>}};
+    {grad_units<Half>, grad_units<BFloat16>, grad_units<float>, grad_units<double>},
+    {bias_act_grad_units<Half>, bias_act_grad_units<BFloat16>, bias_act_grad_units<float>,
+     bias_act_grad_units<double>}};
 
 }  // namespace cpu
 }  // namespace resample_layers
