@@ -17,7 +17,8 @@ namespace resample_layers {
 namespace cpu {
 
 constexpr int64_t kUnitLines = 256;      // most lines of a unit
-constexpr int64_t kUnitElements = 1024;  // most elements of a line in a unit
+constexpr int64_t kUnitElements = 512;   // most elements of a line in a unit
+constexpr int64_t kTermLines = 32;       // lines that are added up in the accumulate type
 
 struct BiasActGradPlan {
   const BiasActGradParams* call;

@@ -80,7 +80,7 @@ def activation_grad(
     if clamp is not None:
         wide = torch.float64 if out.dtype == torch.float64 else torch.float32
         limit = torch.tensor(clamp_limit(clamp, wide), dtype=out.dtype).item()  # rounded as out was
-        grad = grad.masked_fill(out.abs() >= limit, 0.0)
+        grad = torch.where(out.abs() >= limit, 0.0, grad)
     return grad
 
 
