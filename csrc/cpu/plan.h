@@ -19,6 +19,7 @@
 
 #include "../upfirdn2d.h"
 #include "bias_act_grad.h"
+#include "blocks.h"
 
 namespace resample_layers {
 namespace cpu {
@@ -112,6 +113,7 @@ struct Kernels {
   void (*kernel_grad[4])(const Plan& plan, int64_t begin, int64_t end, void* scratch,
                          const void** pointers, double* sums, int64_t kw);
   void (*bias_act_grad[4])(const BiasActGradPlan& plan, int64_t begin, int64_t end);
+  BlockKernels blocks;
 };
 
 extern const Kernels baseline_kernels;
@@ -122,7 +124,7 @@ extern const Kernels avx2_kernels;
 extern const Kernels avx512_kernels;
 #endif
 
-// Those of this processor, or of RESAMPLE_LAYERS_CPU (upfirdn2d_cpu.cpp).
+// Those of the vector units in use; see cpu_capability in upfirdn2d_cpu.h.
 const Kernels& kernels_in_use();
 
 // Elements past the end of every scratch row block that vector code may read.

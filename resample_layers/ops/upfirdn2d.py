@@ -122,12 +122,11 @@ def empty_output(
     """A tensor without values, of the result's shape, dtype, device and memory format."""
     check_one_device(input, kernel, taps_y)
     size = native.kernel_size(kernel, taps_y)
-    layout = torch.channels_last if native.is_channels_last(input) else torch.contiguous_format
     return torch.empty(
         (*input.shape[:2], *geometry.output_sizes(input.shape[2:], up, down, pad, size)),
         dtype=input.dtype,
         device=input.device,
-        memory_format=layout,
+        memory_format=native.memory_format(input),
     )
 
 
