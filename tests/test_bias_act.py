@@ -491,7 +491,8 @@ def test_one_pass_gives_the_gradients_of_the_composition(alone, name, layout, de
         taps = torch.randn(4, device=device)
         out = upfirdn2d_bias_act(leaves[0], taps, *leaves[1:], pad=(2, 2), **constants)
     grad, leaves = torch.randn_like(out), [t for t in leaves if t is not None]
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+    cpu = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=cpu, acc_events=True) as profile:
         ours = torch.autograd.grad(out, leaves, grad, retain_graph=True)
     composed = torch.autograd.grad(out, leaves, grad, create_graph=True)
     for mine, theirs in zip(ours, composed, strict=True):
@@ -555,7 +556,8 @@ def test_the_compiled_backward_has_no_sum_over_dynamic_sizes(device):
     compiled = torch.compile(loss, backend=backend, fullgraph=True, dynamic=True)
     compiled(*args).backward()
     targets = [str(node.target) for node in graphs[-1].graph.nodes]
-    assert targets.count("resample_layers.upfirdn2d_bias_act_grad.default") == 1
+    # Torch 2.11 traces a backward pass as if it ran: the raw operator
+    assert sum(target.endswith("upfirdn2d_bias_act_grad.default") for target in targets) == 1
     assert not [target for target in targets if target.startswith("aten.sum")]
 
 
