@@ -50,6 +50,7 @@ CPU_SOURCES = [
     "csrc/cpu/upfirdn2d_cpu.cpp",
     "csrc/cpu/filtered_act_cpu.cpp",
     "csrc/cpu/choose.cpp",
+    "csrc/cpu/bias_act_grad.cpp",
     "csrc/cpu/kernels_baseline.cpp",
     "csrc/cpu/kernels_avx2.cpp",
     "csrc/cpu/kernels_avx512.cpp",
@@ -57,6 +58,7 @@ CPU_SOURCES = [
 CUDA_SOURCES = [
     "csrc/upfirdn2d_ops.cpp",
     "csrc/cuda/upfirdn2d_cuda.cu",
+    "csrc/cuda/bias_act_grad.cu",
     "csrc/cuda/upfirdn2d_float32.cu",
     "csrc/cuda/upfirdn2d_float16.cu",
     "csrc/cuda/upfirdn2d_bfloat16.cu",

@@ -352,8 +352,8 @@ def measure_fused(layer: Layer, peer: Peer | None, timer: Timer) -> Iterator[dic
     """Smoothing with its epilogue in one pass, beside smoothing and then passes of their own.
 
     ``step`` is forward and backward, gradients of the input, bias and noise strength.
-    ``activation`` is the epilogue alone, with a kernel of one tap. Bias, noise and its strength
-    are float32 whatever the images are, as the example passes them.
+    ``activation`` is the epilogue alone, with a kernel of one tap, and its step likewise. Bias,
+    noise and its strength are float32 whatever the images are, as the example passes them.
     """
     x, n = layer.x, layer.x.shape[0]
     bias = torch.randn(x.shape[1], device=x.device)
@@ -372,7 +372,7 @@ def measure_fused(layer: Layer, peer: Peer | None, timer: Timer) -> Iterator[dic
 
         return call
 
-    def step(call: Callable[..., Tensor]) -> Callable[[], object]:
+    def step(call: Callable[..., Tensor], x: Tensor = x) -> Callable[[], object]:
         leaves = [t.detach().requires_grad_() for t in (x, bias, strength)]
         return lambda: torch.autograd.grad(call(*leaves), leaves, layer.grad)
 
@@ -402,6 +402,12 @@ def measure_fused(layer: Layer, peer: Peer | None, timer: Timer) -> Iterator[dic
         )
     for name, call in calls.items():
         row[f"{name} step"] = timer.milliseconds(step(call))
+    alone = {
+        "activation": lambda y, bias, strength: ops.bias_act(y, bias, noise, strength),
+        "activation, compiled": lambda y, bias, strength: compiled(y, bias, noise, strength),
+    }
+    for name, call in alone.items():
+        row[f"{name} step"] = timer.milliseconds(step(call, layer.out))
     yield row
     if peer is None or x.dtype not in PEER_DTYPES:
         return

@@ -270,6 +270,7 @@ def fused_table(results: Results) -> str:
         "eager passes": ("smoothing, eager", "fused"),
         "NVIDIA's bias_act": ("smoothing, nvidia bias_act", "fused, no noise"),
         "compiled pass, step": ("smoothing, compiled step", "fused step"),
+        "activation, step": ("activation, compiled step", "activation step"),
     }
     shares = {
         "fused": "fused", "without noise": "fused, no noise", "activation alone": "activation"
@@ -329,7 +330,8 @@ def section(results: Results) -> str:
             "bandwidth (*without noise*; *activation alone*: no smoothing), and the time of what "
             "it replaces over its own: smoothing, then one *compiled pass*, *eager passes*, or "
             "*NVIDIA's bias_act* (which has no noise; neither has ours there). *step*: forward and "
-            "backward. Bias and noise are float32, NVIDIA's bias is of the images' dtype."
+            "backward; *activation, step*: of the activation alone, a compiled pass over ours. "
+            "Bias and noise are float32, NVIDIA's bias is of the images' dtype."
         )
         parts.append(fused_table(results))
     if results.part("native"):

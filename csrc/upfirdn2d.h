@@ -74,4 +74,32 @@ struct KernelGradParams : Geometry {
   Dtype dtype;             // of input and grad
 };
 
+// The gradient of what may follow the op, found from the output: of z, the sum with noise and
+// bias, before the activation:
+//   z_grad = gain * (output > 0 ? grad : slope * grad), 0 where |output| reached the clamp
+//   result = tap * z_grad
+//   bias_grad[c]        = sum over n, pixels of z_grad
+//   noise_grad[n or 0]  = noise_strength * sum over c (and n) of z_grad
+//   strength_grad       = sum over n, c, pixels of noise * z_grad
+// grad, output and result are dense in one order: [n, c, pixels], or [n, pixels, c].
+struct BiasActGradParams {
+  const void* grad;            // of output                          [dtype]
+  const void* output;          //                                    [dtype]
+  void* result;                //                                    [dtype]
+  const void* tap_x;           // their product is the tap;          [accumulate type]
+  const void* tap_y;           // null: 1                            [accumulate type]
+  const void* noise;           // [N or 1, pixels]; null: strength_grad is not wanted
+  const void* noise_strength;  // one number, on the device; null: 1 [accumulate type]
+  void* bias_grad;             // [C]; null: not wanted              [accumulate type]
+  void* noise_grad;            // [noise_samples, pixels]; null: not wanted
+  void* strength_grad;         // one number; null: not wanted       [accumulate type]
+  int64_t n, c, pixels;        //                                    [elements]
+  int64_t noise_stride_n;      // 0: one noise for all samples       [elements]
+  int64_t noise_samples;       // of noise_grad: n or 1
+  bool channels_last;          // [n, pixels, c]
+  double slope, gain;          //
+  double clamp;                // largest magnitude; negative: none
+  Dtype dtype;                 // of grad, output and result
+};
+
 }  // namespace resample_layers

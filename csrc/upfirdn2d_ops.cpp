@@ -116,6 +116,12 @@ class Device {
     check_cuda(filtered_act_grad_cuda(params, data_of(workspace), stream_), "filtered_act_grad");
   }
 
+  void run(const BiasActGradParams& params, const Tensor& like) const {
+    const std::optional<Tensor> workspace = workspace_of(bias_act_grad_workspace(params), like);
+    check_cuda(bias_act_grad_cuda(params, data_of(workspace), stream_),
+               "upfirdn2d_bias_act_grad");
+  }
+
   void zero(void* data, int64_t bytes) const {
     check_cuda(cudaMemsetAsync(data, 0, static_cast<size_t>(bytes), stream_), "cudaMemsetAsync");
   }
@@ -154,6 +160,10 @@ class Device {
 
   void run(const KernelGradParams& params, const Tensor&) const {
     upfirdn2d_kernel_grad_cpu(params, parallel_for, threads());
+  }
+
+  void run(const BiasActGradParams& params, const Tensor&) const {
+    bias_act_grad_cpu(params, parallel_for, threads());
   }
 
   void run(const FilteredActParams& params) const {
@@ -314,6 +324,13 @@ struct Epilogue {
   std::optional<double> clamp;
 };
 
+void check_noise(const Tensor& noise, const Plane4d& out) {
+  const Plane4d a = plane_of(noise, "noise");
+  STD_TORCH_CHECK((a.n == 1 || a.n == out.n) && a.c == 1 && a.h == out.h && a.w == out.w,
+                  "noise must be [", out.n, " or 1, 1, ", out.h, ", ", out.w, "], got [", a.n,
+                  ", ", a.c, ", ", a.h, ", ", a.w, "]");
+}
+
 // The epilogue's operands as the kernels want them, for as long as this lives.
 class EpilogueOperands {
  public:
@@ -325,13 +342,10 @@ class EpilogueOperands {
       params_.bias = bias_->const_data_ptr();
     }
     if (e.noise) {
-      const Plane4d a = plane_of(*e.noise, "noise");
-      STD_TORCH_CHECK((a.n == 1 || a.n == out.n) && a.c == 1 && a.h == out.h && a.w == out.w,
-                      "noise must be [", out.n, " or 1, 1, ", out.h, ", ", out.w, "], got [", a.n,
-                      ", ", a.c, ", ", a.h, ", ", a.w, "]");
+      check_noise(*e.noise, out);
       noise_ = as_dense(*e.noise, accumulate);
       params_.noise = noise_->const_data_ptr();
-      params_.noise_stride_n = a.n == 1 ? 0 : a.h * a.w;
+      params_.noise_stride_n = e.noise->size(0) == 1 ? 0 : out.h * out.w;
     }
     if (e.noise_strength) {
       STD_TORCH_CHECK(e.noise_strength->numel() == 1, "noise_strength must be one number, got ",
@@ -483,6 +497,100 @@ Tensor upfirdn2d_kernel_grad(const Tensor& input, const Tensor& grad, const Ints
   p.grad = grad.const_data_ptr();
   device.run(p, input);
   return result;
+}
+
+// One number, of the accumulate type.
+const void* number_of(const std::optional<Tensor>& tensor, const char* name,
+                      const Tensor& like, ScalarType accumulate, std::optional<Tensor>* kept) {
+  if (!tensor) return nullptr;
+  check_same_device(like, *tensor, name);
+  STD_TORCH_CHECK(tensor->numel() == 1, name, " must be one number, got ", tensor->numel());
+  *kept = as_dense(*tensor, accumulate);
+  return (*kept)->const_data_ptr();
+}
+
+// `tensor` where it is laid out as `a`, else a copy that is.
+Tensor laid_out_as(const Tensor& tensor, const Plane4d& own, const Plane4d& a) {
+  const auto same = [](int64_t size, int64_t one, int64_t other) {
+    return size == 1 || one == other;
+  };
+  if (same(a.n, own.stride_n, a.stride_n) && same(a.c, own.stride_c, a.stride_c) &&
+      same(a.h, own.stride_h, a.stride_h) && same(a.w, own.stride_w, a.stride_w)) {
+    return tensor;
+  }
+  Tensor copy = empty(a, tensor);
+  torch::stable::copy_(copy, tensor);
+  return copy;
+}
+
+// The gradient of z, or, with a tap, of the one-tap op's input; then those of bias, noise and
+// noise strength, empty where they are not asked for. See BiasActGradParams.
+std::tuple<Tensor, Tensor, Tensor, Tensor> upfirdn2d_bias_act_grad(
+    const Tensor& grad, const Tensor& output, std::optional<Tensor> tap_x,
+    std::optional<Tensor> tap_y, std::optional<Tensor> noise,
+    std::optional<Tensor> noise_strength, bool with_bias, int64_t noise_samples,
+    double negative_slope, double gain, std::optional<double> clamp) {
+  const Plane4d out = plane_of(output, "output"), own = plane_of(grad, "grad");
+  check_same_device(output, grad, "grad");
+  STD_TORCH_CHECK(own.n == out.n && own.c == out.c && own.h == out.h && own.w == out.w,
+                  "grad must be [", out.n, ", ", out.c, ", ", out.h, ", ", out.w,
+                  "], the shape of output, got [", own.n, ", ", own.c, ", ", own.h, ", ", own.w,
+                  "]");
+  STD_TORCH_CHECK(grad.scalar_type() == output.scalar_type(), "grad must have output's dtype");
+  STD_TORCH_CHECK(noise_samples == 0 || noise_samples == 1 || noise_samples == out.n,
+                  "noise_samples must be 0, 1 or ", out.n, ", got ", noise_samples);
+  BiasActGradParams p{};
+  p.dtype = dtype_of(output.scalar_type(), "output");
+  const ScalarType accumulate =
+      p.dtype == Dtype::float64 ? ScalarType::Double : ScalarType::Float;
+  p.n = out.n, p.c = out.c, p.pixels = out.h * out.w;
+  p.slope = negative_slope, p.gain = gain, p.clamp = clamp.value_or(-1.0);
+  const bool last = is_channels_last(output, out);
+  p.channels_last = last || p.pixels == 1;  // of one pixel, both are the same
+  const Plane4d dense = dense_plane(out.n, out.c, out.h, out.w, last);
+
+  const Device device(output);
+  const auto sums = [&](bool wanted, std::initializer_list<int64_t> shape, void** data) {
+    const std::vector<int64_t> size = wanted ? std::vector<int64_t>(shape) : Ints{0};
+    Tensor result = torch::stable::new_empty(output, size, accumulate);
+    if (wanted && result.numel() > 0) *data = result.mutable_data_ptr();
+    return result;
+  };
+  Tensor result = empty(dense, output);
+  Tensor bias_grad = sums(with_bias, {out.c}, &p.bias_grad);
+  Tensor noise_grad = sums(noise_samples > 0, {noise_samples, 1, out.h, out.w}, &p.noise_grad);
+  Tensor strength_grad = sums(noise.has_value(), {1}, &p.strength_grad);
+  if (elements(out) == 0) {
+    const int64_t size = element_size(accumulate == ScalarType::Double ? Dtype::float64
+                                                                       : Dtype::float32);
+    for (const Tensor& empty_sum : {bias_grad, noise_grad, strength_grad}) {
+      if (empty_sum.numel() > 0) {
+        device.zero(empty_sum.mutable_data_ptr(), empty_sum.numel() * size);
+      }
+    }
+    return {result, bias_grad, noise_grad, strength_grad};
+  }
+
+  std::optional<Tensor> kept_x, kept_y, kept_strength, kept_noise;
+  p.tap_x = number_of(tap_x, "tap_x", output, accumulate, &kept_x);
+  p.tap_y = number_of(tap_y, "tap_y", output, accumulate, &kept_y);
+  p.noise_strength =
+      number_of(noise_strength, "noise_strength", output, accumulate, &kept_strength);
+  if (noise) {
+    check_same_device(output, *noise, "noise");
+    check_noise(*noise, out);
+    kept_noise = as_dense(*noise, accumulate);
+    p.noise = kept_noise->const_data_ptr();
+    p.noise_stride_n = noise->size(0) == 1 ? 0 : p.pixels;
+  }
+  p.noise_samples = noise_samples;
+  const Tensor dense_grad = laid_out_as(grad, own, dense);
+  const Tensor dense_output = laid_out_as(output, out, dense);
+  p.grad = dense_grad.const_data_ptr();
+  p.output = dense_output.const_data_ptr();
+  p.result = result.mutable_data_ptr();
+  device.run(p, output);
+  return {result, bias_grad, noise_grad, strength_grad};
 }
 
 // ---------------------------------------------------------------- filtered activations
@@ -745,6 +853,11 @@ constexpr Operator kOperators[] = {
      "(Tensor input, Tensor grad, int[2] up, int[2] down, SymInt[4] pad, SymInt[2] kernel_size) "
      "-> Tensor",
      TORCH_BOX(&upfirdn2d_kernel_grad)},
+    {"upfirdn2d_bias_act_grad",
+     "(Tensor grad, Tensor output, Tensor? tap_x, Tensor? tap_y, Tensor? noise, "
+     "Tensor? noise_strength, bool with_bias, SymInt noise_samples, float negative_slope, "
+     "float gain, float? clamp) -> (Tensor, Tensor, Tensor, Tensor)",
+     TORCH_BOX(&upfirdn2d_bias_act_grad)},
     {"filtered_act",
      "(Tensor input, Tensor? bias, Tensor? alpha, Tensor? beta, Tensor up_kernel, "
      "Tensor? up_taps_y, Tensor down_kernel, Tensor? down_taps_y, int[2] up, int[2] down, "

@@ -7,11 +7,20 @@ import random
 import numpy as np
 import pytest
 import torch
+from functorch.compile import make_boxed_func
+from torch._dynamo.backends.common import aot_autograd
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import grad, jvp, vmap
 
 from resample_layers import UpFirDnSmooth, UpFirDnUpsample
-from resample_layers.ops import bias_act, fused_leaky_relu, native, upfirdn2d, upfirdn2d_bias_act
+from resample_layers.ops import (
+    bias_act,
+    extension,
+    fused_leaky_relu,
+    native,
+    upfirdn2d,
+    upfirdn2d_bias_act,
+)
 
 from . import oracle
 from .cases import CASES
@@ -337,6 +346,238 @@ def test_batched_gradients(device):
     singly = [torch.autograd.grad(out, leaves, v, retain_graph=True) for v in vectors]
     for mine, each in zip(ours, zip(*singly, strict=True), strict=True):
         torch.testing.assert_close(mine, torch.stack(each))
+
+
+# The first-order gradient as one operator
+
+GRAD = OPS.upfirdn2d_bias_act_grad.default
+RAW_GRAD = OPS._upfirdn2d_bias_act_grad.default
+LIMITS = {torch.float64: 1e-13, torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
+
+
+def gradient_of(grad, output, taps, noise, strength, samples, slope, gain, clamp):
+    """The formula in NumPy float64: of z times the taps, and the sums for the three operands."""
+    g, out = (t.double().cpu().numpy() for t in (grad, output))
+    z = gain * np.where(out > 0, g, slope * g)
+    if clamp is not None:
+        wide = torch.float64 if output.dtype == torch.float64 else torch.float32
+        z[abs(out) >= torch.tensor(clamp, dtype=wide).to(output.dtype).item()] = 0.0
+    pixels = z.sum(1, keepdims=True)
+    scaled = pixels * (1.0 if strength is None else float(strength))
+    if samples == 1:
+        scaled = scaled.sum(0, keepdims=True)
+    total = None if noise is None else (pixels * noise.double().cpu().numpy()).sum()
+    factor = math.prod(float(tap) for tap in taps if tap is not None)
+    return z * factor, z.sum((0, 2, 3)), scaled, total
+
+
+def draw_gradient(choose, device):
+    """Arguments of the operator: every layout, dtype and choice of sums, about vectors' edges."""
+    dtype = choose.choice(DTYPES)
+    n, c = choose.choice((0, 1, 2, 3)), choose.choice((1, 2, 3, 5, 16, 33, 64, 300))
+    h, w = choose.choice(((1, 1), (2, 2), (4, 4), (5, 7), (16, 16), (33, 31)))
+    output = torch.randn(n, c, h, w, device=device).to(dtype)
+    clamp = choose.choice((None, 0.7003, 1e300))
+    if clamp == 0.7003:  # as the op gives it: rounded to the limit
+        output = output.double().clamp(-clamp, clamp).to(dtype)
+    grad = torch.randn(n, c, h, w, device=device).to(dtype)
+    layouts = [
+        lambda t: t,
+        lambda t: t.contiguous(memory_format=torch.channels_last),
+        lambda t: t.transpose(2, 3).contiguous().transpose(2, 3),
+        lambda t: t[:, :1].expand_as(t),
+    ]
+    output, grad = choose.choice(layouts[:3])(output), choose.choice(layouts)(grad)
+    taps = choose.choice(((None, None), (torch.tensor([[-1.5]]), None), (torch.ones(1) * 0.3,) * 2))
+    taps = tuple(tap if tap is None else tap.to(device) for tap in taps)
+    noise = choose.choice((None, torch.randn(n, 1, h, w), torch.randn(1, 1, h, w).to(dtype)))
+    noise = noise if noise is None else noise.to(device)
+    strength = choose.choice((None, torch.randn(1, device=device)))
+    samples = choose.choice((0, 1, n))
+    rest = (choose.choice((0.0, 0.2, 1.0)), 1.3, clamp)
+    return grad, output, *taps, noise, strength, choose.random() < 0.7, samples, *rest
+
+
+@pytest.mark.parametrize("path", [GRAD, RAW_GRAD, native.bias_act_grad], ids=str)
+def test_the_gradient_and_its_sums(path, device):
+    choose = random.Random(3)
+    for _ in range(300):
+        call = draw_gradient(choose, device)
+        grad, output, tap_x, tap_y, noise, strength, with_bias, samples, *rest = call
+        results = path(*call)
+        again = path(*call)
+        wide = torch.float64 if output.dtype == torch.float64 else torch.float32
+        wanted = gradient_of(grad, output, (tap_x, tap_y), noise, strength, samples, *rest)
+        asked = (True, with_bias, samples > 0, noise is not None)
+        for i, (result, expected) in enumerate(zip(results, wanted, strict=True)):
+            if not asked[i]:
+                assert result.shape == (0,)
+                continue
+            assert torch.equal(result, again[i])  # the order of the sums is fixed
+            dtype = output.dtype if i == 0 else wide
+            assert result.dtype == dtype
+            expected = torch.as_tensor(expected).reshape(result.shape)
+            # Of sums of both signs, the terms' size says how far rounding reaches
+            size = 1.0 if i == 0 else 2.0 * output.numel() ** 0.5
+            torch.testing.assert_close(
+                result.double().cpu(), expected, rtol=LIMITS[dtype], atol=LIMITS[dtype] * size,
+                msg=lambda m: f"{m}\nresult {i} of {tuple(output.shape)} {call[2:]}",  # noqa: B023
+            )  # fmt: skip
+        last = native.is_channels_last(output)
+        layout = torch.channels_last if last else torch.contiguous_format
+        assert (
+            results[0].stride()
+            == torch.empty(output.shape).contiguous(memory_format=layout).stride()
+        )
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_the_gradient_of_large_tensors(last, device):
+    """Several stretches of a line, groups of lines and threads; not a number stays where it is."""
+    layout = torch.channels_last if last else torch.contiguous_format
+    grad = torch.randn(2, 70, 67, 75, device=device).contiguous(memory_format=layout)
+    output = torch.randn_like(grad)
+    noise, strength = torch.randn(2, 1, 67, 75, device=device), torch.full((1,), 0.7, device=device)
+    threads = torch.get_num_threads()
+    for samples in (1, 2):
+        call = (grad, output, None, None, noise, strength, True, samples, 0.2, 1.4, 1.0)
+        ours = RAW_GRAD(*call)
+        torch.set_num_threads(1)
+        try:
+            alone = RAW_GRAD(*call)
+        finally:
+            torch.set_num_threads(threads)
+        wanted = gradient_of(grad, output, (), noise, strength, samples, *call[-3:])
+        for mine, one, theirs in zip(ours, alone, wanted, strict=True):
+            assert torch.equal(mine, one)
+            theirs = torch.as_tensor(theirs).reshape(mine.shape)
+            torch.testing.assert_close(mine.double().cpu(), theirs, rtol=2e-6, atol=5e-4)
+    grad[0, 3, 5, 7] = math.nan
+    result, bias, pixels, total = RAW_GRAD(*call[:-1], None)
+    assert result.isnan().sum() == bias.isnan().sum() == pixels.isnan().sum() == 1
+    assert result[0, 3, 5, 7].isnan()
+    assert bias[3].isnan()
+    assert pixels[0, 0, 5, 7].isnan()
+    assert total.isnan()
+
+
+def test_the_gradient_of_what_was_clamped_is_zero_and_that_of_infinity_is_not(device):
+    grad = torch.full((1, 1, 1, 5), math.inf, device=device)
+    output = torch.tensor([-0.5, 0.5, -math.inf, math.inf, math.nan], device=device)[
+        None, None, None
+    ]
+    rest = (None, None, None, None, False, 0, 0.2, 2.0)
+    assert RAW_GRAD(grad, output, *rest, 0.5)[0].tolist() == [[[[0.0, 0.0, 0.0, 0.0, math.inf]]]]
+    grad = torch.ones_like(grad)
+    wanted = torch.tensor([0.4, 2.0, 0.4, 2.0, 0.4], device=device)
+    torch.testing.assert_close(RAW_GRAD(grad, output, *rest, None)[0].flatten(), wanted)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("name", EPILOGUES)
+@pytest.mark.parametrize("alone", [False, True])
+def test_one_pass_gives_the_gradients_of_the_composition(alone, name, layout, device):
+    """Without a graph the operator, with one functions that can be differentiated again."""
+    x = torch.randn(2, 3, 6, 5, device=device, dtype=torch.float64)
+    x = x.contiguous(memory_format=layout)
+    out_h, out_w = (6, 5) if alone else (7, 6)
+    epilogue = EPILOGUES[name]
+    operands = draw_operands(epilogue, 2, 3, out_h, out_w, device=device, dtype=torch.float64)
+    leaves = [t if t is None else t.requires_grad_() for t in (x, *operands)]
+    constants = dict(zip(("negative_slope", "gain", "clamp"), epilogue[3:], strict=True))
+    if alone:
+        out = bias_act(*leaves, **constants)
+    else:
+        taps = torch.randn(4, device=device)
+        out = upfirdn2d_bias_act(leaves[0], taps, *leaves[1:], pad=(2, 2), **constants)
+    grad, leaves = torch.randn_like(out), [t for t in leaves if t is not None]
+    cpu = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=cpu, acc_events=True) as profile:
+        ours = torch.autograd.grad(out, leaves, grad, retain_graph=True)
+    composed = torch.autograd.grad(out, leaves, grad, create_graph=True)
+    for mine, theirs in zip(ours, composed, strict=True):
+        torch.testing.assert_close(mine, theirs)
+        assert mine.dtype == theirs.dtype
+        assert mine.stride() == theirs.stride()
+    calls = {event.key: event.count for event in profile.key_averages()}
+    assert calls["resample_layers::_upfirdn2d_bias_act_grad"] == 1
+    assert "aten::leaky_relu_backward" not in calls or extension.choices["cpu"].backend == "native"
+    # Of one tap, the pass gives the input's gradient; else the adjoint of the op follows
+    assert calls.get("resample_layers::_upfirdn2d", 0) == (0 if alone else 1)
+
+
+@pytest.mark.parametrize(
+    ("taps", "call", "learned"),
+    [
+        ((0.5,), {}, False),
+        (((0.5,),), {}, False),
+        ((0.5,), {}, True),  # the taps are learned: z's gradient is needed
+        ((0.5,), {"pad": (1, 0)}, False),
+        ((0.5,), {"pad": (-1, 1)}, False),
+        ((0.5,), {"up": 2}, False),
+        ((0.5,), {"down": 2}, False),
+        ((0.5, 0.25), {}, False),
+    ],
+)
+@pytest.mark.parametrize("tap_dtype", [torch.float32, torch.float64], ids=str)
+def test_gradients_about_one_tap(tap_dtype, taps, call, learned, device):
+    x = torch.randn(2, 3, 6, 5, device=device, requires_grad=True)
+    kernel = torch.tensor(taps, device=device, dtype=tap_dtype).requires_grad_(learned)
+    leaves = [x, torch.randn(3, device=device, requires_grad=True), *([kernel] if learned else [])]
+    out = upfirdn2d_bias_act(x, kernel, leaves[1], **call)
+    grad = torch.randn_like(out)
+    ours = torch.autograd.grad(out, leaves, grad, retain_graph=True)
+    for mine, theirs in zip(
+        ours, torch.autograd.grad(out, leaves, grad, create_graph=True), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)  # of float32 terms
+
+
+def test_gradients_of_an_empty_batch(device):
+    x = torch.zeros(0, 3, 4, 5, device=device, requires_grad=True)
+    operands = [torch.ones(3, device=device), torch.ones(0, 1, 4, 5, device=device)]
+    leaves = [x, *(t.requires_grad_() for t in operands), torch.ones(1, requires_grad=True)]
+    leaves[3] = leaves[3].detach().to(device).requires_grad_()
+    grads = torch.autograd.grad(bias_act(*leaves).sum(), leaves)
+    assert [g.shape for g in grads] == [t.shape for t in leaves]
+    assert all(not g.any() for g in grads)
+
+
+def test_the_compiled_backward_has_no_sum_over_dynamic_sizes(device):
+    """Inductor of torch 2.11 fails on sums over sizes such as 2 * H + 2."""
+    graphs = []
+
+    def keep(graph, inputs):
+        graphs.append(graph)
+        return make_boxed_func(graph)
+
+    backend = aot_autograd(fw_compiler=keep, bw_compiler=keep)
+    args = [t.detach().requires_grad_(t.dim() != 1 or t.numel() != 4) for t in arguments(device)]
+    compiled = torch.compile(loss, backend=backend, fullgraph=True, dynamic=True)
+    compiled(*args).backward()
+    targets = [str(node.target) for node in graphs[-1].graph.nodes]
+    # Torch 2.11 traces a backward pass as if it ran: the raw operator
+    assert sum(target.endswith("upfirdn2d_bias_act_grad.default") for target in targets) == 1
+    assert not [target for target in targets if target.startswith("aten.sum")]
+
+
+def test_opcheck_and_vmap_of_the_gradient(device):
+    choose = random.Random(5)
+    for _ in range(3):
+        call = draw_gradient(choose, device)
+        torch.library.opcheck(GRAD, call)
+        torch.library.opcheck(RAW_GRAD, call)
+    grads, output = (
+        torch.randn(3, 2, 4, 5, 6, device=device),
+        torch.randn(2, 4, 5, 6, device=device),
+    )
+    noise = torch.randn(2, 1, 5, 6, device=device)
+    rest = (output, None, None, noise, None, True, 2, 0.2, 1.5, 1.0)
+    for op in (GRAD, RAW_GRAD):
+        ours = vmap(lambda grad: op(grad, *rest))(grads)  # noqa: B023
+        singly = [op(grad, *rest) for grad in grads]
+        for mine, each in zip(ours, zip(*singly, strict=True), strict=True):
+            torch.testing.assert_close(mine, torch.stack(each))
 
 
 # Doors

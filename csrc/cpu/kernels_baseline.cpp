@@ -21,6 +21,8 @@ const Kernels baseline_kernels = {
     16,
     {run_units<Half>, run_units<BFloat16>, run_units<float>, run_units<double>},
     {grad_units<Half>, grad_units<BFloat16>, grad_units<float>, grad_units<double>},
+    {bias_act_grad_units<Half>, bias_act_grad_units<BFloat16>, bias_act_grad_units<float>,
+     bias_act_grad_units<double>},
     {{load_block<Half>, load_block<BFloat16>, load_block<float>, load_block<double>},
      {store_block<Half>, store_block<BFloat16>, store_block<float>, store_block<double>},
      {sum_block<float>, sum_block<double>},

@@ -18,6 +18,7 @@
 #include <cstdint>
 
 #include "../upfirdn2d.h"
+#include "bias_act_grad.h"
 #include "blocks.h"
 
 namespace resample_layers {
@@ -111,6 +112,7 @@ struct Kernels {
   // Adds to sums[tap row * kw + tap column] in double, taps in reading order.
   void (*kernel_grad[4])(const Plan& plan, int64_t begin, int64_t end, void* scratch,
                          const void** pointers, double* sums, int64_t kw);
+  void (*bias_act_grad[4])(const BiasActGradPlan& plan, int64_t begin, int64_t end);
   BlockKernels blocks;
 };
 

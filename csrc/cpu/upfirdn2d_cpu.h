@@ -28,6 +28,11 @@ void upfirdn2d_cpu(const UpFirDn2dParams& params, const EpilogueParams* epilogue
 void upfirdn2d_kernel_grad_cpu(const KernelGradParams& params, ParallelFor parallel_for,
                                int num_threads);
 
+// The activation's gradient and the sums of it that are asked for, of at least one element.
+// The order of all sums follows from the shapes alone. All pointers are to host memory.
+void bias_act_grad_cpu(const BiasActGradParams& params, ParallelFor parallel_for,
+                       int num_threads);
+
 // The vector units in use: "avx512", "avx2", "baseline" (SSE2 on x86-64, what
 // the compiler assumes elsewhere). RESAMPLE_LAYERS_CPU forces one of the three;
 // it is read once, at the first call. Where it names none of them, or one that

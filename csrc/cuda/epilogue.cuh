@@ -97,6 +97,34 @@ struct BiasAct {
   }
 };
 
+// gain * (out > 0 ? grad : slope * grad), 0 where out was clamped
+template <class T>
+struct BiasActGrad {
+  using acc_t = Accumulate<T>;
+  acc_t slope, gain, clamp;
+
+  // The clamp as the output was rounded; NaN, which nothing reaches, where there is none.
+  DEVICE acc_t limit() const { return to_accumulate(from_accumulate<T>(clamp)); }
+
+  DEVICE acc_t operator()(acc_t grad, acc_t out, acc_t limit) const {
+    const acc_t value = gain * (out > acc_t(0) ? grad : slope * grad);
+    return out >= limit || out <= -limit ? acc_t(0) : value;
+  }
+};
+
+template <class T>
+inline BiasActGrad<T> make_bias_act_grad(const BiasActGradParams& p) {
+  using acc_t = Accumulate<T>;
+  // Finite, so that a gradient of zero stays zero
+  auto finite = [](double value) {
+    return static_cast<acc_t>(
+        std::min(value, static_cast<double>(std::numeric_limits<acc_t>::max())));
+  };
+  const bool clamped = p.clamp >= 0;
+  return BiasActGrad<T>{finite(p.slope), finite(p.gain),
+                        clamped ? finite(p.clamp) : std::numeric_limits<acc_t>::quiet_NaN()};
+}
+
 // A clamp is rounded to the accumulate type, and is at most its largest finite value.
 template <class T>
 inline BiasAct<T> make_bias_act(const EpilogueParams& p) {

@@ -24,6 +24,11 @@ int64_t upfirdn2d_kernel_grad_workspace(const KernelGradParams& params);
 cudaError_t upfirdn2d_kernel_grad_cuda(const KernelGradParams& params, void* workspace,
                                        cudaStream_t stream);
 
+// The activation's gradient with its sums, of at least one element; scratch memory as above.
+int64_t bias_act_grad_workspace(const BiasActGradParams& params);
+cudaError_t bias_act_grad_cuda(const BiasActGradParams& params, void* workspace,
+                               cudaStream_t stream);
+
 // Name of the variant that serves a call, for tests and benchmarks; "generic" where none does.
 const char* upfirdn2d_cuda_variant(const UpFirDn2dParams& params, bool fused, char* buffer,
                                    size_t size);

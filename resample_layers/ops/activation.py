@@ -16,6 +16,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from .. import geometry
 from . import native
+from .activation_grad import NO_TAPS, first_order
 from .arguments import check_call, check_epilogue, check_input
 from .epilogue import Epilogue, Operands, activation_grad, operand_grads
 from .modes import is_differentiated_elsewhere, is_tracing
@@ -210,20 +211,46 @@ def _setup(
 def _backward(needs: Sequence[bool], saved: Sequence[Any], constants: Any, grad: Tensor) -> Grads:
     """The activation's gradient, found from the output, and then that of the op."""
     input, kernel, taps_y, output, *values = saved
-    (up, down, pad, in_shape), (slope, gain, clamp), kinds = constants
-    grad = activation_grad(grad, output.detach(), slope, clamp)
+    call, (slope, gain, clamp), kinds = constants
+    up, down, pad, in_shape = call
+    operands = Operands(kinds, *values)
     size = native.kernel_size(kernel, taps_y)
+    scaled, factor = kernel, 1.0
+    if torch.is_grad_enabled():  # a graph of the gradient is asked for
+        grad = activation_grad(grad, output.detach(), slope, clamp)
+        grads = operand_grads(grad, gain, operands, needs[3:6])
+        # The gain goes to the taps, which are few; they stay as precise as the sums over them
+        scaled, factor = kernel.to(native.accumulate_dtype(grad, kernel)) * gain, gain
+    else:
+        alone = needs[0] and not (needs[1] or needs[2]) and _is_one_tap(grad, kernel, taps_y, call)
+        taps = (kernel, taps_y) if alone else NO_TAPS
+        grad, grads = first_order(grad, output, taps, operands, needs[3:6], slope, gain, clamp)
+        if alone:
+            return grad, None, None, *grads
     grad_input, grad_kernel, grad_taps_y = None, None, None
     if needs[0]:
         g_pad = geometry.adjoint_pads(in_shape[2:], grad.shape[2:], up, down, pad, size)
-        # The gain goes to the taps, which are few; they stay as precise as the sums over them
-        scaled = kernel.to(native.accumulate_dtype(grad, kernel)) * gain
         grad_input = UPFIRDN2D(grad, scaled, taps_y, down, up, g_pad, True)
     if needs[1] or needs[2]:
-        w = KERNEL_GRAD(input, grad, up, down, pad, size[::-1]) * gain
+        w = KERNEL_GRAD(input, grad, up, down, pad, size[::-1]) * factor
         grad_kernel, grad_taps_y = split_kernel_grad(w, kernel, taps_y)
-    grads = operand_grads(grad, gain, Operands(kinds, *values), needs[3:6])
     return grad_input, grad_kernel, grad_taps_y, *grads
+
+
+def _is_one_tap(
+    grad: Tensor, kernel: Tensor, taps_y: Tensor | None, call: tuple[Pair, Pair, Pads, Any]
+) -> bool:
+    """Whether the op only multiplies its input with a tap, of the dtype that the sums are in."""
+    up, down, pad, _ = call
+    return (
+        native.kernel_size(kernel, taps_y) == (1, 1)
+        and all(one == 1 for one in (*up, *down))
+        and all(none == 0 for none in pad)
+        and native.accumulate_dtype(grad, kernel) == native.accumulate_dtype(grad)
+        and (
+            taps_y is None or native.accumulate_dtype(taps_y, grad) == native.accumulate_dtype(grad)
+        )
+    )
 
 
 UPFIRDN2D_BIAS_ACT = Op(

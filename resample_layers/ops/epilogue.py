@@ -73,13 +73,14 @@ def activation_grad(
 ) -> Tensor:
     """The gradient of ``z``, divided by the gain: zero where ``out`` was clamped.
 
-    One pass; callers give the gain to what is small (taps and sums).
+    In functions that can be differentiated again. Callers give the gain to what is small, taps
+    and sums, so that it costs no pass. The result is of the dtype of ``grad``.
     """
-    grad = torch.ops.aten.leaky_relu_backward(grad, out, negative_slope, True)
+    grad = torch.ops.aten.leaky_relu_backward(grad, out.to(grad.dtype), negative_slope, True)
     if clamp is not None:
         wide = torch.float64 if out.dtype == torch.float64 else torch.float32
         limit = torch.tensor(clamp_limit(clamp, wide), dtype=out.dtype).item()  # rounded as out was
-        grad = grad.masked_fill(out.abs() >= limit, 0.0)
+        grad = torch.where(out.abs() >= limit, 0.0, grad)
     return grad
 
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from .. import geometry
 from .arguments import check_call
-from .epilogue import Epilogue
+from .epilogue import Epilogue, activation_grad
 from .modes import is_differentiated_elsewhere, is_tracing
 
 PIECE_BYTES = {"cpu": 2 << 20}  # input and output of one piece: the size of a core's L2 cache
@@ -172,6 +172,55 @@ def kernel_grad(
             kernel_size,
         )
     return total
+
+
+def bias_act_grad(
+    grad: Tensor,  # [N, C, out_h, out_w], of output
+    output: Tensor,  # [N, C, out_h, out_w]
+    tap_x: Tensor | None,  # one element; None: 1
+    tap_y: Tensor | None,
+    noise: Tensor | None,  # [N or 1, 1, out_h, out_w]; None: no gradient of the strength
+    noise_strength: Tensor | None,  # one element; None: 1
+    with_bias: bool,
+    noise_samples: int,  # of the noise's gradient: N, 1, or 0 for none
+    negative_slope: float,
+    gain: float,
+    clamp: float | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What activation_grad.py states, piece by piece, as :func:`resample` works."""
+    dtype = accumulate_dtype(output)
+    result = torch.empty(
+        output.shape,
+        dtype=output.dtype,
+        device=output.device,
+        memory_format=torch.channels_last if is_channels_last(output) else torch.contiguous_format,
+    )
+    _, channels, height, width = output.shape
+    bias_grad = output.new_zeros(channels if with_bias else 0, dtype=dtype)
+    noise_shape = (noise_samples, 1, height, width) if noise_samples else (0,)
+    noise_grad = output.new_zeros(noise_shape, dtype=dtype)
+    strength_grad = output.new_zeros(0 if noise is None else 1, dtype=dtype)
+    taps = [tap.reshape(()).to(dtype) for tap in (tap_x, tap_y) if tap is not None]
+    for batch, chan, first, last in _pieces(output, result, dtype):
+        piece = batch, chan, slice(first, last)
+        z = activation_grad(grad[piece].to(dtype), output[piece], negative_slope, clamp) * gain
+        if with_bias:
+            bias_grad[chan] += z.sum((0, 2, 3))
+        if noise_samples or noise is not None:
+            pixels = z.sum(1, keepdim=True)
+            if noise is not None:
+                factors = noise if noise.shape[0] == 1 else noise[batch]
+                strength_grad += (pixels * factors[:, :, first:last].to(dtype)).sum()
+            if noise_samples == 1:
+                noise_grad[:, :, first:last] += pixels.sum(0, keepdim=True)
+            elif noise_samples:
+                noise_grad[batch, :, first:last] += pixels
+        for tap in taps:
+            z = z * tap
+        result[piece] = z
+    if noise_strength is not None:
+        noise_grad *= noise_strength.reshape(()).to(dtype)
+    return result, bias_grad, noise_grad, strength_grad
 
 
 def kernel_size(kernel: Tensor, taps_y: Tensor | None) -> tuple[int, int]:

@@ -67,4 +67,9 @@ void kernel_grad(const void* input, const void* grad, void* result, const int64_
   resample_layers::upfirdn2d_kernel_grad_cpu(params, parallel_for, num_threads);
 }
 
+void bias_act_grad(const resample_layers::BiasActGradParams* params, int num_threads) {
+  threads = num_threads;
+  resample_layers::bias_act_grad_cpu(*params, parallel_for, num_threads);
+}
+
 }  // extern "C"

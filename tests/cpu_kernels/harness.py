@@ -37,6 +37,22 @@ class Epilogue(ctypes.Structure):
     )
 
 
+class BiasActGrad(ctypes.Structure):
+    """BiasActGradParams of csrc/upfirdn2d.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in (
+            "grad", "output", "result", "tap_x", "tap_y", "noise", "noise_strength", "bias_grad",
+            "noise_grad", "strength_grad",
+        )),
+        *((name, ctypes.c_int64) for name in ("n", "c", "pixels", "noise_stride_n")),
+        ("noise_samples", ctypes.c_int64),
+        ("channels_last", ctypes.c_bool),
+        *((name, ctypes.c_double) for name in ("slope", "gain", "clamp")),
+        ("dtype", ctypes.c_int32),
+    )  # fmt: skip
+
+
 def build(folder: Path, *flags: str) -> Path:
     """Compiles the library into `folder`, all sources at the flags of the real build."""
     compiler = shutil.which("g++")
@@ -79,6 +95,8 @@ def load(path: Path) -> ctypes.CDLL:
     library.forward.restype = None
     library.kernel_grad.argtypes = [pointer] * 4 + [threads]
     library.kernel_grad.restype = None
+    library.bias_act_grad.argtypes = [pointer, threads]
+    library.bias_act_grad.restype = None
     library.resample_layers_cpu_walk.argtypes = [pointer] * 5
     library.resample_layers_cpu_walk.restype = ctypes.c_char_p
     library.resample_layers_cpu_walks.restype = ctypes.c_char_p

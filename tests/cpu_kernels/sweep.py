@@ -223,6 +223,63 @@ def one(library, rng) -> tuple[str, str]:
     return what, walk
 
 
+def activation_gradient(library, rng) -> None:
+    """One random call of the activation's gradient, its sums included, against the formula."""
+    dtype, last = pick(rng, *harness.DTYPES), rng.random() < 0.5
+    n, c = int(rng.integers(1, 4)), pick(rng, 1, 2, 3, 8, 17, 32, 70, 300)
+    pixels = pick(rng, 1, 2, 4, 15, 16, 64, 513, 1100) if c < 300 else pick(rng, 1, 15, 64)
+    what = f"activation {dtype} {n}x{c}x{pixels} channels_last {last}"
+    layout = "channels_last" if last else "contiguous"
+    grad = Array(rng, (n, c, 1, pixels), layout, dtype, True)
+    output = Array(rng, (n, c, 1, pixels), layout, dtype, True)
+    result = Array(rng, (n, c, 1, pixels), layout, dtype)
+    accumulate = "float64" if dtype == "float64" else "float32"
+    samples, noises = pick(rng, 0, 1, n), pick(rng, 0, 1, n)
+    tap, scale = rng.standard_normal((2, 2)).astype(accumulate)
+    noise = rng.standard_normal((max(noises, 1), pixels)).astype(accumulate)
+    sums = [np.full(size, np.nan, accumulate) for size in (c, (samples, pixels), 1)]
+    wanted = (rng.random() < 0.7, samples > 0, noises > 0)
+    exact_g, exact_out = harness.to_float(grad.view), harness.to_float(output.view)
+    clamp = float(abs(exact_out).ravel()[0]) if rng.random() < 0.5 else -1.0
+    params = harness.BiasActGrad(
+        grad.pointer, output.pointer, result.pointer, tap.ctypes.data, None,
+        noise.ctypes.data if noises else None, scale.ctypes.data,
+        *(a.ctypes.data if w else None for a, w in zip(sums, wanted, strict=True)),
+        n, c, pixels, pixels if noises > 1 else 0, samples, last, 0.3, 1.5, clamp,
+        harness.DTYPES.index(dtype),
+    )  # fmt: skip
+    library.bias_act_grad(ctypes.addressof(params), int(rng.integers(1, 4)))
+    result.check_guards()
+    z = 1.5 * np.where(exact_out > 0, exact_g, 0.3 * exact_g)
+    if clamp >= 0:
+        z[abs(exact_out) >= clamp] = 0.0
+    z = z[:, :, 0]
+    expected = z * float(tap[0])
+    limit = 0.51 * harness.EPSILON[dtype] * abs(expected) + 4 * harness.EPSILON[accumulate] * abs(
+        expected
+    )
+    error = abs(harness.to_float(result.view)[:, :, 0] - expected)
+    assert (error <= limit + (1e-7 if dtype == "float16" else 1e-37)).all(), what
+    factors = noise.astype(np.float64)[:, None]
+
+    def of_noise(z):
+        total = z.sum(1) * abs(float(scale[0]))
+        return total.sum(0, keepdims=True) if samples == 1 else total
+
+    terms = [lambda z: z.sum((0, 2)), of_noise, lambda z: (z * factors).sum()]
+    sizes = [lambda z: z.sum((0, 2)), of_noise, lambda z: (z * abs(factors)).sum()]
+    for i, (total, term, size) in enumerate(zip(sums, terms, sizes, strict=True)):
+        if not wanted[i]:
+            continue
+        exact = term(z) * (np.sign(float(scale[0])) if i == 1 else 1.0)
+        bound = 40 * harness.EPSILON[accumulate] * size(abs(z)) + 1e-37
+        assert (abs(total - exact) <= bound).all(), f"{what}: sum {i}"
+    again = [a.copy() for a in sums]
+    library.bias_act_grad(ctypes.addressof(params), 5)
+    for a, b in zip(again, sums, strict=True):
+        assert a.tobytes() == b.tobytes(), f"{what}: the sums depend on the number of threads"
+
+
 def main() -> None:
     library = harness.load(Path(sys.argv[1]))
     count = int(sys.argv[2]) if len(sys.argv) > 2 else 1000
@@ -232,6 +289,7 @@ def main() -> None:
         try:
             with np.errstate(all="ignore"):  # infinite and NaN taps
                 _, walk = one(library, np.random.default_rng([seed, i]))
+                activation_gradient(library, np.random.default_rng([seed, i, 1]))
             walks[walk] += 1
         except AssertionError as error:
             failed += 1

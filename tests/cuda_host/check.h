@@ -55,4 +55,22 @@ double run(const Call& call);
 template <class T>
 double run_kernel_grad(const Call& call);
 
+// One call of the activation's gradient.
+struct ActGradCall {
+  int64_t n = 1, c = 1, pixels = 1;
+  bool channels_last = false;
+  bool bias = true, strength = true, scale = true;  // scale: the noise has a strength
+  int64_t noise_samples = 1;                        // of the noise's gradient; 0: none
+  bool noise_per_sample = false;                    // the noise that the strength's is made of
+  bool tap = false, clamp = false;
+  int64_t offset = 0;                               // elements before the first one of grad
+  int64_t few = 512, many = 4096;                   // as in BlockCounts
+  uint64_t seed = 1;
+
+  std::string text() const;
+};
+
+template <class T>
+double run_bias_act_grad(const ActGradCall& call);
+
 }  // namespace check

@@ -7,5 +7,6 @@ namespace check {
 
 template double run<BFloat16>(const Call&);
 template double run_kernel_grad<BFloat16>(const Call&);
+template double run_bias_act_grad<BFloat16>(const ActGradCall&);
 
 }  // namespace check

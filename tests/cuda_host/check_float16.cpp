@@ -7,5 +7,6 @@ namespace check {
 
 template double run<Half>(const Call&);
 template double run_kernel_grad<Half>(const Call&);
+template double run_bias_act_grad<Half>(const ActGradCall&);
 
 }  // namespace check

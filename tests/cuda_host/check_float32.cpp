@@ -7,5 +7,6 @@ namespace check {
 
 template double run<float>(const Call&);
 template double run_kernel_grad<float>(const Call&);
+template double run_bias_act_grad<float>(const ActGradCall&);
 
 }  // namespace check

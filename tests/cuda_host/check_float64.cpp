@@ -7,5 +7,6 @@ namespace check {
 
 template double run<double>(const Call&);
 template double run_kernel_grad<double>(const Call&);
+template double run_bias_act_grad<double>(const ActGradCall&);
 
 }  // namespace check

@@ -10,6 +10,7 @@
 #include <random>
 #include <utility>
 
+#include "bias_act_grad.cuh"
 #include "check.h"
 #include "plan.cuh"
 #include "tile.cuh"
@@ -339,6 +340,86 @@ double run_kernel_grad(const Call& call) {
     error = worst(error, static_cast<double>(kernel_grad.data[i]), expected[i],
                   32 * epsilon * magnitude[i] + 1e-300);
   }
+  return error;
+}
+
+template <class T>
+double run_bias_act_grad(const ActGradCall& call) {
+  using acc_t = Accumulate<T>;
+  std::mt19937_64 random(call.seed);
+  const int64_t total = call.n * call.c * call.pixels;
+  const int64_t samples = call.noise_per_sample ? call.n : 1;
+  const Plane4d all{1, 1, 1, total, 0, 0, 0, 1}, image{1, 1, 1, samples * call.pixels, 0, 0, 0, 1};
+  Array<T> grad(total, call.offset), output(total, 0), result(total, 0);
+  Array<acc_t> taps(2, 0), noise(samples * call.pixels, 1), strength(1, 0);
+  const auto grads = fill(all, grad.data, random), outputs = fill(all, output.data, random);
+  const auto tap = fill_taps(2, taps.data, random), scale = fill_taps(1, strength.data, random);
+  const auto noises = fill(image, noise.data, random);
+  const int64_t noise_total = call.noise_samples * call.pixels;
+  Array<acc_t> bias_grad(call.bias ? call.c : 0, 0), noise_grad(noise_total, 0);
+  Array<acc_t> strength_grad(call.strength ? 1 : 0, 0);
+
+  BiasActGradParams p{};
+  p.grad = grad.data, p.output = output.data, p.result = result.data;
+  if (call.tap) p.tap_x = taps.data, p.tap_y = taps.data + 1;
+  if (call.strength) p.noise = noise.data, p.strength_grad = strength_grad.data;
+  if (call.scale) p.noise_strength = strength.data;
+  if (call.bias) p.bias_grad = bias_grad.data;
+  if (call.noise_samples > 0) p.noise_grad = noise_grad.data;
+  p.n = call.n, p.c = call.c, p.pixels = call.pixels;
+  p.noise_stride_n = call.noise_per_sample ? call.pixels : 0;
+  p.noise_samples = call.noise_samples, p.channels_last = call.channels_last;
+  // One output, and perhaps more, is exactly the limit
+  const double clamp = std::abs(outputs[0]);
+  p.slope = 0.3, p.gain = 1.5, p.clamp = call.clamp ? clamp : -1, p.dtype = Traits<T>::dtype;
+
+  Array<char> workspace(plan_bias_act_grad(p, nullptr, {call.few, call.many}).workspace,
+                        0);
+  const BiasActGradPlan plan = plan_bias_act_grad(p, workspace.data, {call.few, call.many});
+  const auto kernel = bias_act_grad_kernel_of<T>(plan);
+  cuda_host::launch(plan.blocks, kActGradThreads, plan.shared,
+                    [&] { kernel(plan.args, make_bias_act_grad<T>(p)); });
+  if (plan.sum_blocks > 0) {
+    cuda_host::launch(plan.sum_blocks, kActSumThreads, plan.sum_shared,
+                      [&] { bias_act_sum_kernel<acc_t>(plan.sums); });
+  }
+
+  const double epsilon = sizeof(T) == 8 ? 0x1p-53 : 0x1p-24;
+  double error = 0;
+  const auto size = [](int64_t count) { return static_cast<size_t>(count); };
+  std::vector<double> bias(size(call.c)), bias_size(bias), pixels(size(noise_total)),
+      pixels_size(pixels);
+  double product = 0, product_size = 0;
+  for (int64_t i = 0; i < total; ++i) {
+    const int64_t sample = i / (call.c * call.pixels), rest = i % (call.c * call.pixels);
+    const int64_t c = call.channels_last ? rest % call.c : rest / call.pixels;
+    const int64_t pixel = call.channels_last ? rest / call.c : rest % call.pixels;
+    const double g = grads[size(i)], out = outputs[size(i)];
+    const bool clamped = call.clamp && std::abs(out) >= clamp;
+    const double z = clamped ? 0 : 1.5 * (out > 0 ? g : 0.3 * g);
+    const double expected = z * (call.tap ? tap[0] * tap[1] : 1);
+    error = worst(error, static_cast<double>(to_accumulate(result.data[i])), expected,
+                  (8 * epsilon + 1.01 * Traits<T>::epsilon) * std::abs(expected) +
+                      Traits<T>::tiny + 1e-300);
+    bias[size(c)] += z, bias_size[size(c)] += std::abs(z);
+    if (call.noise_samples > 0) {
+      const int64_t at = (call.noise_samples == 1 ? 0 : sample) * call.pixels + pixel;
+      const double v = z * (call.scale ? scale[0] : 1);
+      pixels[size(at)] += v, pixels_size[size(at)] += std::abs(v);
+    }
+    const double v = z * noises[size((call.noise_per_sample ? sample : 0) * call.pixels + pixel)];
+    product += v, product_size += std::abs(v);
+  }
+  const auto compare = [&](acc_t got, double expected, double magnitude) {
+    error = worst(error, static_cast<double>(got), expected, 64 * epsilon * magnitude + 1e-300);
+  };
+  for (int64_t c = 0; c < call.c && call.bias; ++c) {
+    compare(bias_grad.data[c], bias[size(c)], bias_size[size(c)]);
+  }
+  for (int64_t i = 0; i < noise_total; ++i) {
+    compare(noise_grad.data[i], pixels[size(i)], pixels_size[size(i)]);
+  }
+  if (call.strength) compare(strength_grad.data[0], product, product_size);
   return error;
 }
 

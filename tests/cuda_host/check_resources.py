@@ -22,13 +22,14 @@ from typing import NamedTuple
 CUDA = Path(__file__).resolve().parents[2] / "csrc" / "cuda"
 SOURCES = (
     "upfirdn2d_cuda.cu",
+    "bias_act_grad.cu",
     "upfirdn2d_float16.cu",
     "upfirdn2d_bfloat16.cu",
     "upfirdn2d_float32.cu",
 )
 
 
-SPECIALISED = ("tile", "pointwise")  # as readable() names them: these may not spill
+SPECIALISED = ("tile", "pointwise", "activation")  # as readable() names them: these may not spill
 
 
 class Resources(NamedTuple):
@@ -70,6 +71,12 @@ def read_report(text: str, source: str) -> list[Resources]:
     return kernels
 
 
+def type_of(symbol: str) -> str:
+    """The dtype that stands in a mangled name."""
+    types = {"f": "float32", "d": "float64"}
+    return types.get(symbol, "bfloat16" if "BFloat16" in symbol else "float16")
+
+
 def readable(symbol: str, source: str) -> str:
     """A short name for a mangled one."""
     dtype = source.removeprefix("upfirdn2d_").removesuffix(".cu")
@@ -77,12 +84,19 @@ def readable(symbol: str, source: str) -> str:
         fused = " fused" if "BiasAct" in symbol else ""
         return f"tile row {match[1]} {dtype}{fused}"
     if match := re.search(r"pointwise_kernelI(\w+?)Li(\d+)ELb(\d)E", symbol):
-        types = {"f": "float32", "d": "float64"}
-        of = types.get(match[1], "bfloat16" if "BFloat16" in match[1] else "float16")
+        of = type_of(match[1])
         layout = " channels_last" if match[3] == "1" else ""
         fused = " fused" if "BiasAct" in symbol else ""
         return f"pointwise vector {match[2]} {of}{layout}{fused}"
-    for kernel in ("generic_kernel", "kernel_grad_partial", "kernel_grad_final"):
+    if match := re.search(r"bias_act_grad_kernelI(\w+?)Li(\d+)ELb(\d)ELb(\d)E", symbol):
+        sums = {"00": "no sums", "10": "sums along", "01": "sums across", "11": "both sums"}
+        return f"activation vector {match[2]} {type_of(match[1])} {sums[match[3] + match[4]]}"
+    for kernel in (
+        "bias_act_sum_kernel",
+        "generic_kernel",
+        "kernel_grad_partial",
+        "kernel_grad_final",
+    ):
         if kernel in symbol:
             return symbol[symbol.index(kernel) :]
     return symbol

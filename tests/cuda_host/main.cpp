@@ -10,6 +10,7 @@
 //   cuda_host taps ORDER                    taps of NaN and infinity, and clamps without an end
 //   cuda_host large                         kernel gradients of far positions and of many taps
 //   cuda_host pointwise COUNT ORDER         one tap: edges of vectors, lines, blocks; random calls
+//   cuda_host activation COUNT ORDER        the activation's gradient: the same, and all its sums
 //   cuda_host barrier NUMBER                0: without it every row that meets it goes wrong
 //
 // Exit status 0: all right; 1: a wrong result; 3: a broken rule of the machine.
@@ -34,9 +35,13 @@ extern template double run<BFloat16>(const Call&);
 extern template double run<float>(const Call&);
 extern template double run<double>(const Call&);
 extern template double run_kernel_grad<Half>(const Call&);
+extern template double run_bias_act_grad<Half>(const ActGradCall&);
 extern template double run_kernel_grad<BFloat16>(const Call&);
+extern template double run_bias_act_grad<BFloat16>(const ActGradCall&);
 extern template double run_kernel_grad<float>(const Call&);
+extern template double run_bias_act_grad<float>(const ActGradCall&);
 extern template double run_kernel_grad<double>(const Call&);
+extern template double run_bias_act_grad<double>(const ActGradCall&);
 
 namespace {
 
@@ -63,12 +68,23 @@ double run_kernel_grad_any(int type, const Call& call) {
   return HUGE_VAL;
 }
 
+double run_bias_act_grad_any(int type, const ActGradCall& call) {
+  switch (kTypes[type]) {
+    case Dtype::float16: return run_bias_act_grad<Half>(call);
+    case Dtype::bfloat16: return run_bias_act_grad<BFloat16>(call);
+    case Dtype::float32: return run_bias_act_grad<float>(call);
+    case Dtype::float64: return run_bias_act_grad<double>(call);
+  }
+  return HUGE_VAL;
+}
+
 struct Tally {
   int64_t served = 0, wrong = 0;
   double worst = 0;
   bool print = true;
 
-  void add(double error, const char* type, const Call& call) {
+  template <class AnyCall>
+  void add(double error, const char* type, const AnyCall& call) {
     if (error < 0) return;
     ++served;
     if (error > worst) worst = error;
@@ -345,6 +361,69 @@ Tally sweep_pointwise(int count) {
       const int64_t c = random.coin() ? random(1, 40) : vector * random(1, 4);
       const int64_t h = random(1, 20), w = random.coin() ? random(1, 30) : vector * random(1, 4);
       add(pointwise_call(random, random(1, 3), c, h, w, random.coin()));
+    }
+  }
+  return tally;
+}
+
+// The wanted sums and the pointers of a call of the activation's gradient, at random.
+ActGradCall activation_call(Random& random, int64_t n, int64_t c, int64_t pixels, bool last) {
+  ActGradCall p;
+  p.n = n, p.c = c, p.pixels = pixels, p.channels_last = last;
+  p.bias = random(0, 3) != 0, p.strength = random(0, 2) != 0, p.scale = random.coin();
+  const int64_t samples[] = {0, 1, n};
+  p.noise_samples = samples[random(0, 2)];
+  p.noise_per_sample = random.coin(), p.tap = random(0, 3) == 0, p.clamp = random.coin();
+  p.offset = random(0, 4) == 0 ? random(1, 7) : 0;
+  // Of a few blocks, rounds as of very many
+  if (random.coin()) p.few = random(1, 4), p.many = random(1, 4);
+  p.seed = static_cast<uint64_t>(random(1, 1 << 30));
+  return p;
+}
+
+// A few calls that meet every barrier: all sums, several rounds of a block, slots, threads of a
+// line.
+Tally barriers_of_activation() {
+  Tally tally;
+  tally.print = false;
+  for (bool last : {false, true}) {
+    for (int64_t line : {12, 512}) {
+      ActGradCall call;
+      call.n = 2, call.channels_last = last, call.few = call.many = 1;
+      call.c = last ? line : 200, call.pixels = last ? 200 : line;
+      tally.add(run_bias_act_grad<float>(call), "float32", call);
+    }
+  }
+  return tally;
+}
+
+Tally sweep_activation(int count) {
+  Tally tally;
+  Random random{std::mt19937_64(17)};
+  for (int type = 0; type < 4; ++type) {
+    const int64_t vector = type == 0 ? 4 : type == 3 ? 2 : 8;
+    auto add = [&](int64_t n, int64_t line, int64_t lines, bool last) {
+      const ActGradCall call =
+          activation_call(random, n, last ? line : lines, last ? lines : line, last);
+      tally.add(run_bias_act_grad_any(type, call), kTypeNames[type], call);
+    };
+    for (bool last : {false, true}) {
+      // Lines about the edges of vectors and of a block's stretch; lines about those of a round
+      for (int64_t line : {int64_t{1}, vector - 1, vector, vector + 1, 3 * vector, 5 * vector + 1,
+                           9 * vector, 40 * vector}) {
+        for (int64_t lines : {1, 3, 17, 70}) add(random(1, 3), line, lines, last);
+        const int64_t lanes = line % vector == 0 ? line / vector : line;
+        add(2, line, 12 * (256 / std::min<int64_t>(lanes, 256)) + 1, last);  // several rounds
+      }
+      for (int64_t line : {255, 256, 257}) {
+        add(1, line, 5, last);
+        add(2, line * vector, 18, last);
+      }
+      add(2, 2 * vector, 128 * 16 + 1, last);  // more lines in a round than threads
+    }
+    for (int i = 0; i < count; ++i) {
+      const int64_t line = random.coin() ? random(1, 300) : vector * random(1, 40);
+      add(random(1, 4), line, random(1, 100), random.coin());
     }
   }
   return tally;
@@ -654,15 +733,19 @@ int check_barrier(int number) {
   using cuda_host::Order;
   cuda_host::options.removed_barrier = number;
   int red = 0, green = 0;
-  // The row after the last one stands for the generic kernels, which hold the
-  // kernel's gradient.
-  for (int row = 0; row <= kVariantCount; ++row) {
+  // Two more rows stand for the generic kernels, with the kernel's gradient, and for the
+  // activation's gradient.
+  auto sweep = [](int row) {
+    if (row < kVariantCount) return sweep_row(row, 0, false);
+    return row == kVariantCount ? sweep_generic(8, false) : barriers_of_activation();
+  };
+  for (int row = 0; row < kVariantCount + 2; ++row) {
     bool met = false, wrong = false;
     for (Order order : {Order::ascending, Order::descending, Order::random}) {
       if (wrong) break;
       cuda_host::options.order = order;
       cuda_host::barriers_met.assign(64, 0);
-      const Tally tally = row < kVariantCount ? sweep_row(row, 0, false) : sweep_generic(8, false);
+      const Tally tally = sweep(row);
       if (cuda_host::barriers_met[static_cast<size_t>(number)] == 0) break;
       met = true;
       wrong = tally.wrong > 0;
@@ -725,6 +808,10 @@ int main(int argc, char** argv) {
       for (int64_t w : {1023, 1024}) wrong += check_far_blocks(last, w);
     }
     return report("pointwise", sweep_pointwise(std::atoi(argv[2]))) | (wrong > 0);
+  }
+  if (command == "activation" && argc == 4) {
+    set_order(argv[3]);
+    return report("activation", sweep_activation(std::atoi(argv[2])));
   }
   if (command == "barrier" && argc == 3) {
     return check_barrier(std::atoi(argv[2]));

@@ -25,6 +25,16 @@ std::string Call::text() const {
   return s.str();
 }
 
+std::string ActGradCall::text() const {
+  std::ostringstream s;
+  s << "activation " << n << "x" << c << "x" << pixels << (channels_last ? " channels_last" : "")
+    << (bias ? " bias" : "") << (strength ? " strength" : "") << (scale ? " scale" : "")
+    << " noise samples " << noise_samples << (noise_per_sample ? " per sample" : "")
+    << (tap ? " tap" : "") << (clamp ? " clamp" : "") << " offset " << offset << " blocks " << few
+    << "," << many << " seed " << seed;
+  return s.str();
+}
+
 namespace {
 
 // The sample at u[a, b] of the zero-inserted input; null where there is none, and the sum has

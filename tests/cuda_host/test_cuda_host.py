@@ -130,6 +130,12 @@ def test_pointwise(emulator: Path, order: str) -> None:
     run(emulator, "pointwise", str(20 * max(EXTRA, 1)), order)
 
 
+@pytest.mark.parametrize("order", ORDERS)
+def test_activation_gradient(emulator: Path, order: str) -> None:
+    """The activation's gradient and each of its sums equal the formula about every edge."""
+    run(emulator, "activation", str(10 * max(EXTRA, 1)), order)
+
+
 def test_barriers_are_numbered_once() -> None:
     """Each barrier can be removed alone, and no kernel synchronises otherwise."""
     numbers = barriers()

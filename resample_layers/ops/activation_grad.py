@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The first-order gradient of what follows the op, with its sums, in one pass over memory.
+
+``upfirdn2d_bias_act_grad`` gives, of z in the formula of epilogue.py,
+
+- the gradient of z; or, where the op has one tap and leaves the size as it is, that of its input,
+  which is the tap times it;
+- the gradients of bias ``[C]``, noise ``[noise_samples, 1, out_h, out_w]`` and noise strength
+  ``[1]``, sums of the accumulate dtype; each is empty, ``[0]``, where it is not asked for: without
+  ``with_bias``, at ``noise_samples`` of 0, and without ``noise``.
+
+It has no gradient itself: where a graph of the gradient is wanted, epilogue.py has the same in
+differentiable functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from . import native
+from .epilogue import Operands
+from .op import Op
+from .upfirdn2d import check_one_device
+
+NO_TAPS = None, None
+
+
+def first_order(
+    grad: Tensor,  # [N, C, out_h, out_w], of output
+    output: Tensor,  # [N, C, out_h, out_w]
+    taps: tuple[Tensor | None, Tensor | None],  # the one tap of either axis, or NO_TAPS
+    operands: Operands,
+    needs: Sequence[bool],  # bias, noise, noise_strength
+    negative_slope: float,
+    gain: float,
+    clamp: float | None,
+) -> tuple[Tensor, list[Tensor | None]]:
+    """The gradient of z or of the input, and those of the operands in their shapes and dtypes."""
+    noise = operands.kinds[1]
+    samples = noise[0][0] if noise is not None and needs[1] else 0
+    result, *sums = BIAS_ACT_GRAD(
+        grad,
+        output,
+        *taps,
+        operands.noise,
+        operands.strength,
+        needs[0],
+        samples,
+        negative_slope,
+        gain,
+        clamp,
+    )
+    grads = [
+        total.reshape(kind[0]).to(kind[1]) if need and kind is not None else None
+        for total, kind, need in zip(sums, operands.kinds, needs, strict=True)
+    ]
+    return result, grads
+
+
+def _empty(
+    grad: Tensor,
+    output: Tensor,
+    tap_x: Tensor | None,
+    tap_y: Tensor | None,
+    noise: Tensor | None,
+    noise_strength: Tensor | None,
+    with_bias: bool,
+    noise_samples: int,
+    negative_slope: float,
+    gain: float,
+    clamp: float | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    check_one_device(output, grad, tap_x, tap_y, noise, noise_strength)
+    layout = torch.channels_last if native.is_channels_last(output) else torch.contiguous_format
+    channels, height, width = output.shape[1:]
+
+    def sums(wanted: bool, *shape: int) -> Tensor:
+        return output.new_empty(shape if wanted else 0, dtype=native.accumulate_dtype(output))
+
+    return (
+        torch.empty(output.shape, dtype=output.dtype, device=output.device, memory_format=layout),
+        sums(with_bias, channels),
+        sums(noise_samples != 0, noise_samples, 1, height, width),
+        sums(noise is not None, 1),
+    )
+
+
+BIAS_ACT_GRAD = Op(
+    "upfirdn2d_bias_act_grad",
+    "(Tensor grad, Tensor output, Tensor? tap_x, Tensor? tap_y, Tensor? noise, "
+    "Tensor? noise_strength, bool with_bias, SymInt noise_samples, float negative_slope, "
+    "float gain, float? clamp) -> (Tensor, Tensor, Tensor, Tensor)",
+    native.bias_act_grad,
+    _empty,
+)
