@@ -16,6 +16,7 @@ from torch.optim import Adam
 from torch.utils.data import DataLoader
 
 from . import augment, losses
+from .blocks import ModulatedConv2d
 from .data import Images, to_pixels
 from .decode import ImageError
 from .discriminator import Discriminator
@@ -291,8 +292,8 @@ class Training:
         """Move the averaged generator towards the generator."""
         half_life = min(self.settings.ema_images, 0.05 * self.steps * self.settings.batch)
         weight = 1 - 0.5 ** (self.settings.batch / max(half_life, 1e-8))
-        for mean, new in zip(self.ema.parameters(), self.generator.parameters(), strict=True):
-            mean.lerp_(new, weight)
+        means, news = (list(network.parameters()) for network in (self.ema, self.generator))
+        torch._foreach_lerp_(means, news, weight)  # a few kernels instead of one for each tensor
 
     def minimise(
         self,
@@ -562,10 +563,18 @@ def lazy_adam(module: nn.Module, lr: float, weight: float, every: int) -> Adam:
 
 
 def channels_last(module: nn.Module) -> nn.Module:
-    """Lay 4-D parameters out as channels_last; activations follow. A quarter less time on a CPU.
+    """Lay the weights of convolutions out as channels_last; activations follow.
 
-    ``module.to(memory_format=...)`` would refuse the 5-D weights of the modulated convolutions.
+    A modulated convolution that upsamples reads its weights with both channel dimensions swapped,
+    so its weights are laid out for that; else each call would copy them.
     """
+    for layer in module.modules():
+        if isinstance(layer, ModulatedConv2d):  # [1, out, in, k, k]
+            swapped = layer.resample == "up"
+            weight = layer.weight.data.squeeze(0)
+            weight = weight.transpose(0, 1) if swapped else weight
+            weight = weight.contiguous(memory_format=torch.channels_last)
+            layer.weight.data = (weight.transpose(0, 1) if swapped else weight).unsqueeze(0)
     for parameter in module.parameters():
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
