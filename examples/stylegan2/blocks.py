@@ -346,8 +346,8 @@ class ConvLayer(nn.Sequential):
     """Smoothing where the resolution is halved, an equalised convolution, bias and leaky ReLU.
 
     A 1x1 convolution needs no more than the samples that stay, so there the smoothing is the
-    decimation too. ``clamp`` limits what an activated layer gives to ``[-clamp, clamp]``. What comes
-    out is multiplied by ``gain``, which costs no pass of its own.
+    decimation too. ``clamp`` limits what an activated layer gives to ``[-clamp, clamp]``. What
+    comes out is multiplied by ``gain``, which costs no pass of its own.
 
     Shape:
         - input: ``[N, in_channels, H, W]``
