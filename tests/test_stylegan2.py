@@ -417,6 +417,11 @@ def test_channels_last_parameters_change_the_layout_and_not_the_result():
     )
     torch.testing.assert_close(generator(z, generator.fixed_noise()), before)
     assert layouts == [1]
+    for layer in generator.modules():
+        if isinstance(layer, blocks.ModulatedConv2d):  # no call has to copy its weights
+            weight = layer.weight.squeeze(0)
+            weight = weight.transpose(0, 1) if layer.resample == "up" else weight
+            assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize(
