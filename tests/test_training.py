@@ -436,6 +436,7 @@ def test_two_steps_on_a_folder(tmp_path, capsys):
         (["--channel-multiplier", "nan"], "error: channel_multiplier must be finite, got nan"),
         (["--style-dim", str(2**50)], "out of memory before the first step: "),
         (["--channel-multiplier", "1e-9"], "channel_max must leave a channel at every resolution"),
+        (["--cuda-graphs"], "error: cuda_graphs needs a device of type cuda, got cpu"),
         (["--device", "abacus"], "device must be one that torch finds here, got 'abacus'"),
         (["--resume"], "--resume needs the checkpoint of an earlier run, got none at"),
     ],
