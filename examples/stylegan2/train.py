@@ -72,7 +72,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse
     add("--accumulate", type=int, default=1, help="rounds to a step: less memory, same result")
     add("--workers", type=int, default=0, help="processes that read --data's images when needed")
     add("--compile", action="store_true", help="compile the networks first")
-    add("--cuda-graphs", action="store_true", help="repeat steps as CUDA graphs: on a GPU, in one process")
+    add("--cuda-graphs", action="store_true", help="repeat CUDA graphs of a step: GPU, one process")
     add("--tensorboard", action="store_true", help="write for TensorBoard too")
     add("--samples", type=int, default=1000, help="samples to evaluate")
     add("--inception", metavar="FILE", help="weights for FID; else where torch-fidelity keeps them")
