@@ -16,7 +16,8 @@
 #   tests_cuda  tests/test_cuda.py, test_upfirdn2d.py and test_bias_act.py, one after the other
 #   racecheck   every variant under compute-sanitizer, for shared memory: one shape for each
 #   benchmark   gpu.jsonl
-#   training    a training step of the StyleGAN2 example: training.json, profile.txt
+#   training    a training step of the StyleGAN2 example, without and with CUDA graphs, and NVIDIA's
+#               own: training.json, profile.txt
 #   half        the same in float16: training-float16.json, profile-float16.txt
 #   tests_most  tests of compile, export, transforms, gradients and layers; in parallel with
 #               pytest-xdist, as are the next two

@@ -1,13 +1,22 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The StyleGAN2 of the examples, its training step with our ops and with others.
+"""The training step of the StyleGAN2 example, beside others that do the same work.
 
 ``python -m benchmarks.gpu_training --out FOLDER [--stylegan3 CHECKOUT]`` trains config-f at 256
-pixels, batch 16, float32 (convolutions in TF32, as torch allows by default), on random images.
-The same networks and the same inputs run with each set of ops, in turns. A set is put in place of
-ours wherever the package and the examples hold a reference to ours, and before anything is timed a
-profile of each set must show that our operators ran with ours and with no other. Timed are the
-parts of a step, each with its own backward pass and optimiser, as examples.stylegan2.train runs
-them:
+pixels, batch 16, float32 (convolutions in TF32, as torch allows by default), on random images. The
+columns take turns:
+
+ours                 the example's networks and loss
+ours in CUDA graphs  the same, with ``--cuda-graphs`` of the example
+native               the example's networks with every op of ours in plain torch
+nvidia               the same with NVIDIA's upfirdn2d and bias_act in place of every op of ours
+nvidia networks      NVIDIA's own networks and loss, of the checkout, with the settings, images,
+                     optimiser and check of the gradients that the example has; in float16 with the
+                     setting that its training has, penalties in float16 too
+
+Before anything is timed, every call of an op is counted while each column runs all parts of a step:
+the ops of that column must have run, and no others. Networks of different ops must compute the
+same; NVIDIA's networks must have as many parameters as ours. Timed are the parts of a step, each
+with its own backward pass and optimiser, as examples.stylegan2.train runs them:
 
 plain step      one update of the discriminator and one of the generator, and the average
 amortised step  the plain step, 1/16 of an R1 update and 1/4 of a path-length update
@@ -21,24 +30,33 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
+import functools
+import importlib
+import importlib.util
 import json
+import math
 import statistics
 import sys
 import time
 import traceback
+import types
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+from torch.optim import Adam
 
 from examples.stylegan2.data import Images, to_pixels
 from examples.stylegan2.settings import DTYPES, Settings
-from examples.stylegan2.training import Training
+from examples.stylegan2.training import Training, lazy_adam
 from resample_layers import ops
 from resample_layers.ops import native
 
@@ -60,10 +78,22 @@ TINY = Settings(resolution=16, batch=4, style_dim=8, channel_max=4, path_batch=2
 PACKAGES = ("resample_layers", "examples")  # where a network may hold a reference to an op
 OPERATORS = "resample_layers::"  # how the profiler names ours, whatever function called them
 PARTS = ("discriminator", "r1", "generator", "path length", "average")
-ROUNDS = 12
+ROUNDS = 8
 TOLERANCE = 2e-2  # of images and scores: TF32, and sums in another order
 
 Ops = dict[str, Callable[..., Any]]
+CALLS: Counter[tuple[str, str]] = Counter()  # of whose ops, and of which op
+
+
+def counted(whose: str, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function``, whose calls are counted in CALLS."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **options: Any) -> Any:
+        CALLS[whose, name] += 1
+        return function(*arguments, **options)
+
+    return call
 
 
 def native_ops() -> Ops:
@@ -85,7 +115,16 @@ def native_ops() -> Ops:
             input = input + bias.reshape(1, -1, *(1,) * (input.dim() - 2))
         return F.leaky_relu(input, slope) * scale
 
-    return _with_epilogue(upfirdn2d, fused_leaky_relu)
+    pair = (("upfirdn2d", upfirdn2d), ("bias_act", fused_leaky_relu))
+    return _with_epilogue(*(counted("native", *both) for both in pair))
+
+
+def counted_peer(peer: Peer) -> Peer:
+    """NVIDIA's ops, whoever calls them: its own networks find them as attributes of two modules."""
+    for name in Peer._fields:
+        module = importlib.import_module(f"torch_utils.ops.{name}")
+        setattr(module, name, counted("nvidia", name, getattr(peer, name)))
+    return Peer(*(getattr(sys.modules[f"torch_utils.ops.{n}"], n) for n in Peer._fields))
 
 
 def nvidia_ops(peer: Peer) -> Ops:
@@ -196,56 +235,69 @@ def in_place(replacements: Ops) -> Iterator[None]:
             table[key] = function
 
 
-def check_which_ran(ran: list[str], name: str) -> None:
-    """Our operators ran with ours, and with no other set of ops.
+def check_which_ran(ran: list[str], whose: str) -> None:
+    """The ops of one column ran, and no others.
 
-    ``ran``: the names in a profile.
+    ``ran``: the names in a profile, where ours are found; calls of the others are in CALLS.
+    ``whose``: ours, native or nvidia.
     """
-    found = any(OPERATORS in key for key in ran)
-    if found != (name == "ours"):
-        raise RuntimeError(f"with {name} ops, our operators {'ran' if found else 'did not run'}")
+    found = {"ours"} if any(OPERATORS in key for key in ran) else set()
+    found |= {family for family, _ in CALLS}
+    if found != {whose}:
+        listed = " and ".join(sorted(found)) or "no"
+        raise RuntimeError(f"where {whose} ops had to run, {listed} ops ran")
+    missing = {"upfirdn2d", "bias_act"} - {name for _, name in CALLS}
+    if whose != "ours" and missing:
+        raise RuntimeError(f"{whose} {' and '.join(sorted(missing))} did not run")
+
+
+class Column(NamedTuple):
+    """One way to run the parts of a step."""
+
+    whose: str  # ops: ours, native or nvidia
+    ops: Ops  # in place of ours
+    step: Benchmark | NvidiaStep
+
+
+Columns = dict[str, Column]
 
 
 @contextlib.contextmanager
-def dropped_if_failing(sets: dict[str, Ops], name: str) -> Iterator[None]:
-    """Go on without a set of ops that fails, unless it is ours."""
+def dropped_if_failing(columns: Columns, name: str) -> Iterator[None]:
+    """Go on without a column that fails, unless it is ours; within, it finds its ops."""
     try:
-        yield
+        with in_place(columns[name].ops):
+            yield
     except Exception as error:
         if name == "ours":
             raise
-        traceback.print_exc()
-        reason = (str(error).strip() or "no reason given").splitlines()[0][:200]
-        print(f"NOT RUN: training with {name} ops, {type(error).__name__}: {reason}")
-        del sets[name]
+        not_run(name, error)
+        del columns[name]
+
+
+def not_run(name: str, error: Exception) -> None:
+    """Say why a column is missing."""
+    traceback.print_exception(error)
+    reason = (str(error).strip() or "no reason given").splitlines()[0][:200]
+    print(f"NOT RUN: training of the column {name}, {type(error).__name__}: {reason}")
 
 
 class Benchmark:
-    """One training, whose parts can be run with any set of ops."""
+    """One training of the example, whose parts can be run with any set of ops."""
 
-    def __init__(self, settings: Settings, device: torch.device, compile: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, device: torch.device, pixels: Tensor, **how: bool
+    ) -> None:
         self.device = device
-        side, batch = settings.resolution, settings.batch
-        pixels = torch.randint(0, 256, (2 * batch, 3, side, side), dtype=torch.uint8)
-        self.training = Training(
-            settings, Images("noise", pixels, pixels[:2]), device, compile=compile
-        )
-        self.real = to_pixels(pixels[:batch].to(device))
+        self.training = Training(settings, Images("noise", pixels, pixels[:2]), device, **how)
+        self.real = to_pixels(pixels[: settings.batch].to(device))
         self.parts: dict[str, Callable[[], None]] = {
             "discriminator": lambda: self.training.discriminator_step([self.real]),
             "r1": lambda: self.training.r1_step([self.real]),
-            "generator": self.generator_step,
+            "generator": self.training.generator_step,
             "path length": self.training.path_length_step,
             "average": self.training.average,
         }
-
-    def generator_step(self) -> None:
-        """As in Training.step: the discriminator's weights need no gradient."""
-        self.training.discriminator.requires_grad_(False)
-        try:
-            self.training.generator_step()
-        finally:
-            self.training.discriminator.requires_grad_(True)
 
     @torch.no_grad()
     def outputs(self) -> list[Tensor]:
@@ -256,32 +308,162 @@ class Benchmark:
         images = generator(z, generator.fixed_noise())
         return [images, self.training.discriminator(self.real)]
 
-    def milliseconds(self, part: str) -> float:
-        """Wall time of one run of a part, all of it on the device."""
-        self._wait()
-        start = time.perf_counter()
-        self.parts[part]()
-        self._wait()
-        return 1e3 * (time.perf_counter() - start)
 
-    def profile(self, parts: Sequence[str]) -> tuple[str, list[str]]:
-        """Where the time of these parts goes, and the names of what ran."""
-        cuda = self.device.type == "cuda"
-        activities = [torch.profiler.ProfilerActivity.CPU]
-        if cuda:
-            activities.append(torch.profiler.ProfilerActivity.CUDA)
-        with torch.profiler.profile(activities=activities) as profiler:
-            for part in parts:
-                self.parts[part]()
-            self._wait()
-        averages = profiler.key_averages()
-        order = "self_cuda_time_total" if cuda else "self_cpu_time_total"
-        table = averages.table(sort_by=order, row_limit=30, max_name_column_width=70)
-        return table, [event.key for event in averages]
+class NvidiaStep:
+    """NVIDIA's own networks and loss, with the parts that the example's step has.
 
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
+    Facts about the checkout that this rests on: the names, arguments and phases of
+    ``training.networks_stylegan2`` and ``training.loss``.
+
+    Args:
+        settings: as ours.
+        device: where it computes.
+        real: images of a batch.
+        ours: networks that must have as many parameters.
+    """
+
+    def __init__(
+        self, settings: Settings, device: torch.device, real: Tensor, ours: Training
+    ) -> None:
+        if settings.precision == "bfloat16":
+            raise ValueError("NVIDIA's networks have no bfloat16")
+        self.settings, self.device, self.real = settings, device, real
+        half = settings.precision == "float16"
+        common = {"c_dim": 0, "img_resolution": settings.resolution, "img_channels": 3}
+        common |= {
+            "channel_base": int(16384 * settings.channel_multiplier),
+            "channel_max": settings.channel_max,
+            "num_fp16_res": 4 if half else 0,
+            "conv_clamp": settings.clamp if half else None,
+        }
+        mapping = {"num_layers": settings.mapping_layers, "lr_multiplier": settings.mapping_lr}
+        dims = {"z_dim": settings.style_dim, "w_dim": settings.style_dim}
+        # Scaled activations in training, as its configuration of StyleGAN2 has it
+        self.generator: nn.Module = member("training.networks_stylegan2", "Generator")(
+            **common, **dims, mapping_kwargs=mapping, fused_modconv_default="inference_only"
+        ).to(device)
+        self.discriminator: nn.Module = member("training.networks_stylegan2", "Discriminator")(
+            **common, epilogue_kwargs={"mbstd_group_size": 4}
+        ).to(device)
+        for name in ("generator", "discriminator"):
+            counts = [sum(p.numel() for p in getattr(n, name).parameters()) for n in (self, ours)]
+            if counts[0] != counts[1]:
+                raise RuntimeError(
+                    f"NVIDIA's {name} must have as many parameters as ours, {counts[1]:,}, got "
+                    f"{counts[0]:,}"
+                )
+        self.ema = copy.deepcopy(self.generator).eval().requires_grad_(False)
+        member("torch_utils.ops.conv2d_gradfix", "enabled")
+        sys.modules["torch_utils.ops.conv2d_gradfix"].enabled = True  # type: ignore[attr-defined]
+        s = settings
+        self.loss = member("training.loss", "StyleGAN2Loss")(
+            device=device,
+            G=self.generator,
+            D=self.discriminator,
+            r1_gamma=s.r1_gamma,
+            style_mixing_prob=s.mixing,
+            pl_weight=s.path_weight,
+            pl_batch_shrink=s.batch // s.path_batch,
+            pl_no_weight_grad=True,
+        )
+        self.optimizers = {
+            self.generator: lazy_adam(self.generator, s.lr, s.path_weight, s.path_every),
+            self.discriminator: lazy_adam(self.discriminator, s.lr, s.r1_gamma, s.r1_every),
+        }
+        self.parts: dict[str, Callable[[], None]] = {
+            "discriminator": lambda: self.phase("Dmain", self.discriminator, 1),
+            "r1": lambda: self.phase("Dreg", self.discriminator, s.r1_every),
+            "generator": lambda: self.phase("Gmain", self.generator, 1),
+            "path length": lambda: self.phase("Greg", self.generator, s.path_every),
+            "average": self.average,
+        }
+
+    def phase(self, name: str, network: nn.Module, gain: int) -> None:
+        """One update of one network; the other's weights need no gradient."""
+        optimizer: Adam = self.optimizers[network]
+        batch = len(self.real)
+        labels = torch.empty(batch, 0, device=self.device)
+        latents = torch.randn(batch, self.settings.style_dim, device=self.device)
+        for each in self.optimizers:
+            each.requires_grad_(each is network)
+        optimizer.zero_grad(set_to_none=True)
+        self.loss.accumulate_gradients(
+            phase=name,
+            real_img=self.real,
+            real_c=labels,
+            gen_z=latents,
+            gen_c=labels,
+            gain=gain,
+            cur_nimg=0,
+        )
+        # As ours, in place of the replacement of what is not finite
+        norm = get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
+        if not math.isfinite(norm.item()):
+            raise FloatingPointError(f"the gradient of {name} must stay finite, got {norm}")
+        optimizer.step()
+
+    @torch.no_grad()
+    def average(self) -> None:
+        """Move the averaged generator towards the generator."""
+        means, news = (list(network.parameters()) for network in (self.ema, self.generator))
+        torch._foreach_lerp_(means, news, 0.01)
+
+
+def member(module: str, name: str) -> Any:
+    """What NVIDIA's module has by a name.
+
+    Raises:
+        RuntimeError: if the checkout has no such module, or the module nothing of that name.
+    """
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise RuntimeError(
+            f"the checkout must have {module}.{name}, as NVIDIA's stylegan3 has, got: {error}"
+        ) from error
+
+
+def stand_in_for_absent_packages() -> None:
+    """Let NVIDIA's code import what it does not use in a training step."""
+    for absent in ("requests", "distutils.util"):
+        package = absent.partition(".")[0]
+        if package not in sys.modules and importlib.util.find_spec(package) is None:
+            sys.modules[package] = sys.modules[absent] = types.ModuleType(absent)
+            sys.modules[absent].strtobool = bool  # type: ignore[attr-defined]
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def milliseconds(call: Callable[[], None], device: torch.device) -> float:
+    """Wall time of one call, all of it on the device."""
+    wait(device)
+    start = time.perf_counter()
+    call()
+    wait(device)
+    return 1e3 * (time.perf_counter() - start)
+
+
+def profile(
+    step: Benchmark | NvidiaStep, parts: Sequence[str], device: torch.device
+) -> tuple[str, list[str]]:
+    """Where the time of these parts goes, and the names of what ran; CALLS are theirs alone."""
+    cuda = device.type == "cuda"
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if cuda:
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    CALLS.clear()
+    with torch.profiler.profile(activities=activities) as profiler:
+        for part in parts:
+            step.parts[part]()
+        wait(device)
+    averages = profiler.key_averages()
+    order = "self_cuda_time_total" if cuda else "self_cpu_time_total"
+    table = averages.table(sort_by=order, row_limit=30, max_name_column_width=70)
+    return table, [event.key for event in averages]
 
 
 def step_times(parts: dict[str, float], settings: Settings) -> dict[str, float]:
@@ -309,40 +491,37 @@ def run(arguments: argparse.Namespace) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu" and not arguments.self_check:
         raise SystemExit("the training step is measured on a GPU; --self-check runs anywhere")
-    sets: dict[str, Ops] = {"ours": {}}
-    if not arguments.compile:  # a compiled network would not see the others
-        sets["native"] = native_ops()
-        peer = usable_peer(arguments.stylegan3, device)
-        if peer is not None:
-            sets["nvidia"] = nvidia_ops(peer)
     torch.backends.cudnn.benchmark = True
     torch.manual_seed(0)
-    benchmark = Benchmark(settings, device, arguments.compile)
+    columns = make_columns(arguments, settings, device)
+    benchmark = columns["ours"].step
+    assert isinstance(benchmark, Benchmark)
     expected = benchmark.outputs()
-    for name in list(sets):
-        with dropped_if_failing(sets, name), in_place(sets[name]):
-            check_equal(expected, benchmark.outputs(), name)
-    for name in list(sets):  # after all comparisons, since this trains
-        with dropped_if_failing(sets, name), in_place(sets[name]):
-            check_which_ran(benchmark.profile(PARTS)[1], name)
+    for name in list(columns):
+        with dropped_if_failing(columns, name):
+            if columns[name].step is benchmark:
+                check_equal(expected, benchmark.outputs(), name)
+    for name in list(columns):  # after all comparisons, since this trains
+        with dropped_if_failing(columns, name):
+            check_which_ran(profile(columns[name].step, PARTS, device)[1], columns[name].whose)
 
     rounds = 2 if arguments.self_check else ROUNDS
-    times: dict[str, dict[str, list[float]]] = {name: {p: [] for p in PARTS} for name in sets}
-    for turn in range(rounds + 2):  # two to warm up: convolutions choose their algorithms
+    times: dict[str, dict[str, list[float]]] = {n: {p: [] for p in PARTS} for n in columns}
+    for turn in range(rounds + 2):  # two to warm up: algorithms are chosen, graphs recorded
         if turn > 4 and time.monotonic() - start > 60 * arguments.minutes:
             print(f"NOT RUN: {rounds + 2 - turn} of {rounds} rounds, the minutes are over")
             break
-        for name in list(sets):
-            with dropped_if_failing(sets, name), in_place(sets[name]):
+        for name in list(columns):
+            with dropped_if_failing(columns, name):
                 for part in PARTS:
-                    elapsed = benchmark.milliseconds(part)
+                    elapsed = milliseconds(columns[name].step.parts[part], device)
                     if turn >= 2:
                         times[name][part].append(elapsed)
 
     medians = {
         name: {part: statistics.median(values) for part, values in parts.items()}
         for name, parts in times.items()
-        if name in sets
+        if name in columns
     }
     result = {
         "self_check": arguments.self_check,
@@ -360,18 +539,50 @@ def run(arguments: argparse.Namespace) -> None:
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
     suffix = "" if settings.precision == "float32" else f"-{settings.precision}"
+    suffix += "-compiled" if arguments.compile else ""
     (arguments.out / f"training{suffix}.json").write_text(json.dumps(result, indent=1) + "\n")
     for name, steps in result["steps"].items():
         print(f"{name}: plain {steps['plain']:.1f} ms, amortised {steps['amortised']:.1f} ms")
 
     with (arguments.out / f"profile{suffix}.txt").open("w") as file:
-        for name in list(sets):
-            with dropped_if_failing(sets, name), in_place(sets[name]):
-                table, ran = benchmark.profile(("discriminator", "generator"))
+        for name in list(columns):
+            with dropped_if_failing(columns, name):
+                parts = ("discriminator", "generator")
+                table, ran = profile(columns[name].step, parts, device)
                 file.write(f"{name}\n{table}\n")
-                check_which_ran(ran, name)
-    if unfit := [name for name in medians if name not in sets]:
+                check_which_ran(ran, columns[name].whose)
+    if unfit := [name for name in medians if name not in columns]:
         raise SystemExit(f"training.json is not to be trusted: {', '.join(unfit)} failed later")
+
+
+def make_columns(
+    arguments: argparse.Namespace, settings: Settings, device: torch.device
+) -> Columns:
+    """All columns that can be made here; a line says which cannot, and why."""
+    side, batch = settings.resolution, settings.batch
+    pixels = torch.randint(0, 256, (2 * batch, 3, side, side), dtype=torch.uint8)
+    ours = Benchmark(settings, device, pixels, compile=arguments.compile)
+    columns = {"ours": Column("ours", {}, ours)}
+    try:
+        graphs = Benchmark(settings, device, pixels, compile=arguments.compile, cuda_graphs=True)
+        columns["ours in CUDA graphs"] = Column("ours", {}, graphs)
+    except ValueError as error:  # without a GPU
+        print(f"NOT RUN: training of the column ours in CUDA graphs, {error}")
+    if not arguments.compile:  # a compiled network would not see other ops
+        columns["native"] = Column("native", native_ops(), ours)
+    stand_in_for_absent_packages()
+    peer = usable_peer(arguments.stylegan3, device)
+    if peer is None:
+        return columns
+    peer = counted_peer(peer)
+    if not arguments.compile:
+        columns["nvidia"] = Column("nvidia", nvidia_ops(peer), ours)
+    try:
+        theirs = NvidiaStep(settings, device, ours.real, ours.training)
+        columns["nvidia networks"] = Column("nvidia", {}, theirs)
+    except Exception as error:
+        not_run("nvidia networks", error)
+    return columns
 
 
 def main() -> None:
@@ -383,7 +594,9 @@ def main() -> None:
     parser.add_argument("--stylegan3", help="checkout of NVIDIA's stylegan3 to compare with")
     parser.add_argument("--minutes", type=float, default=3.0, help="begin no round after so many")
     parser.add_argument("--precision", choices=DTYPES, default="float32", help="as in training")
-    parser.add_argument("--compile", action="store_true", help="compile the networks; our ops only")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile our networks; other columns go"
+    )
     parser.add_argument("--self-check", action="store_true", help="tiny networks, any device")
     run(parser.parse_args())
 

@@ -1,16 +1,24 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The parts of the GPU's benchmarks that need no GPU: they must not compare a thing with itself."""
 
+import argparse
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
 from benchmarks import gpu_training
 from examples.stylegan2.blocks import StyledConv
 from resample_layers import UpFirDnDownsample, UpFirDnSmooth, UpFirDnUpsample
+from resample_layers.ops import bias_act
+
+from .compat_originals import importable, require_peers
 
 
-def names_of(call):
-    """What the profiler saw of a call."""
+def ran_in(call):
+    """What the profiler saw of a call; the other ops' calls are counted in it alone."""
+    gpu_training.CALLS.clear()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
         call()
     return [event.key for event in profiler.key_averages()]
@@ -33,20 +41,73 @@ def test_other_ops_take_the_place_of_ours(make):
     if isinstance(module, StyledConv):
         inputs += [torch.randn(2, 8), torch.randn(2, 1, 16, 20)]
     expected = module(*inputs)
-    gpu_training.check_which_ran(names_of(lambda: module(*inputs)), "ours")
+    gpu_training.check_which_ran(ran_in(lambda: module(*inputs)), "ours")
     with gpu_training.in_place(gpu_training.native_ops()):
         out = module(*inputs)
-        ran = names_of(lambda: module(*inputs))
-    gpu_training.check_which_ran(ran, "native")
+        ran = ran_in(lambda: module(*inputs))
+    assert {whose for whose, _ in gpu_training.CALLS} == {"native"}
+    with pytest.raises(RuntimeError, match="where ours ops had to run, native ops ran"):
+        gpu_training.check_which_ran(ran, "ours")
     torch.testing.assert_close(out, expected)
     assert module(*inputs).equal(expected)
-    gpu_training.check_which_ran(names_of(lambda: module(*inputs)), "ours")
+    gpu_training.check_which_ran(ran_in(lambda: module(*inputs)), "ours")
 
 
-@pytest.mark.parametrize("name", ["ours", "native"])
-def test_a_comparison_with_itself_is_refused(name):
-    with gpu_training.in_place(gpu_training.native_ops() if name == "ours" else {}):
-        layer = UpFirDnUpsample()
-        ran = names_of(lambda: layer(torch.randn(1, 1, 4, 5)))
-    with pytest.raises(RuntimeError, match=f"with {name} ops, our operators"):
-        gpu_training.check_which_ran(ran, name)
+@pytest.mark.parametrize(
+    ("whose", "ran", "sentence"),
+    [
+        ("ours", (), "where ours ops had to run, no ops ran"),
+        ("nvidia", ("ours",), "where nvidia ops had to run, ours ops ran"),
+        ("native", ("ours", "native"), "where native ops had to run, native and ours ops ran"),
+        ("native", ("native",), "native bias_act did not run"),
+    ],
+)
+def test_a_column_whose_ops_did_not_run_alone_is_refused(whose, ran, sentence):
+    layer = UpFirDnUpsample()
+    replacements = {"ours": {}, "native": gpu_training.native_ops()}
+
+    def call():
+        for name in ran:
+            with gpu_training.in_place(replacements[name]):
+                layer(torch.randn(1, 1, 4, 5))
+
+    names = ran_in(call)
+    with pytest.raises(RuntimeError, match=sentence):
+        gpu_training.check_which_ran(names, whose)
+
+
+def test_native_ops_that_all_ran_are_accepted():
+    layer, native = UpFirDnUpsample(), gpu_training.native_ops()
+
+    def call():
+        with gpu_training.in_place(native):
+            layer(torch.randn(1, 1, 4, 5))
+        native["bias_act"](torch.randn(1, 1, 4, 5))
+
+    gpu_training.check_which_ran(ran_in(call), "native")
+    gpu_training.check_which_ran(ran_in(lambda: bias_act(torch.randn(1, 1, 4, 5))), "ours")
+
+
+def test_what_a_checkout_lacks_is_named():
+    said = "the checkout must have json.Generator, as NVIDIA's stylegan3 has, got: module 'json'"
+    with pytest.raises(RuntimeError, match=re.escape(said)):
+        gpu_training.member("json", "Generator")
+    with pytest.raises(RuntimeError, match=r"must have training\.nowhere\.Loss, .* got: No module"):
+        gpu_training.member("training.nowhere", "Loss")
+
+
+@pytest.mark.filterwarnings("ignore")  # of NVIDIA's code
+def test_every_column_runs_its_own_ops_and_nvidias_networks_are_as_large_as_ours(tmp_path):
+    """In a complete checkout alone; NVIDIA's networks refuse other numbers of parameters."""
+    checkout = Path(require_peers()) / "stylegan3"
+    options = {"out": tmp_path, "stylegan3": str(checkout), "compile": False}
+    device = torch.device("cpu")
+    with importable(checkout):
+        columns = gpu_training.make_columns(
+            argparse.Namespace(**options), gpu_training.TINY, device
+        )
+        assert list(columns) == ["ours", "native", "nvidia", "nvidia networks"]
+        for column in columns.values():
+            with gpu_training.in_place(column.ops):
+                names = gpu_training.profile(column.step, gpu_training.PARTS, device)[1]
+            gpu_training.check_which_ran(names, column.whose)

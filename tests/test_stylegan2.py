@@ -148,9 +148,33 @@ def test_residual_block_keeps_variance_and_decimates_its_skip_like_a_strided_con
     x = torch.randn(2, 5, 8, 6)
     strided = blocks.UpFirDnSmooth((1, 3, 3, 1), downsample_factor=2, kernel_size=1)
     skip = F.conv2d(strided(x), block.skip[-1].weight / math.sqrt(5), stride=2)
-    expected = (block.conv2(block.conv1(x)) + skip) / math.sqrt(2)
+    smooth, conv, activate = block.conv2
+    torch.nn.init.normal_(activate.bias)
+    before = conv(smooth(block.conv1(x))) + activate.bias[None, :, None, None]
+    expected = (F.leaky_relu(before, 0.2) * math.sqrt(2) + skip) / math.sqrt(2)
     assert expected.shape == (2, 7, 4, 3)
     torch.testing.assert_close(block(x), expected)
+
+
+def test_a_residual_block_clamps_before_its_division():
+    block = blocks.ResBlock(5, 7, clamp=0.25)
+    x = torch.randn(2, 5, 8, 6)
+    block.conv2[1].weight.data *= 20
+    inside = block(x) - block.skip(x)
+    assert inside.abs().max().item() == pytest.approx(0.25 / math.sqrt(2))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("demodulate", [True, False])
+def test_a_1x1_convolution_scales_its_weights_and_computes_the_same(demodulate, layout):
+    conv = blocks.ModulatedConv2d(5, 3, 1, 4, demodulate)
+    x, style = torch.randn(2, 5, 8, 6).contiguous(memory_format=layout), torch.randn(2, 4)
+    factors = conv.modulation(style) / math.sqrt(5)
+    expected = F.conv2d(x * factors[:, :, None, None], conv.weight[0])
+    if demodulate:
+        energy = (conv.weight * factors[:, None, :, None, None]).square().sum((2, 3, 4))
+        expected = expected / energy.sqrt()[:, :, None, None]
+    torch.testing.assert_close(conv(x, style), expected)
 
 
 @pytest.mark.parametrize(("n", "size"), [(8, 4), (4, 4), (6, 3), (2, 2), (1, 1), (7, 1)])
@@ -316,7 +340,7 @@ def test_each_layer_reads_its_own_style_and_noise():
     generator = tiny_generator()
     read = {}
     for name, module in generator.named_modules():
-        if isinstance(module, (blocks.ModulatedConv2d, blocks.StyledConv)):
+        if isinstance(module, (blocks.StyledConv, blocks.ToRGB)):
             module.register_forward_hook(
                 lambda module, args, out, name=name: read.update({name: args[1:]})
             )
@@ -327,7 +351,7 @@ def test_each_layer_reads_its_own_style_and_noise():
     expected = dict(zip(convolutions, range(5), strict=True))
     expected |= {"to_rgb1": 1, "to_rgbs.0": 3, "to_rgbs.1": 5}
     for name, style in expected.items():
-        assert read[f"{name}.conv"][0].tolist() == [[style] * 6] * 2, name
+        assert read[name][0].tolist() == [[style] * 6] * 2, name
     for name, image in zip(convolutions, noise, strict=True):
         assert read[name][1] is image, name
 
@@ -393,6 +417,11 @@ def test_channels_last_parameters_change_the_layout_and_not_the_result():
     )
     torch.testing.assert_close(generator(z, generator.fixed_noise()), before)
     assert layouts == [1]
+    for layer in generator.modules():
+        if isinstance(layer, blocks.ModulatedConv2d):  # no call has to copy its weights
+            weight = layer.weight.squeeze(0)
+            weight = weight.transpose(0, 1) if layer.resample == "up" else weight
+            assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize(

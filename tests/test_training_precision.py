@@ -1,15 +1,22 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Half precision and compiled networks."""
+"""Half precision, compiled networks and recorded steps."""
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
+from torch.optim import Adam
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from examples.stylegan2 import losses
+from examples.stylegan2.graphs import Recorder
+from examples.stylegan2.processes import World
 from examples.stylegan2.training import DivergedError
 
-from .training import MANY, parts_of_a_step, start
+from .training import MANY, assert_same, parts_of_a_step, start
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -79,3 +86,152 @@ def test_compiled_networks_have_the_gradients_of_the_eager_ones(device):
                 rtol=1e-3,
                 atol=1e-5 * float(gradient.abs().max()),
             )
+
+
+class Tape(TorchDispatchMode):
+    """The calls of torch's operators, to be made again on the same tensors, without Python.
+
+    A CUDA graph does the same with kernels. What it cannot record is refused: to read values, and
+    to compute with tensors made of Python's numbers, which lie on the host.
+    """
+
+    REFUSED = ("_local_scalar_dense", "nonzero", "_linalg_check_errors")
+
+    def __init__(self):
+        super().__init__()
+        self.calls, self.done = [], False
+        self.host = {}  # tensors made of Python's numbers, by address; Python may read them
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+        if any(x.data_ptr() in self.host for x in tensors if x.numel()):
+            assert name == "_local_scalar_dense", name
+        else:
+            assert name not in self.REFUSED, name
+        out = func(*args, **(kwargs or {}))
+        if name == "lift_fresh":
+            self.host[out.data_ptr()] = out
+        self.calls.append((func, args, kwargs or {}, out))
+        return out
+
+    @torch.no_grad()
+    def repeat(self):
+        """Make the calls; the first time they have been made already."""
+        for func, args, kwargs, out in self.calls if self.done else ():
+            for old, new in zip(tree_leaves(out), tree_leaves(func(*args, **kwargs)), strict=True):
+                if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():  # no view
+                    old.copy_(new)
+        self.done = True
+
+
+class Taped(Recorder):
+    """What CudaGraphs does, on the CPU."""
+
+    def record(self, call):
+        with Tape() as tape:
+            outputs = call()
+        return tape.repeat, outputs
+
+
+@pytest.mark.parametrize(
+    ("precision", "chances"),
+    [("float32", (0.0, 0.0, 0.0, 0.5, 0.5, 0.7)), ("float16", (0.0, 0.0, 0.0))],
+)
+def test_recorded_steps_equal_others_bit_for_bit(precision, chances, monkeypatch):
+    """Each part of a step is a function of tensors that stay where they are.
+
+    Of the steps with one probability the first runs, the second is recorded, the third is repeated.
+    """
+    monkeypatch.setattr(Taped, "FIRST", 1)
+    options = {**MANY, "batch": 8, "lr": 1e-3, "path_every": 1, "channel_max": 4}
+    options |= {"precision": precision, "clamp": 256.0}
+    plain, taped = (start({"accumulate": 2}, **options) for _ in range(2))
+    taped.call = Taped()
+    for chance in chances:
+        for training in (plain, taped):
+            training.augmentation.p = chance
+            training.step()
+        assert_same(plain.state_dict(), taped.state_dict())
+    assert plain.latest() == taped.latest()
+    # Three parts with and without augmentation, and the path lengths, each with its update
+    assert len(taped.call._recorded) == (14 if len(chances) > 3 else 8)
+
+
+def test_a_recorded_part_reads_no_value():
+    """The tape would tell."""
+    for function, name in (
+        (lambda x: {"y": x * x.item()}, "_local_scalar_dense"),
+        (lambda x: {"y": x * torch.tensor(3.0)}, "mul"),
+    ):
+        call = Taped()
+        for _ in range(Taped.FIRST):
+            assert call("key", function, [torch.ones(())])["y"] in (1, 3)
+        with pytest.raises(AssertionError, match=name):
+            call("key", function, [torch.ones(())])
+
+
+def test_a_load_forgets_what_was_recorded():
+    training = start()
+    training.call = Taped()
+    for _ in range(Taped.FIRST + 1):
+        training.generator_step()
+    assert training.call._recorded
+    training.load_state_dict(training.state_dict())
+    assert not training.call._recorded
+    training.generator_step()
+    assert not training.call._recorded  # it counts from the start
+
+
+def test_cuda_graphs_are_refused_where_there_can_be_none():
+    with pytest.raises(ValueError, match="cuda_graphs needs a device of type cuda, got cpu"):
+        start({"cuda_graphs": True})
+    with pytest.raises(ValueError, match="cuda_graphs needs one process, got 2: sums over process"):
+        start({"cuda_graphs": True, "world": World(0, 2)})
+
+
+@pytest.mark.parametrize("device", ["cuda"], indirect=True)
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_cuda_graphs_train_as_other_steps_do(precision, device):
+    options = {**MANY, "batch": 8, "path_every": 1, "resolution": 16}
+    options |= {"precision": precision, "clamp": 256.0}
+    with torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
+        plain, graphs = (start({"cuda_graphs": on}, device, **options) for on in (False, True))
+        for training in (plain, graphs):
+            for chance in (0.0,) * 4 + (0.5,) * 4:
+                training.augmentation.p = chance
+                training.step()
+    assert len(graphs.call._recorded) == 14
+    assert torch.equal(plain.rng.get_state(), graphs.rng.get_state())
+    assert graphs.latest() == pytest.approx(plain.latest(), rel=1e-3, abs=1e-4)
+    for mine, theirs in ((plain.g, graphs.g), (plain.d, graphs.d)):
+        states = (player.optimizer.state.values() for player in (mine, theirs))
+        for own, other in zip(*states, strict=True):
+            assert own["step"] == other["step"]
+            size = float(own["exp_avg_sq"].abs().max())
+            torch.testing.assert_close(
+                other["exp_avg_sq"], own["exp_avg_sq"], rtol=0.05, atol=0.01 * size
+            )
+
+
+@pytest.mark.parametrize("change", ["layout", "not fused"])
+def test_moments_of_other_optimisers_and_layouts_go_on(change):
+    """As of runs from before the optimiser was fused, or before weights had their layout."""
+    before, after = start(batch=8, path_every=1), start(batch=8, path_every=1)
+    if change == "not fused":
+        for player in (before.d, before.g):
+            weights = player.network.parameters()
+            player.optimizer = Adam(weights, **{**player.optimizer.defaults, "fused": None})
+    before.step()
+    state = copy.deepcopy(before.state_dict())
+    for name in ("g", "d"):
+        for moments in state[f"{name}_optim"]["state"].values():
+            moments.update({key: value.contiguous() for key, value in moments.items()})
+    after.load_state_dict(state)
+    for training in (before, after):
+        training.step()
+    for name, weight in before.generator.state_dict().items():
+        torch.testing.assert_close(after.generator.state_dict()[name], weight, rtol=1e-4, atol=1e-6)
+    if change == "not fused":  # and back
+        before.load_state_dict(after.state_dict())
+        before.step()

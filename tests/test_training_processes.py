@@ -24,13 +24,14 @@ from .training import MANY, ROOT, TINY, parts_of_a_step, start
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def one_of_two(rank, folder, accumulate):
+def one_of_two(rank, folder):
+    """A step in one round, and one in two: processes take longer to start than to step."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    how = {"world": World(rank, 2), "accumulate": accumulate}
-    training = start(how, **MANY)
-    training.augmentation.p = 0.5
-    torch.save(parts_of_a_step(training), f"{folder}/{rank}.pt")
+    for accumulate in (1, 2):
+        training = start({"world": World(rank, 2), "accumulate": accumulate}, **MANY)
+        training.augmentation.p = 0.5
+        torch.save(parts_of_a_step(training), f"{folder}/{rank}-{accumulate}.pt")
     dist.destroy_process_group()
 
 
@@ -54,13 +55,10 @@ def assert_near(found, expected):
     assert figures == pytest.approx(whole_figures, rel=1e-5, abs=1e-6)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_two_processes_have_the_gradients_of_one_with_the_whole_batch(
-    accumulate, whole_batch, tmp_path
-):
-    mp.spawn(one_of_two, (str(tmp_path), accumulate), nprocs=2)  # raises what a worker raises
-    for rank in range(2):
-        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+def test_two_processes_have_the_gradients_of_one_with_the_whole_batch(whole_batch, tmp_path):
+    mp.spawn(one_of_two, (str(tmp_path),), nprocs=2)  # raises what a worker raises
+    for rank, accumulate in itertools.product(range(2), (1, 2)):
+        found = torch.load(tmp_path / f"{rank}-{accumulate}.pt", weights_only=True)
         assert_near(found, whole_batch)
 
 

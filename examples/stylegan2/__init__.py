@@ -10,6 +10,7 @@
 ``augment``        adaptive discriminator augmentation
 ``processes``      several processes, a batch dealt among them
 ``training``       what one step does
+``graphs``         calls that CUDA graphs repeat
 ``run``            the files of a run: checkpoints, metrics, samples
 ``files``          files that are written whole or not at all
 ``evaluate``       how good the samples are: Fréchet distances, a classifier's verdict, neighbours

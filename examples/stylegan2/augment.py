@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from resample_layers import UpFirDnDownsample, UpFirDnUpsample
 from resample_layers.filters import NAMED_TAPS
 
-LUMA = (1 / math.sqrt(3),) * 3  # the grey axis of RGB
+LUMA = 1 / math.sqrt(3)  # each coordinate of the grey axis of RGB
 
 
 class Changes(NamedTuple):
@@ -62,7 +62,7 @@ class Augment(nn.Module):
         n, channels, height, width = images.shape
         if channels not in (1, 3):
             raise ValueError(f"images must have 1 or 3 channels to be augmented, got {channels}")
-        source = torch.linalg.inv(changes.geometry)[:, :2]  # where each point comes from
+        source = inverse(changes.geometry)  # where each point comes from
         size = [n, channels, 2 * height, 2 * width]
         grid = F.affine_grid(source, size, align_corners=False)
         moved = F.grid_sample(
@@ -81,10 +81,23 @@ class Augment(nn.Module):
         return torch.where(stays, images, coloured)
 
 
-def draw(n: int, side: int, p: float, rng: torch.Generator) -> Changes:
+def inverse(geometry: Tensor) -> Tensor:
+    """The upper two rows [N, 2, 3] of the inverse of ``geometry`` [N, 3, 3].
+
+    Its last row is (0, 0, 1). `torch.linalg.inv` would wait for the device, to tell of singular
+    matrices.
+    """
+    linear, offset = geometry[:, :2, :2], geometry[:, :2, 2:]
+    (a, b), (c, d) = (row.unbind(1) for row in linear.unbind(1))
+    adjugate = torch.stack((d, -b, -c, a), 1).view(-1, 2, 2)
+    back = adjugate / (a * d - b * c)[:, None, None]
+    return torch.cat((back, -back @ offset), 2)
+
+
+def draw(n: int, side: int, p: float | Tensor, rng: torch.Generator) -> Changes:
     """Changes for ``n`` images of a side in pixels, each kind with probability ``p``.
 
-    Drawn on the device of ``rng``.
+    Drawn on the device of ``rng``, where ``p`` is too if it is a tensor [].
     """
     unit = torch.eye(4, device=rng.device).expand(n, 4, 4)
     geometry, colour = unit[:, :3, :3], unit
@@ -98,7 +111,7 @@ def draw(n: int, side: int, p: float, rng: torch.Generator) -> Changes:
 class _Draws:
     """Numbers [n] for the images of a batch."""
 
-    def __init__(self, n: int, p: float, rng: torch.Generator) -> None:
+    def __init__(self, n: int, p: float | Tensor, rng: torch.Generator) -> None:
         self.n, self.p, self.rng = n, p, rng
 
     def uniform(self, low: float, high: float) -> Tensor:
@@ -107,15 +120,15 @@ class _Draws:
     def normal(self, deviation: float) -> Tensor:
         return deviation * torch.randn(self.n, generator=self.rng, device=self.rng.device)
 
-    def happens(self, p: float | None = None) -> Tensor:
+    def happens(self, p: float | Tensor | None = None) -> Tensor:
         """1 with probability ``p``, else 0."""
         return (self.uniform(0, 1) < (self.p if p is None else p)).float()
 
-    def sometimes(self, value: Tensor, otherwise: float, p: float | None = None) -> Tensor:
+    def sometimes(self, value: Tensor, otherwise: float, p: float | Tensor | None = None) -> Tensor:
         return torch.where(self.happens(p) == 1, value, torch.full_like(value, otherwise))
 
 
-def geometry_steps(n: int, side: int, p: float, rng: torch.Generator) -> Iterator[Tensor]:
+def geometry_steps(n: int, side: int, p: float | Tensor, rng: torch.Generator) -> Iterator[Tensor]:
     """Matrices [n, 3, 3], in the order in which they apply.
 
     Mirror, quarter turns, moves by whole pixels, up to an eighth of the side; scale, turn,
@@ -129,7 +142,7 @@ def geometry_steps(n: int, side: int, p: float, rng: torch.Generator) -> Iterato
     yield _move(*(happens * (part * side).round() * (2 / side) for part in (x, y)))
     factor = draws.sometimes(draws.normal(0.2).exp2(), 1.0)
     yield _scale(factor, factor)
-    share = 1 - math.sqrt(1 - p)  # so that one turn or more happens with probability p
+    share = 1 - (1 - p) ** 0.5  # so that one turn or more happens with probability p
     yield _turn(draws.sometimes(draws.uniform(-math.pi, math.pi), 0.0, share))
     factor = draws.sometimes(draws.normal(0.2).exp2(), 1.0)
     yield _scale(factor, 1 / factor)
@@ -138,10 +151,10 @@ def geometry_steps(n: int, side: int, p: float, rng: torch.Generator) -> Iterato
     yield _move(happens * draws.normal(0.25), happens * draws.normal(0.25))
 
 
-def colour_steps(n: int, p: float, rng: torch.Generator) -> Iterator[Tensor]:
+def colour_steps(n: int, p: float | Tensor, rng: torch.Generator) -> Iterator[Tensor]:
     """Matrices [n, 4, 4]: brightness, contrast, luma flip, hue, saturation."""
     draws = _Draws(n, p, rng)
-    axis = torch.tensor(LUMA, device=rng.device)
+    axis = torch.full((3,), LUMA, device=rng.device)
     grey, unit = torch.outer(axis, axis), torch.eye(3, device=rng.device)
     cross = torch.linalg.cross(unit, axis.expand(3, 3))  # turns about the grey axis
     brightness = draws.sometimes(draws.normal(0.2), 0.0)

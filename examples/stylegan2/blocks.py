@@ -82,7 +82,7 @@ class EqualLinear(nn.Module):
 
 
 class EqualConv2d(nn.Module):
-    """An equalised convolution without bias.
+    """An equalised convolution without bias, whose output is multiplied by ``gain``.
 
     Shape:
         - input: ``[N, in_channels, H, W]``
@@ -96,11 +96,12 @@ class EqualConv2d(nn.Module):
         kernel_size: int,
         stride: int = 1,
         padding: int = 0,
+        gain: float = 1.0,
     ) -> None:
         super().__init__()
         shape = (out_channels, in_channels, kernel_size, kernel_size)
         self.weight = nn.Parameter(torch.randn(shape))
-        self.scale = 1 / math.sqrt(in_channels * kernel_size**2)
+        self.scale = gain / math.sqrt(in_channels * kernel_size**2)
         self.stride, self.padding = stride, padding
 
     def forward(self, input: Tensor) -> Tensor:
@@ -124,8 +125,10 @@ class ModulatedConv2d(nn.Module):
     3. The sample is convolved with its own weights.
 
     Scaling the weights of an input channel is scaling that channel, and dividing the weights of an
-    output channel is dividing that channel; so the activations are scaled instead, and the whole
-    batch shares one convolution.
+    output channel is dividing that channel. So the activations are scaled instead, and the whole
+    batch shares one convolution: :meth:`convolve` scales what goes in, and :func:`demodulate` what
+    comes out. A 1x1 convolution is one product of matrices for each sample, and there the weights
+    are scaled, which are few beside the activations.
 
     Args:
         in_channels, out_channels, kernel_size: of the convolution; ``kernel_size`` is odd.
@@ -169,29 +172,43 @@ class ModulatedConv2d(nn.Module):
         self,
         input: Tensor,  # [N, in_channels, H, W]
         style: Tensor,  # [N, style_dim]
-        smooth: bool = True,
     ) -> Tensor:
-        """Convolve; ``smooth=False`` leaves the smoothing after upsampling to the caller."""
+        out = demodulate(*self.convolve(input, style))
+        return self.blur(out) if self.resample == "up" else out
+
+    def convolve(
+        self,
+        input: Tensor,  # [N, in_channels, H, W]
+        style: Tensor,  # [N, style_dim]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Modulate and convolve; demodulation, and smoothing after upsampling, are yet to come.
+
+        Returns:
+            What the convolution gives, and the factors [N, out_channels] by which
+            :func:`demodulate` multiplies it, or None where there is nothing to multiply.
+        """
         dtype = input.dtype
-        weight = self.weight[0] * self.scale  # [O, I, k, k]
-        factors = self.modulation(style)  # [N, I]
+        weight, factors = self.weight.squeeze(0), self.modulation(style)  # [O, I, k, k], [N, I]
         if self.demodulate and dtype == torch.float16:
             # Demodulation undoes both; without them 65,504 would be exceeded on the way
-            weight = weight / weight.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-8)
-            weight = weight * self.scale
+            largest = weight.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-8)
+            weight = weight * (self.scale / largest)
             factors = factors / factors.abs().amax(1, keepdim=True).clamp_min(1e-8)
-        out = self._convolve(input * factors[:, :, None, None].to(dtype), weight.to(dtype))
+        else:
+            factors = factors * self.scale  # [N, I], which is less work than the weights
+        scale = None
         if self.demodulate:
             energy = F.linear(factors.square(), weight.square().sum((2, 3)))  # [N, O]
-            out = out * torch.rsqrt(energy + 1e-8)[:, :, None, None].to(dtype)
-        return self.blur(out) if smooth and self.resample == "up" else out
-
-    def _convolve(self, input: Tensor, weight: Tensor) -> Tensor:
+            scale = torch.rsqrt(energy + 1e-8)
+        if weight.shape[-1] == 1 and self.resample is None:
+            own = (weight.flatten(1) * factors[:, None]).to(dtype)  # [N, O, I]
+            return (own @ input.flatten(2)).unflatten(2, input.shape[2:]), scale
+        input, weight = input * factors[:, :, None, None].to(dtype), weight.to(dtype)
         if self.resample == "up":
-            return F.conv_transpose2d(input, weight.transpose(0, 1), stride=2)
+            return F.conv_transpose2d(input, weight.transpose(0, 1), stride=2), scale
         if self.resample == "down":
-            return F.conv2d(self.blur(input), weight, stride=2)
-        return F.conv2d(input, weight, padding=weight.shape[-1] // 2)
+            return F.conv2d(self.blur(input), weight, stride=2), scale
+        return F.conv2d(input, weight, padding=weight.shape[-1] // 2), scale
 
     def extra_repr(self) -> str:
         _, out_channels, in_channels, size, _ = self.weight.shape
@@ -199,6 +216,19 @@ class ModulatedConv2d(nn.Module):
             f"{in_channels}, {out_channels}, {size}, "
             f"demodulate={self.demodulate}, resample={self.resample!r}"
         )
+
+
+def demodulate(
+    input: Tensor,  # [N, C, ...]
+    scale: Tensor | None,  # [N, C], None for no demodulation
+) -> Tensor:
+    """Multiply each channel of each sample by its factor: one pass over memory.
+
+    Smoothing is linear in each channel, so it may come before this or after.
+    """
+    if scale is None:
+        return input
+    return input * scale.reshape(*scale.shape, *(1,) * (input.dim() - 2)).to(input.dtype)
 
 
 class NoiseInjection(nn.Module):
@@ -245,7 +275,7 @@ class StyledConv(nn.Module):
         self.activate = FusedLeakyReLU(out_channels)
 
     def forward(self, input: Tensor, style: Tensor, noise: Tensor | None = None) -> Tensor:
-        out = self.conv(input, style, smooth=False)
+        out = demodulate(*self.conv.convolve(input, style))
         upsample, activate = self.conv.resample == "up", self.activate
         if noise is None:
             n, _, h, w = input.shape
@@ -294,15 +324,15 @@ class ToRGB(nn.Module):
 
 
 class BiasActivation(FusedLeakyReLU):
-    """Bias, leaky ReLU and gain, and the limits ``[-clamp, clamp]`` if any, in one pass.
+    """Bias, leaky ReLU, its gain, the limits ``[-clamp, clamp]`` if any, and ``gain``, in one pass.
 
     Shape:
         - input, output: ``[N, channel, H, W]``
     """
 
-    def __init__(self, channel: int, clamp: float | None = None) -> None:
-        super().__init__(channel)
-        self.clamp = clamp
+    def __init__(self, channel: int, clamp: float | None = None, gain: float = 1.0) -> None:
+        super().__init__(channel, scale=math.sqrt(2) * gain)
+        self.clamp = None if clamp is None else clamp * gain
 
     def forward(self, input: Tensor) -> Tensor:
         slope, gain = self.negative_slope, self.scale
@@ -316,7 +346,8 @@ class ConvLayer(nn.Sequential):
     """Smoothing where the resolution is halved, an equalised convolution, bias and leaky ReLU.
 
     A 1x1 convolution needs no more than the samples that stay, so there the smoothing is the
-    decimation too. ``clamp`` limits what an activated layer gives to ``[-clamp, clamp]``.
+    decimation too. ``clamp`` limits what an activated layer gives to ``[-clamp, clamp]``. What
+    comes out is multiplied by ``gain``, which costs no pass of its own.
 
     Shape:
         - input: ``[N, in_channels, H, W]``
@@ -332,6 +363,7 @@ class ConvLayer(nn.Sequential):
         activate: bool = True,
         resample_kernel: Taps = BINOMIAL,
         clamp: float | None = None,
+        gain: float = 1.0,
     ) -> None:
         layers: list[nn.Module] = []
         stride, padding = 1, kernel_size // 2
@@ -341,16 +373,17 @@ class ConvLayer(nn.Sequential):
             stride, padding = 2, 0
             smooth = UpFirDnSmooth(resample_kernel, downsample_factor=2, kernel_size=kernel_size)
             layers.append(smooth)
-        layers.append(EqualConv2d(in_channels, out_channels, kernel_size, stride, padding))
+        own = 1.0 if activate else gain
+        layers.append(EqualConv2d(in_channels, out_channels, kernel_size, stride, padding, own))
         if activate:
-            layers.append(BiasActivation(out_channels, clamp))
+            layers.append(BiasActivation(out_channels, clamp, gain))
         super().__init__(*layers)
 
 
 class ResBlock(nn.Module):
-    """Halve the resolution: ``(conv2(conv1(x)) + skip(x)) / sqrt(2)``.
+    """Halve the resolution: ``conv2(conv1(x)) + skip(x)``, both of which are divided by sqrt(2).
 
-    ``clamp`` limits what ``conv1`` and ``conv2`` give, not ``skip``.
+    ``clamp`` limits what ``conv1`` and, before the division, ``conv2`` give, not ``skip``.
 
     Shape:
         - input: ``[N, in_channels, H, W]``
@@ -366,12 +399,13 @@ class ResBlock(nn.Module):
     ) -> None:
         super().__init__()
         down: dict[str, Any] = {"downsample": True, "resample_kernel": resample_kernel}
+        down["gain"] = 1 / math.sqrt(2)  # keeps the variance of the sum
         self.conv1 = ConvLayer(in_channels, in_channels, 3, clamp=clamp)
         self.conv2 = ConvLayer(in_channels, out_channels, 3, clamp=clamp, **down)
         self.skip = ConvLayer(in_channels, out_channels, 1, activate=False, **down)
 
     def forward(self, input: Tensor) -> Tensor:
-        return (self.conv2(self.conv1(input)) + self.skip(input)) / math.sqrt(2)
+        return self.conv2(self.conv1(input)) + self.skip(input)
 
 
 class MinibatchStdDev(nn.Module):

@@ -72,6 +72,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse
     add("--accumulate", type=int, default=1, help="rounds to a step: less memory, same result")
     add("--workers", type=int, default=0, help="processes that read --data's images when needed")
     add("--compile", action="store_true", help="compile the networks first")
+    add("--cuda-graphs", action="store_true", help="repeat CUDA graphs of a step: GPU, one process")
     add("--tensorboard", action="store_true", help="write for TensorBoard too")
     add("--samples", type=int, default=1000, help="samples to evaluate")
     add("--inception", metavar="FILE", help="weights for FID; else where torch-fidelity keeps them")
@@ -146,9 +147,8 @@ def prepare(
             f"--resume needs the images of the earlier run, got {images.fingerprint()} for "
             f"{state['images']}: say --data to go on with other images"
         )
-    training = Training(
-        settings, images, device, world, args.accumulate, args.workers, args.compile
-    )
+    how = (args.accumulate, args.workers, args.compile, args.cuda_graphs)
+    training = Training(settings, images, device, world, *how)
     if state is not None:
         try:
             training.load_state_dict(state)
@@ -259,6 +259,7 @@ def train(training: Training, run: Run, args: argparse.Namespace) -> bool:
 def report(training: Training, run: Run, samples: int, inception: Path | None) -> None:
     """Evaluate, print the table, save it."""
     s = training.settings
+    training.call.reset()  # for its memory
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(s.seed)
         untrained = training.new_generator()

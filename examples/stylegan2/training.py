@@ -16,10 +16,12 @@ from torch.optim import Adam
 from torch.utils.data import DataLoader
 
 from . import augment, losses
+from .blocks import ModulatedConv2d
 from .data import Images, to_pixels
 from .decode import ImageError
 from .discriminator import Discriminator
 from .generator import Generator
+from .graphs import CudaGraphs, Eager, Inputs, Outputs
 from .order import Order, Shares, worker_signals
 from .processes import World
 from .settings import DTYPES, Settings, brief
@@ -40,6 +42,12 @@ class Player:
     network: nn.Module
     optimizer: Adam
     scaler: torch.amp.GradScaler  # of the loss, for float16; else switched off
+
+    def update(self) -> Outputs:
+        """Step against the gradients in the weights, unless the scaler found one not finite."""
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return {}
 
 
 class Latents(NamedTuple):
@@ -66,9 +74,12 @@ class Training:
         accumulate: rounds to a step.
         workers: of this process, which read images in the background; 0: none.
         compile: compile both networks, where no penalty needs a second derivative of them.
+        cuda_graphs: record each part of a step as a CUDA graph, and repeat that. Needs a GPU and
+            one process.
 
     Raises:
-        ValueError: for a setting out of its range, or batches that cannot be dealt so.
+        ValueError: for a setting out of its range, batches that cannot be dealt so, or
+            ``cuda_graphs`` where there can be none.
 
     Warns:
         UserWarning: if a round's share is no multiple of the group and the batch is larger, or if
@@ -84,6 +95,7 @@ class Training:
         accumulate: int = 1,
         workers: int = 0,
         compile: bool = False,
+        cuda_graphs: bool = False,
     ) -> None:
         settings.check()
         self.settings, self.device, self.images = settings, device, images
@@ -99,6 +111,14 @@ class Training:
                     f"{f' and {accumulate} rounds' if name == 'batch' else ''}, "
                     f"got {getattr(settings, name)}"
                 )
+        if cuda_graphs and self.world.size > 1:
+            raise ValueError(
+                f"cuda_graphs needs one process, got {self.world.size}: sums over processes are "
+                "not recorded"
+            )
+        if cuda_graphs and device.type != "cuda":
+            raise ValueError(f"cuda_graphs needs a device of type cuda, got {device.type}")
+        self.capturable = cuda_graphs
         self.dtype = DTYPES[settings.precision]
         torch.manual_seed(settings.seed)
         self.generator = self.new_generator()
@@ -129,6 +149,7 @@ class Training:
         )
         # The latents have a seed of their own, so as not to repeat the numbers of the weights
         self.rng = torch.Generator(device).manual_seed(settings.seed ^ LATENTS)
+        self.call = CudaGraphs(device, self.rng) if cuda_graphs else Eager()
         self.order = Order(len(images.train), settings.batch, settings.seed)
         self.path_mean = torch.zeros((), device=device)
         self.steps = 0
@@ -171,13 +192,17 @@ class Training:
         return channels_last(generator).to(self.device)
 
     def _player(self, name: str, network: nn.Module, weight: float, every: int) -> Player:
-        optimizer = lazy_adam(network, self.settings.lr, weight, every)
+        optimizer = lazy_adam(network, self.settings.lr, weight, every, self.capturable)
         half = self.dtype == torch.float16
         return Player(
             name, network, optimizer, torch.amp.GradScaler(self.device.type, enabled=half)
         )
 
     # One step
+    #
+    # Each part of a step has a method `..._gradients`, which leaves gradients in the weights and
+    # can be recorded: it reads and writes tensors that stay where they are, and no values of them.
+    # What is decided by values is decided by `minimise`, after it and before the update.
 
     def step(self) -> None:
         """One step of each network, the penalties where they are due, and the average."""
@@ -186,9 +211,7 @@ class Training:
         self.discriminator_step(real)
         if s.r1_gamma > 0 and self.steps % s.r1_every == 0:
             self.r1_step(real)
-        self.discriminator.requires_grad_(False)
         self.generator_step()
-        self.discriminator.requires_grad_(True)
         if s.path_weight > 0 and self.steps % s.path_every == 0:
             self.path_length_step()
         self.average()
@@ -196,12 +219,19 @@ class Training:
 
     def discriminator_step(self, real: Sequence[Tensor]) -> None:
         """Tell real images, one batch for each round, from generated ones."""
+        inputs = (self.chance(), *real)
+        found = self.minimise(self.d, "loss", self.discriminator_gradients, inputs)
+        if self.settings.augment == "ada":
+            self.augmentation.see(found["real_scores"], self.settings.batch)
+        scores = {f"{kind}_score": found[f"{kind}_scores"].mean() for kind in ("real", "fake")}
+        self.note(d_loss=found["loss"], **scores)
+
+    def discriminator_gradients(self, chance: Tensor | None, *real: Tensor) -> Outputs:
         scores: list[tuple[Tensor, Tensor]] = []
 
         def rounds() -> Iterator[Tensor]:
-            batch = self.settings.batch
-            shares = zip(real, self.draw(batch), self.changes(), self.changes(), strict=True)
-            for images, latents, real_changes, fake_changes in shares:
+            drawn = self.draw(self.settings.batch), self.changes(chance), self.changes(chance)
+            for images, latents, real_changes, fake_changes in zip(real, *drawn, strict=True):
                 with torch.no_grad():
                     fake = self.synthesis(self.styles(latents), latents.noise, self.dtype)
                     fake = self.change(fake, fake_changes)
@@ -209,11 +239,9 @@ class Training:
                 scores.append((real_scores.detach(), fake_scores.detach()))
                 yield losses.discriminator_loss(real_scores, fake_scores)
 
-        loss = self.minimise(self.d, rounds(), self.accumulate)
+        found = self.gradients(self.d, rounds(), self.accumulate)
         real_scores, fake_scores = (torch.cat(both) for both in zip(*scores, strict=True))
-        if self.settings.augment == "ada":
-            self.augmentation.see(real_scores, self.settings.batch)
-        self.note(d_loss=loss, real_score=real_scores.mean(), fake_score=fake_scores.mean())
+        return {**found, "real_scores": real_scores, "fake_scores": fake_scores}
 
     def score_both(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
         """Scores of both batches, from one pass.
@@ -229,31 +257,45 @@ class Training:
 
     def r1_step(self, real: Sequence[Tensor]) -> None:
         """Make the scores of what the discriminator sees of real images flat; in full precision."""
+        inputs = (self.chance(), *real)
+        found = self.minimise(self.d, "R1 penalty", self.r1_gradients, inputs)
+        self.counts["r1"] += 1
+        self.note(r1=found["loss"])
 
+    def r1_gradients(self, chance: Tensor | None, *real: Tensor) -> Outputs:
         def rounds() -> Iterator[Tensor]:
-            for images, changes in zip(real, self.changes(), strict=True):
+            for images, changes in zip(real, self.changes(chance), strict=True):
                 images = self.change(images, changes).detach().requires_grad_()
                 yield losses.r1_penalty(self.discriminator(images), images)
 
         weight = self.settings.r1_gamma / 2 * self.settings.r1_every
-        penalty = self.minimise(self.d, rounds(), self.accumulate, weight, "R1 penalty")
-        self.counts["r1"] += 1
-        self.note(r1=penalty)
+        return self.gradients(self.d, rounds(), self.accumulate, weight)
 
     def generator_step(self) -> None:
         """Make images that the discriminator takes for real."""
+        found = self.minimise(self.g, "loss", self.generator_gradients, (self.chance(),))
+        self.note(g_loss=found["loss"])
 
+    def generator_gradients(self, chance: Tensor | None) -> Outputs:
         def rounds() -> Iterator[Tensor]:
-            for latents, changes in zip(
-                self.draw(self.settings.batch), self.changes(), strict=True
-            ):
+            drawn = self.draw(self.settings.batch), self.changes(chance)
+            for latents, changes in zip(*drawn, strict=True):
                 fake = self.synthesis(self.styles(latents), latents.noise, self.dtype)
                 yield losses.generator_loss(self.score(self.change(fake, changes), self.dtype))
 
-        self.note(g_loss=self.minimise(self.g, rounds(), self.accumulate))
+        self.discriminator.requires_grad_(False)  # its weights need no gradient here
+        try:
+            return self.gradients(self.g, rounds(), self.accumulate)
+        finally:
+            self.discriminator.requires_grad_(True)
 
     def path_length_step(self) -> None:
         """Make steps of the same length in ``w`` change images as much; in full precision."""
+        found = self.minimise(self.g, "path-length penalty", self.path_length_gradients)
+        self.counts["path_length"] += 1
+        self.note(path_length=found["path_length"], path_penalty=found["loss"])
+
+    def path_length_gradients(self) -> Outputs:
         s = self.settings
         rounds = math.gcd(self.accumulate, s.path_batch // self.world.size)
         channels, side = self.images.channels, s.resolution
@@ -278,37 +320,68 @@ class Training:
         seen = kept or [lengths_of(*share).detach() for share in shares]
         mean = torch.cat(seen).detach().mean()
         self.world.average([mean])
-        self.path_mean = losses.path_length_mean(self.path_mean, mean)
+        self.path_mean.copy_(losses.path_length_mean(self.path_mean, mean))
         lengths = kept or (lengths_of(*share) for share in shares)
         penalties = (losses.path_length_penalty(part, self.path_mean) for part in lengths)
         weight = s.path_weight * s.path_every
-        penalty = self.minimise(self.g, penalties, rounds, weight, "path-length penalty")
-        self.counts["path_length"] += 1
-        self.note(path_length=mean, path_penalty=penalty)
+        return {**self.gradients(self.g, penalties, rounds, weight), "path_length": mean}
 
     @torch.no_grad()
     def average(self) -> None:
         """Move the averaged generator towards the generator."""
         half_life = min(self.settings.ema_images, 0.05 * self.steps * self.settings.batch)
         weight = 1 - 0.5 ** (self.settings.batch / max(half_life, 1e-8))
-        for mean, new in zip(self.ema.parameters(), self.generator.parameters(), strict=True):
-            mean.lerp_(new, weight)
+        means, news = (list(network.parameters()) for network in (self.ema, self.generator))
+        torch._foreach_lerp_(means, news, weight)  # a few kernels instead of one for each tensor
 
     def minimise(
         self,
         player: Player,
-        rounds: Iterable[Tensor],
-        count: int,
-        weight: float = 1.0,
-        name: str = "loss",
-    ) -> Tensor:
-        """Step against the gradient of ``weight`` times a loss, the mean over rounds and processes.
+        name: str,
+        gradients: Callable[..., Outputs],
+        inputs: Inputs = (),
+    ) -> Outputs:
+        """Step against the gradients of a loss; a part of a step.
+
+        Args:
+            player: whose network steps.
+            name: of the loss.
+            gradients: leaves the gradients in the weights, and returns what :meth:`gradients` does.
+            inputs: of ``gradients``.
 
         Returns:
-            That mean, without the weight.
+            What ``gradients`` returns.
 
         Raises:
-            DivergedError: where it, or the gradient, is not finite, in any process.
+            DivergedError: where the loss, or the gradient, is not finite, in any process.
+        """
+        part = (gradients.__name__, *(x is None for x in inputs))
+        found = self.call(part, gradients, inputs)
+        # Here the host waits for the device
+        value, length = torch.stack((found["loss"], found["norm"])).tolist()
+        if not math.isfinite(value):
+            raise self._diverged(player, name, value)
+        if not math.isfinite(length) and not player.scaler.is_enabled():
+            raise self._diverged(player, f"gradient of the {name}", length)
+        self.call((*part, "update"), player.update)
+        if player.scaler.is_enabled() and player.scaler.get_scale() < 1:
+            raise self._diverged(player, f"gradient of the {name} in float16", length)
+        return found
+
+    def gradients(
+        self, player: Player, rounds: Iterable[Tensor], count: int, weight: float = 1.0
+    ) -> Outputs:
+        """Leave the gradients of ``weight`` times a loss in a player's weights.
+
+        Args:
+            player: whose weights.
+            rounds: the loss of each round.
+            count: of the rounds.
+            weight: of the loss.
+
+        Returns:
+            ``loss``: its mean over rounds and processes, without the weight; ``norm``: that of all
+            gradients.
         """
         player.optimizer.zero_grad(set_to_none=True)
         mean = torch.zeros((), device=self.device)
@@ -319,18 +392,7 @@ class Training:
         self.world.average([*gradients, mean])
         if player.scaler.is_enabled():
             player.scaler.unscale_(player.optimizer)
-        norm = get_total_norm(gradients)
-        value, length = torch.stack((mean, norm)).tolist()
-        if not math.isfinite(value):
-            raise self._diverged(player, name, value)
-        if not math.isfinite(length) and not player.scaler.is_enabled():
-            raise self._diverged(player, f"gradient of the {name}", length)
-        # The scaler skips the step if a gradient is not finite
-        player.scaler.step(player.optimizer)
-        player.scaler.update()
-        if player.scaler.is_enabled() and player.scaler.get_scale() < 1:
-            raise self._diverged(player, f"gradient of the {name} in float16", length)
-        return mean
+        return {"loss": mean, "norm": get_total_norm(gradients)}
 
     def _diverged(self, player: Player, name: str, value: float) -> DivergedError:
         return DivergedError(
@@ -394,12 +456,16 @@ class Training:
         w, other = self.generator.mapping(latents.z.flatten(0, 1)).view_as(latents.z).unbind(1)
         return self.generator.mix(w, other, latents.crossover)
 
-    def changes(self) -> list[augment.Changes | None]:
-        """A batch's augmentations, this process's share, for each round; None for none."""
+    def chance(self) -> Tensor | None:
+        """The probability of each kind of augmentation [], None for no augmentation."""
         p = self.augmentation.p
-        if p == 0:
+        return torch.full((), p, device=self.device) if p > 0 else None
+
+    def changes(self, chance: Tensor | None) -> list[augment.Changes | None]:
+        """A batch's augmentations, this process's share, for each round; None for none."""
+        if chance is None:
             return [None] * self.accumulate
-        changes = augment.draw(self.settings.batch, self.settings.resolution, p, self.rng)
+        changes = augment.draw(self.settings.batch, self.settings.resolution, chance, self.rng)
         shares = (self.world.share(part, self.accumulate) for part in changes)
         return [augment.Changes(*parts) for parts in zip(*shares, strict=True)]
 
@@ -504,18 +570,26 @@ class Training:
         for player, name in ((self.g, "g_optim"), (self.d, "d_optim")):
             # The settings of this training decide learning rate and decay, not the stored ones
             groups = player.optimizer.state_dict()["param_groups"]
-            moments = state[name]["state"]
+            weights = list(player.network.parameters())
+            # A fused optimiser goes through memory, so that moments need the layout of the weights
+            moments = {
+                i: {
+                    k: torch.empty_like(weights[i]).copy_(v) if v.dim() else v for k, v in m.items()
+                }
+                for i, m in state[name]["state"].items()
+            }
             player.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         for player, name in ((self.g, "g_scaler"), (self.d, "d_scaler")):
             if state[name]:  # it is empty where the earlier precision was not float16
                 player.scaler.load_state_dict(state[name])
         self.augmentation.load_state_dict(state["augmentation"])
-        self.path_mean = state["path_mean"].to(self.device)
+        self.path_mean.copy_(state["path_mean"])
         if state["device"] == self.device.type:
             self.rng.set_state(state["rng"].cpu())
         else:  # the state of another kind of device does not fit this generator
             self.rng.manual_seed(self.settings.seed ^ LATENTS ^ self.steps)
         self._batches = None
+        self.call.reset()
 
 
 def check_like(name: str, found: Any, like: Any, partial: bool = False) -> None:
@@ -551,21 +625,33 @@ def check_like(name: str, found: Any, like: Any, partial: bool = False) -> None:
         raise ValueError(f"{name} must be of type {kind.__name__}, got {brief(found)}")
 
 
-def lazy_adam(module: nn.Module, lr: float, weight: float, every: int) -> Adam:
+def lazy_adam(
+    module: nn.Module, lr: float, weight: float, every: int, capturable: bool = False
+) -> Adam:
     """Adam for a network that has a penalty's step of its own at every ``every``-th step.
 
     Those make ``every + 1`` steps of ``every``; learning rate and decay are taken to the power
     that leaves them as they were per ``every`` steps. Source: StyleGAN2, appendix B.
+    ``capturable``: its steps can be recorded as CUDA graphs.
     """
     share = every / (every + 1) if weight > 0 else 1.0
-    return Adam(module.parameters(), lr=lr * share, betas=(0.0, 0.99**share), fused=True)
+    betas = (0.0, 0.99**share)
+    return Adam(module.parameters(), lr=lr * share, betas=betas, fused=True, capturable=capturable)
 
 
 def channels_last(module: nn.Module) -> nn.Module:
-    """Lay 4-D parameters out as channels_last; activations follow. A quarter less time on a CPU.
+    """Lay the weights of convolutions out as channels_last; activations follow.
 
-    ``module.to(memory_format=...)`` would refuse the 5-D weights of the modulated convolutions.
+    A modulated convolution that upsamples reads its weights with both channel dimensions swapped,
+    so its weights are laid out for that; else each call would copy them.
     """
+    for layer in module.modules():
+        if isinstance(layer, ModulatedConv2d):  # [1, out, in, k, k]
+            swapped = layer.resample == "up"
+            weight = layer.weight.data.squeeze(0)
+            weight = weight.transpose(0, 1) if swapped else weight
+            weight = weight.contiguous(memory_format=torch.channels_last)
+            layer.weight.data = (weight.transpose(0, 1) if swapped else weight).unsqueeze(0)
     for parameter in module.parameters():
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
