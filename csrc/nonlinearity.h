@@ -4,15 +4,16 @@
 // backends. A further one is a struct here, a value of Nonlinearity, a line in
 // with_nonlinearity, and a row of the table in resample_layers/ops/nonlinearity.py.
 //
-// The arithmetic comes as V, with numbers V::R: one number, or a vector of numbers.
+// There are templates only, so that nothing of theirs is shared by the instruction sets of the
+// CPU. The arithmetic comes as V, with numbers V::R: one number, or a vector of numbers.
 //
 //   set1(a)                   the number a
 //   add, mul (a, b)           a + b, a * b
 //   fma(a, b, c)              a * b + c
 //   above(a, bound, yes, no)  yes where a > bound, else (also for a NaN) no
 //   inverse(a)                1 / a
-//   sine(a)                   sin(a)
-//   sine(a, twice)            sin(a), and twice = sin(2 a)
+//   sine_squared(a)           sin(a)^2
+//   sine_squared(a, twice)    sin(a)^2, and twice = sin(2 a)
 //   logistic(a)               1 / (1 + exp(-a))
 //   normal(a, density)        the normal distribution up to a, and its density at a
 #pragma once
@@ -31,8 +32,6 @@ namespace resample_layers {
 enum class Nonlinearity : int32_t { leaky_relu, snake, silu, gelu };
 constexpr int32_t kNonlinearities = 4;
 
-RESAMPLE_LAYERS_BOTH bool has_parameters(Nonlinearity f) { return f == Nonlinearity::snake; }
-
 // f and its derivatives by m, alpha and beta.
 template <class V>
 struct Derivatives {
@@ -43,7 +42,7 @@ struct Derivatives {
 template <class V>
 struct LeakyRelu {
   typedef typename V::R R;
-  static constexpr bool kParameters = false;
+  static constexpr bool kParameters = false;  // alpha and beta
   R slope;
 
   RESAMPLE_LAYERS_BOTH LeakyRelu(R slope_, R, R) : slope(slope_) {}
@@ -65,13 +64,12 @@ struct Snake {
   RESAMPLE_LAYERS_BOTH Snake(R, R alpha_, R beta) :
       alpha(alpha_), scale(V::inverse(V::add(beta, V::set1(1e-9)))) {}
   RESAMPLE_LAYERS_BOTH R value(R m) const {
-    const R s = V::sine(V::mul(alpha, m));
-    return V::fma(V::mul(s, s), scale, m);
+    return V::fma(V::sine_squared(V::mul(alpha, m)), scale, m);
   }
   RESAMPLE_LAYERS_BOTH Derivatives<V> derivatives(R m) const {
     R twice;
-    const R s = V::sine(V::mul(alpha, m), twice);
-    const R part = V::mul(V::mul(s, s), scale), slope = V::mul(twice, scale);
+    const R part = V::mul(V::sine_squared(V::mul(alpha, m), twice), scale);
+    const R slope = V::mul(twice, scale);
     return {V::add(m, part), V::fma(alpha, slope, V::set1(1)), V::mul(m, slope),
             V::mul(V::mul(part, scale), V::set1(-1))};
   }
