@@ -56,6 +56,7 @@ CPU_SOURCES = [
 CUDA_SOURCES = [
     "csrc/upfirdn2d_ops.cpp",
     "csrc/cuda/upfirdn2d_cuda.cu",
+    "csrc/cuda/filtered_act_cuda.cu",
     "csrc/cuda/upfirdn2d_float32.cu",
     "csrc/cuda/upfirdn2d_float16.cu",
     "csrc/cuda/upfirdn2d_bfloat16.cu",

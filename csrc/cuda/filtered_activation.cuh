@@ -32,8 +32,6 @@ struct Scalar {
     twice = A(2) * s * c;
     return s * s;
   }
-  DEVICE static A sine(A a) { return ::sin(a); }  // TEMPORARY
-  DEVICE static A sine(A a, A& twice) { A c, s; sine_and_cosine(a, &s, &c); twice = A(2)*s*c; return s; }
   DEVICE static A logistic(A a) { return A(1) / (A(1) + ::exp(-a)); }
   DEVICE static A normal(A a, A& density) {
     density = A(0.39894228040143268) * ::exp(A(-0.5) * a * a);
