@@ -145,13 +145,13 @@ DEVICE A sum_along_row(const A* taps, const A* from, int width, int channels, in
 template <class A, class To>
 DEVICE void add_block_sums(A sum, A* shared, int channels, int existing, To* to, int64_t stride) {
   const int thread = static_cast<int>(threadIdx.x);
+  BARRIER(41);  // until nobody reads what was in this memory
   shared[thread] = sum;
   for (int half = static_cast<int>(blockDim.x) / 2; half >= channels; half /= 2) {
     BARRIER(40);
     if (thread < half) shared[thread] += shared[thread + half];
   }
   if (thread < existing) to[thread * stride] = static_cast<To>(shared[thread]);
-  BARRIER(41);  // before the next sums overwrite what these read
 }
 
 template <class A>
@@ -233,12 +233,15 @@ DEVICE int64_t own_from(const FilteredAxis& a, int64_t first_sample) {
   return clamp_to(first_sample * a.up + a.up_pad - (a.up_taps - 1), 0, a.mid);
 }
 
-// Positions that no sample's gradient reads count nowhere: they are 0, where the activations'
-// derivatives by their parameters are 0 too.
-DEVICE bool owns(const FilteredAxis& a, const Span& samples, int64_t position) {
-  const int64_t end = samples.first + samples.count;
-  return position >= own_from(a, samples.first) &&
-         (end == a.in || position < own_from(a, end));
+// The positions that count for a tile in the gradients of the activation's parameters. Those that
+// no sample's gradient reads may count nowhere: they are 0, where these gradients are 0 too.
+DEVICE Span own_positions(const FilteredAxis& a, const Span& samples) {
+  const int64_t end = samples.first + samples.count, first = own_from(a, samples.first);
+  return Span{first, (end == a.in ? a.mid : own_from(a, end)) - first};
+}
+
+DEVICE bool contains(const Span& span, int64_t place) {
+  return place >= span.first && place < span.first + span.count;
 }
 
 template <class T>
@@ -288,6 +291,7 @@ __global__ void __launch_bounds__(kFilteredThreads)
 
     // Along x, and back through the activation
     A* const mid = shared + a.at.mid;
+    const Span own_x = own_positions(a.x, tile.x), own_y = own_positions(a.y, tile.y);
     A alpha_sum = 0, beta_sum = 0;
     for_each_element(mid_y.count, mid_x.count, depth, [&](int row, int column, int k) {
       const A m = a.up_kernel
@@ -303,7 +307,7 @@ __global__ void __launch_bounds__(kFilteredThreads)
       A by_alpha = 0, by_beta = 0;
       mid[(row * mid_w + column) * depth + k] =
           activation_of(a, channel).grad(m, g, &by_alpha, &by_beta);
-      if (owns(a.x, tile.x, mid_x.first + column) && owns(a.y, tile.y, mid_y.first + row)) {
+      if (contains(own_x, mid_x.first + column) && contains(own_y, mid_y.first + row)) {
         alpha_sum += by_alpha, beta_sum += by_beta;
       }
     });

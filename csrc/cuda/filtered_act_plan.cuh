@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// From params to the arguments of the kernels of filtered activations: which tile, and how much
-// shared memory. Host code without a CUDA call.
+// From params to the arguments of the kernels of filtered activations: which row of the table
+// serves the call or none, which tile, and how much shared memory. Host code without a CUDA call.
 #pragma once
 
 #include <limits>
 
-#include "filtered_act.cuh"
+#include "filtered_table.cuh"
 
 namespace resample_layers {
+
+// What computes a call: a row of the table, or the kernels of filtered_act.cuh.
+enum class FilteredWay { planes_2, planes_4, lines, tile, direct };
 
 // What a launch may use. The defaults are an H100's; tests ask for less.
 struct FilteredLimits {
@@ -17,10 +20,12 @@ struct FilteredLimits {
   int most_tile = 1024;               // elements of a tile of one channel
   int threads = kFilteredThreads;     // of a block: a power of two, at least 32
   int64_t grid = 0x7fffffff;          // most blocks of a launch
+  bool table = true;                  // whether its rows may serve
+  int table_tile = 1 << 30;           // elements of an axis of a tile of a row
 };
 
 struct FilteredPlan {
-  bool tiled;       // else the `direct` kernels
+  FilteredWay way;
   unsigned block;
   int64_t shared;   // bytes of a tile
 };
@@ -88,7 +93,124 @@ int64_t filtered_elements(FilteredArgs<A>* a, bool grad, int threads) {
   return next;
 }
 
-// A tile for the call, or none.
+// ------------------------------------------------------------------ the table
+
+// The shapes of its rows; gradients have tiles of their own.
+template <FilteredWay kWay, bool kGrad>
+struct FilteredRow;
+template <bool kGrad>
+struct FilteredRow<FilteredWay::planes_2, kGrad> {
+  using Shape = FilteredShape<2, 2, 48, 32>;
+};
+template <>
+struct FilteredRow<FilteredWay::planes_4, false> {
+  using Shape = FilteredShape<4, 2, 48, 32>;
+};
+template <>
+struct FilteredRow<FilteredWay::planes_4, true> {
+  using Shape = FilteredShape<4, 2, 24, 16>;
+};
+template <bool kGrad>
+struct FilteredRow<FilteredWay::lines, kGrad> {
+  using Shape = FilteredShape<2, 2, 1016, 1>;
+};
+
+template <FilteredWay kWay, bool kGrad>
+constexpr int64_t filtered_row_floats() {
+  using S = typename FilteredRow<kWay, kGrad>::Shape;
+  if constexpr (kWay == FilteredWay::lines) {
+    return kGrad ? LineLayout<S>::kGradFloats : LineLayout<S>::kFloats;
+  } else {
+    return kGrad ? PlaneGradLayout<S>::kFloats : PlaneLayout<S>::kFloats;
+  }
+}
+
+// The width of a tile of `size` elements, at most `most`: as even as leaves no more tiles, and a
+// multiple of `step`.
+inline int64_t filtered_even_tile(int64_t size, int64_t most, int64_t step) {
+  most = std::max(most / step, int64_t{1}) * step;
+  const int64_t tiles = filtered_ceil_div(size, most);
+  return filtered_ceil_div(filtered_ceil_div(size, tiles), step) * step;
+}
+
+// Whether a row serves the call; if so, its tile.
+template <FilteredWay kWay, bool kGrad>
+bool plan_filtered_row(FilteredArgs<float>* a, const FilteredLimits& limits, FilteredPlan* plan) {
+  using S = typename FilteredRow<kWay, kGrad>::Shape;
+  constexpr bool kLines = kWay == FilteredWay::lines;
+  const int64_t bytes = filtered_row_floats<kWay, kGrad>() * static_cast<int64_t>(sizeof(float));
+  const int64_t width = kGrad ? a->x.in : a->x.out, height = kGrad ? a->y.in : a->y.out;
+
+  // Filters of this shape; rows whose elements are neighbours
+  const auto axis = [](const FilteredAxis& b, int64_t up, int64_t down, int64_t up_taps,
+                       int64_t down_taps) {
+    return b.up == up && b.down == down && b.up_taps == up_taps && b.down_taps == down_taps;
+  };
+  const auto dense = [](const FilteredStrides& s, int64_t size) { return size == 1 || s.w == 1; };
+  if (a->up_kernel || a->down_kernel || bytes > limits.shared_block) return false;
+  if (!axis(a->x, S::kUp, S::kDown, S::kUpTaps, S::kDownTaps)) return false;
+  if (!dense(a->in, a->x.in) || !dense(a->out, width)) return false;
+  if (kGrad && !dense(a->grad_strides, a->x.out)) return false;
+
+  int64_t tile_w, tile_h = 1, tiles_w = width;
+  if constexpr (kLines) {
+    // A signal. No pad is longer than the taps beside the one that meets an end.
+    const FilteredAxis& x = a->x;
+    const int64_t last_up_pad = x.mid - x.in * x.up - x.up_pad + x.up_taps - 1;
+    const int64_t last_down_pad = (x.out - 1) * x.down + x.down_taps - x.down_pad - x.mid;
+    const auto short_pad = [](int64_t pad, int64_t taps) { return pad >= 0 && pad < taps; };
+    if (a->activation != Nonlinearity::snake || !axis(a->y, 1, 1, 1, 1)) return false;
+    if (a->y.in != 1 || a->y.mid != 1 || a->y.out != 1) return false;
+    if (!short_pad(x.up_pad, x.up_taps) || !short_pad(last_up_pad, x.up_taps)) return false;
+    if (!short_pad(x.down_pad, x.down_taps) || last_down_pad >= x.down_taps) return false;
+    int64_t most = std::min(S::kTileW, limits.table_tile);
+    if (kGrad && x.replicate) tiles_w += 2 * kLineBeyond;
+    tile_w = filtered_even_tile(tiles_w, most, 8);
+    // The last tile has what lies beyond the end, and every sample near to it.
+    const auto whole_end = [&] {
+      const int64_t before = (filtered_ceil_div(tiles_w, tile_w) - 1) * tile_w;
+      return before == 0 || before + 2 * kLineBeyond <= tiles_w;
+    };
+    while (kGrad && x.replicate && tile_w >= 2 * kLineBeyond && !whole_end()) tile_w -= 8;
+    if (kGrad && x.replicate && tile_w < 2 * kLineBeyond) return false;
+  } else {
+    // Nothing beyond the ends of the activated signal is read, and the ends are not continued.
+    const auto inside = [](const FilteredAxis& b) {
+      return b.down_pad == 0 && (b.out - 1) * b.down + b.down_taps <= b.mid;
+    };
+    if (a->activation != Nonlinearity::leaky_relu || a->x.replicate) return false;
+    if (!axis(a->y, S::kUp, S::kDown, S::kUpTaps, S::kDownTaps)) return false;
+    if (!inside(a->x) || !inside(a->y)) return false;
+    tile_w = filtered_even_tile(width, std::min(S::kTileW, limits.table_tile), kFilteredRun);
+    tile_h = filtered_even_tile(height, std::min(S::kTileH, limits.table_tile), kFilteredRows);
+  }
+  const int64_t tiles_x = filtered_ceil_div(tiles_w, tile_w);
+  const int64_t tiles_y = filtered_ceil_div(height, tile_h);
+  const int64_t tiles = a->n * a->c * tiles_x * tiles_y;
+  if (tiles > limits.grid) return false;
+  a->tile_w = static_cast<int>(tile_w), a->tile_h = static_cast<int>(tile_h);
+  a->tiles_x = tiles_x, a->tiles_y = tiles_y, a->tiles = tiles;
+  a->channels = 1, a->groups = a->c;
+  plan->way = kWay, plan->shared = bytes;
+  return true;
+}
+
+template <bool kGrad>
+bool plan_filtered_table(FilteredArgs<float>* a, const FilteredLimits& limits,
+                         FilteredPlan* plan) {
+  return plan_filtered_row<FilteredWay::planes_2, kGrad>(a, limits, plan) ||
+         plan_filtered_row<FilteredWay::planes_4, kGrad>(a, limits, plan) ||
+         plan_filtered_row<FilteredWay::lines, kGrad>(a, limits, plan);
+}
+
+template <bool kGrad>
+bool plan_filtered_table(FilteredArgs<double>*, const FilteredLimits&, FilteredPlan*) {
+  return false;
+}
+
+// ------------------------------------------------------------------ any call
+
+// How to compute the call; fills in its tile.
 template <class A>
 FilteredPlan plan_filtered(FilteredArgs<A>* a, bool grad, const FilteredLimits& limits) {
   const int64_t width = grad ? a->x.in : a->x.out, height = grad ? a->y.in : a->y.out;
@@ -101,8 +223,12 @@ FilteredPlan plan_filtered(FilteredArgs<A>* a, bool grad, const FilteredLimits& 
            axis.down_taps > near || axis.mid - axis.in * axis.up > near ||
            axis.out * axis.down - axis.mid > near;
   };
-  FilteredPlan plan{false, static_cast<unsigned>(limits.threads), 0};
+  FilteredPlan plan{FilteredWay::direct, static_cast<unsigned>(limits.threads), 0};
   if (far(a->x) || far(a->y)) return plan;
+  if (limits.table && (grad ? plan_filtered_table<true>(a, limits, &plan)
+                            : plan_filtered_table<false>(a, limits, &plan))) {
+    return plan;
+  }
 
   // Where channels are innermost, a block takes 32 bytes of them: a sector of memory.
   const int64_t wanted = a->in.c == 1 && a->c > 1 && (width > 1 || height > 1) ? 8 : 1;
@@ -122,14 +248,14 @@ FilteredPlan plan_filtered(FilteredArgs<A>* a, bool grad, const FilteredLimits& 
       (w > h ? w : h) = ((w > h ? w : h) + 1) / 2;
     }
     if (bytes <= most && (w * h >= 64 || w * h == width * height || most == limits.shared_block)) {
-      plan.tiled = true;
+      plan.way = FilteredWay::tile;
       break;
     }
   }
-  if (!plan.tiled && a->channels > 1) {
+  if (plan.way == FilteredWay::direct && a->channels > 1) {
     a->channels = 1, a->tile_w = a->tile_h = 1;
     bytes = filtered_elements(a, grad, limits.threads) * static_cast<int64_t>(sizeof(A));
-    plan.tiled = bytes <= limits.shared_block;
+    if (bytes <= limits.shared_block) plan.way = FilteredWay::tile;
   }
   plan.shared = bytes;
   a->tiles_x = filtered_ceil_div(width, a->tile_w);
@@ -186,7 +312,7 @@ struct FilteredSums {
 
   FilteredSums(const FilteredArgs<A>& a, const FilteredPlan& plan)
       : bias(a.tiles_x * a.tiles_y), parameters(bias) {
-    if (plan.tiled) return;
+    if (plan.way != FilteredWay::direct) return;
     bias = filtered_direct_blocks(a.y.in, a.x.in);
     parameters = filtered_direct_blocks(a.y.mid, a.x.mid);
   }
@@ -215,6 +341,35 @@ int64_t sums_bytes(const FilteredActGradParams& p, const FilteredLimits& limits)
   auto a = make_filtered_args<A>(p, &p);
   const FilteredPlan plan = plan_filtered(&a, true, limits);
   return place_sums(p, FilteredSums<A>(a, plan), nullptr, &a);
+}
+
+// The kernel of a tile; null where the way has none.
+template <class A>
+using FilteredKernel = void (*)(FilteredArgs<A>);
+
+template <class T, bool kGrad>
+FilteredKernel<Accumulate<T>> filtered_tile_kernel(FilteredWay way) {
+  if constexpr (sizeof(T) < 8) {
+    using Planes2 = typename FilteredRow<FilteredWay::planes_2, kGrad>::Shape;
+    using Planes4 = typename FilteredRow<FilteredWay::planes_4, kGrad>::Shape;
+    using Lines = typename FilteredRow<FilteredWay::lines, kGrad>::Shape;
+    using Function = Snake<Scalar<float>>;
+    if constexpr (kGrad) {
+      if (way == FilteredWay::planes_2) return filtered_planes_grad_kernel<T, Planes2>;
+      if (way == FilteredWay::planes_4) return filtered_planes_grad_kernel<T, Planes4>;
+      if (way == FilteredWay::lines) return filtered_lines_grad_kernel<T, Lines, Function>;
+    } else {
+      if (way == FilteredWay::planes_2) return filtered_planes_kernel<T, Planes2>;
+      if (way == FilteredWay::planes_4) return filtered_planes_kernel<T, Planes4>;
+      if (way == FilteredWay::lines) return filtered_lines_kernel<T, Lines, Function>;
+    }
+  }
+  if (way != FilteredWay::tile) return nullptr;
+  if constexpr (kGrad) {
+    return filtered_act_grad_kernel<T>;
+  } else {
+    return filtered_act_kernel<T>;
+  }
 }
 
 }  // namespace resample_layers

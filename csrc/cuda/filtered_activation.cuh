@@ -62,6 +62,11 @@ struct Activation {
   DEVICE A grad(A m, A g, A* alpha_sum, A* beta_sum) const {
     Derivatives<Scalar<A>> d{};
     with_nonlinearity<Scalar<A>>(nonlinearity, Derive{*this, m, d});
+    return grad_of(d, g, alpha_sum, beta_sum);
+  }
+
+  // The same where the derivatives are known.
+  DEVICE A grad_of(const Derivatives<Scalar<A>>& d, A g, A* alpha_sum, A* beta_sum) const {
     const A v = gain * d.value;
     if (v > clamp || v < -clamp) return A(0);
     *alpha_sum += g * gain * d.by_alpha;

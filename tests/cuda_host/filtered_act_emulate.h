@@ -124,8 +124,16 @@ struct Emulation {
   static FilteredLimits limits(const Call& c) {
     FilteredLimits l;
     l.shared = l.shared_block = c.way == Way::direct ? 0 : c.shared;
-    l.most_tile = c.tile, l.threads = c.threads, l.grid = c.grid;
+    l.most_tile = c.tile, l.threads = c.threads;
+    l.table = c.way == Way::table, l.table_tile = c.tile;
+    l.grid = l.table ? l.grid : c.grid;
     return l;
+  }
+
+  static bool goes(const Call& c, const FilteredPlan& plan) {
+    return c.way == Way::direct ? plan.way == FilteredWay::direct
+           : c.way == Way::tile ? plan.way == FilteredWay::tile
+                                : plan.way < FilteredWay::tile;
   }
 
   template <class Kernel>
@@ -140,9 +148,9 @@ struct Emulation {
     const FilteredLimits l = limits(c);
     auto a = make_filtered_args<A>(p, nullptr);
     const FilteredPlan plan = plan_filtered(&a, false, l);
-    if (plan.tiled != (c.way == Way::tile)) return false;
-    if (plan.tiled) {
-      start(filtered_act_kernel<T>, l, a.tiles, plan, plan.shared, a);
+    if (!goes(c, plan)) return false;
+    if (plan.way != FilteredWay::direct) {
+      start(filtered_tile_kernel<T, false>(plan.way), l, a.tiles, plan, plan.shared, a);
     } else {
       a.blocks = filtered_direct_blocks(a.y.out, a.x.out);
       start(filtered_act_direct_kernel<T>, l, a.n * a.c * a.blocks, plan, 0, a);
@@ -154,14 +162,14 @@ struct Emulation {
     const FilteredLimits l = limits(c);
     auto a = make_filtered_args<A>(p, &p);
     const FilteredPlan plan = plan_filtered(&a, true, l);
-    if (plan.tiled != (c.way == Way::tile)) return false;
+    if (!goes(c, plan)) return false;
     const FilteredSums<A> sums(a, plan);
     const int64_t bytes = sums_bytes<A>(p, l);
     Memory<char> workspace(bytes);
     if (place_sums(p, sums, workspace.data, &a) != bytes) cuda_host::fail("size of workspace");
     const int64_t reduced = l.threads * static_cast<int64_t>(sizeof(A));
-    if (plan.tiled) {
-      start(filtered_act_grad_kernel<T>, l, a.tiles, plan, plan.shared, a);
+    if (plan.way != FilteredWay::direct) {
+      start(filtered_tile_kernel<T, true>(plan.way), l, a.tiles, plan, plan.shared, a);
     } else {
       a.blocks = sums.bias;
       start(filtered_act_grad_direct_kernel<T>, l, a.n * a.c * a.blocks, plan, reduced, a);
@@ -202,7 +210,7 @@ struct Emulation {
     arrays.beta = draw(c.c, beta.data, random, 0.3);
     arrays.up = up.kernel, arrays.down = down.kernel;
     const Results expected = oracle(c, arrays);
-    if (expected.closest < 64 * kSum) {  // either side of a jump would be right: another draw
+    if (expected.closest < kSum) {  // either side of a jump would be right: another draw
       Call again = c;
       again.seed += 1000003;
       return run(again);
