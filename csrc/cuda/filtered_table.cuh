@@ -328,6 +328,7 @@ __global__ void __launch_bounds__(kFilteredThreads, 3)
   // Along x, the activation, along x again: a thread takes a run of outputs of one row
   read_taps(shared + SharedTaps<S>::kUpX, up_taps);
   read_taps(shared + SharedTaps<S>::kDownX, down_taps);
+  const float negative_gain = a.gain * a.slope;
   const int height = mid_h - skip, runs = (tile_w + kFilteredRun - 1) / kFilteredRun;
   with_filtered_phase<S::kUp>(phase, [&](auto constant) {
     using Sums = RunningSums<S::kDown, S::kDownTaps, kFilteredRun, false>;
@@ -342,7 +343,7 @@ __global__ void __launch_bounds__(kFilteredThreads, 3)
 #pragma unroll
       for (int j = 0; j < Sums::kPositions; ++j) {
         const float m = window.position(up_taps, j);
-        const float f = a.gain * (m > 0.0f ? m : a.slope * m);
+        const float f = m * (m > 0.0f ? a.gain : negative_gain);
         sums.add(down_taps, j, f > a.clamp ? a.clamp : f < -a.clamp ? -a.clamp : f);
       }
       float* const to = rows + row * L::kRowPitch + run * kFilteredRun;
@@ -472,6 +473,7 @@ __global__ void __launch_bounds__(kFilteredThreads, 2)
   // row. Positions that do not exist have no gradient.
   read_taps(shared + SharedTaps<S>::kUpX, up_taps);
   read_taps(shared + SharedTaps<S>::kDownX, down_taps);
+  const float negative_gain = a.gain * a.slope;
   const int runs = (tile_w + kFilteredRun - 1) / kFilteredRun;
   with_filtered_phase<S::kDown>(phase, [&](auto constant) {
     using Sums = RunningSums<S::kUp, S::kUpTaps, kFilteredRun, true>;
@@ -489,10 +491,9 @@ __global__ void __launch_bounds__(kFilteredThreads, 2)
 #pragma unroll
       for (int j = 0; j < Sums::kPositions; ++j) {
         const float m = samples.position(up_taps, j);
-        const float g = a.gain * outputs.position_grad(down_taps, j);
-        const float f = a.gain * (m > 0.0f ? m : a.slope * m);
-        const float by_m = m > 0.0f ? g : a.slope * g;
-        sums.add(up_taps, j, f > a.clamp || f < -a.clamp ? 0.0f : by_m);
+        const float scale = m > 0.0f ? a.gain : negative_gain, f = m * scale;
+        const float g = scale * outputs.position_grad(down_taps, j);
+        sums.add(up_taps, j, f > a.clamp || f < -a.clamp ? 0.0f : g);
       }
       float* const to = rows + row * L::kRowPitch + run * kFilteredRun;
 #pragma unroll
