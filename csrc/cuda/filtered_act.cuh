@@ -396,10 +396,12 @@ struct DirectPlane {
     A total = 0;
     terms_y.visit(y, [&](int64_t tap_y, int64_t row) {
       A row_sum = 0;
+      bool any = false;  // else there is no sum that the row's tap could multiply
       terms_x.visit(x, [&](int64_t tap_x, int64_t column) {
+        any = true;
         row_sum += (kernel ? kernel[tap_y * width + tap_x] : taps_x[tap_x]) * value(row, column);
       });
-      total += kernel ? row_sum : row_sum * taps_y[tap_y];
+      if (any) total += kernel ? row_sum : row_sum * taps_y[tap_y];
     });
     return total;
   }

@@ -12,6 +12,8 @@
 // at its first barrier, it computes its results as the `direct` kernels do.
 #pragma once
 
+#include <cmath>
+
 #include "filtered_act.cuh"
 
 namespace resample_layers {
@@ -344,7 +346,7 @@ __global__ void __launch_bounds__(kFilteredThreads, 3)
       for (int j = 0; j < Sums::kPositions; ++j) {
         const float m = window.position(up_taps, j);
         const float f = m * (m > 0.0f ? a.gain : negative_gain);
-        sums.add(down_taps, j, f > a.clamp ? a.clamp : f < -a.clamp ? -a.clamp : f);
+        sums.add(down_taps, j, fabsf(f) > a.clamp ? copysignf(a.clamp, f) : f);
       }
       float* const to = rows + row * L::kRowPitch + run * kFilteredRun;
 #pragma unroll
@@ -493,7 +495,7 @@ __global__ void __launch_bounds__(kFilteredThreads, 2)
         const float m = samples.position(up_taps, j);
         const float scale = m > 0.0f ? a.gain : negative_gain, f = m * scale;
         const float g = scale * outputs.position_grad(down_taps, j);
-        sums.add(up_taps, j, f > a.clamp || f < -a.clamp ? 0.0f : g);
+        sums.add(up_taps, j, fabsf(f) > a.clamp ? 0.0f : g);
       }
       float* const to = rows + row * L::kRowPitch + run * kFilteredRun;
 #pragma unroll

@@ -21,6 +21,7 @@ struct Call {
   int64_t down_pad_x = 0, down_pad_x1 = 0, down_pad_y = 0, down_pad_y1 = 0;
   bool up_2d = false, down_2d = false;  // a 2-D kernel; else taps of both axes
   bool replicate = false, channels_last = false;
+  bool nan_tap = false;                 // of the first filter along y
   bool bias = true, wants_bias = true, wants_parameters = true;
   int activation = 0;
   double slope = 0.2, gain = 1.5, clamp = -1;

@@ -127,7 +127,7 @@ Point point(int code, double m, double slope, double alpha, double beta) {
 double size_of(const Kernel& k) {
   const auto sum = [](const std::vector<double>& taps) {
     double total = 0;
-    for (double tap : taps) total += std::abs(tap);
+    for (double tap : taps) total += std::isnan(tap) ? 0 : std::abs(tap);
     return total;
   };
   return k.values.empty() ? sum(k.taps_x) * sum(k.taps_y) : sum(k.values);

@@ -25,6 +25,12 @@ def test_generic(emulator: Path, order: str) -> None:
     run(emulator, "generic", str(200 * max(EXTRA, 1)), order)
 
 
+@pytest.mark.parametrize("order", ORDERS)
+def test_every_row(emulator: Path, order: str) -> None:
+    """The rows of the table equal the oracle by small tiles, forward and backward."""
+    run(emulator, "table", str(20 * max(EXTRA, 1)), order)
+
+
 @pytest.mark.parametrize("number", barriers(FILTERED))
 def test_every_barrier_is_needed(emulator: Path, number: int) -> None:
     """Without this barrier, a call that meets it goes wrong."""
