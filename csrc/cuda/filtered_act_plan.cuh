@@ -11,7 +11,7 @@
 namespace resample_layers {
 
 // What computes a call: a row of the table, or the kernels of filtered_act.cuh.
-enum class FilteredWay { planes_2, planes_4, lines, tile, direct };
+enum class FilteredWay { planes_2, planes_4, radial_2, radial_4, lines, tile, direct };
 
 // What a launch may use. The defaults are an H100's; tests ask for less.
 struct FilteredLimits {
@@ -110,6 +110,22 @@ template <>
 struct FilteredRow<FilteredWay::planes_4, true> {
   using Shape = FilteredShape<4, 2, 24, 16>;
 };
+template <>
+struct FilteredRow<FilteredWay::radial_2, false> {
+  using Shape = FilteredShape<2, 2, 64, 32, true>;
+};
+template <>
+struct FilteredRow<FilteredWay::radial_2, true> {
+  using Shape = FilteredShape<2, 2, 48, 32, true>;
+};
+template <>
+struct FilteredRow<FilteredWay::radial_4, false> {
+  using Shape = FilteredShape<4, 2, 64, 32, true>;
+};
+template <>
+struct FilteredRow<FilteredWay::radial_4, true> {
+  using Shape = FilteredShape<4, 2, 24, 16, true>;
+};
 template <bool kGrad>
 struct FilteredRow<FilteredWay::lines, kGrad> {
   using Shape = FilteredShape<2, 2, 1016, 1>;
@@ -147,7 +163,8 @@ bool plan_filtered_row(FilteredArgs<float>* a, const FilteredLimits& limits, Fil
     return b.up == up && b.down == down && b.up_taps == up_taps && b.down_taps == down_taps;
   };
   const auto dense = [](const FilteredStrides& s, int64_t size) { return size == 1 || s.w == 1; };
-  if (a->up_kernel || a->down_kernel || bytes > limits.shared_block) return false;
+  if (a->up_kernel || bytes > limits.shared_block) return false;
+  if (S::kRadial != (a->down_kernel != nullptr)) return false;
   if (!axis(a->x, S::kUp, S::kDown, S::kUpTaps, S::kDownTaps)) return false;
   if (!dense(a->in, a->x.in) || !dense(a->out, width)) return false;
   if (kGrad && !dense(a->grad_strides, a->x.out)) return false;
@@ -200,6 +217,8 @@ bool plan_filtered_table(FilteredArgs<float>* a, const FilteredLimits& limits,
                          FilteredPlan* plan) {
   return plan_filtered_row<FilteredWay::planes_2, kGrad>(a, limits, plan) ||
          plan_filtered_row<FilteredWay::planes_4, kGrad>(a, limits, plan) ||
+         plan_filtered_row<FilteredWay::radial_2, kGrad>(a, limits, plan) ||
+         plan_filtered_row<FilteredWay::radial_4, kGrad>(a, limits, plan) ||
          plan_filtered_row<FilteredWay::lines, kGrad>(a, limits, plan);
 }
 
@@ -352,15 +371,21 @@ FilteredKernel<Accumulate<T>> filtered_tile_kernel(FilteredWay way) {
   if constexpr (sizeof(T) < 8) {
     using Planes2 = typename FilteredRow<FilteredWay::planes_2, kGrad>::Shape;
     using Planes4 = typename FilteredRow<FilteredWay::planes_4, kGrad>::Shape;
+    using Radial2 = typename FilteredRow<FilteredWay::radial_2, kGrad>::Shape;
+    using Radial4 = typename FilteredRow<FilteredWay::radial_4, kGrad>::Shape;
     using Lines = typename FilteredRow<FilteredWay::lines, kGrad>::Shape;
     using Function = Snake<Scalar<float>>;
     if constexpr (kGrad) {
       if (way == FilteredWay::planes_2) return filtered_planes_grad_kernel<T, Planes2>;
       if (way == FilteredWay::planes_4) return filtered_planes_grad_kernel<T, Planes4>;
+      if (way == FilteredWay::radial_2) return filtered_planes_grad_kernel<T, Radial2>;
+      if (way == FilteredWay::radial_4) return filtered_planes_grad_kernel<T, Radial4>;
       if (way == FilteredWay::lines) return filtered_lines_grad_kernel<T, Lines, Function>;
     } else {
       if (way == FilteredWay::planes_2) return filtered_planes_kernel<T, Planes2>;
       if (way == FilteredWay::planes_4) return filtered_planes_kernel<T, Planes4>;
+      if (way == FilteredWay::radial_2) return filtered_planes_kernel<T, Radial2>;
+      if (way == FilteredWay::radial_4) return filtered_planes_kernel<T, Radial4>;
       if (way == FilteredWay::lines) return filtered_lines_kernel<T, Lines, Function>;
     }
   }

@@ -4,8 +4,10 @@
 // table (filtered_act_plan.cuh chooses). Sums over taps are unrolled, and no inserted zero is
 // written down. What no row serves is computed by the kernels of filtered_act.cuh.
 //
-//   planes   separable filters of both axes, leaky ReLU, no second pad (StyleGAN3): a thread takes
-//            a piece of one row of the signal between the filters, which lives in its registers
+//   planes   separable filters of both axes, leaky ReLU, no second pad (StyleGAN3-T): a thread
+//            takes a piece of one row of the signal between the filters, which lives in its registers
+//   radial   the same with a 2-D second filter (StyleGAN3-R): that signal, or its gradient, lies in
+//            shared memory
 //   lines    signals, Snake, both kinds of ends (BigVGAN)
 //
 // Taps that are not finite would turn the zeros of padding into NaN: where a block learns of one
@@ -19,9 +21,10 @@
 namespace resample_layers {
 
 // Factors, and six taps for each, as both models design their filters.
-template <int Up, int Down, int TileW, int TileH>
+template <int Up, int Down, int TileW, int TileH, bool Radial = false>
 struct FilteredShape {
   static constexpr int kUp = Up, kDown = Down, kUpTaps = 6 * Up, kDownTaps = 6 * Down;
+  static constexpr bool kRadial = Radial;  // the second filter is 2-D
   static constexpr int kTileW = TileW, kTileH = TileH;  // most outputs, or samples, of a tile
 };
 
@@ -133,7 +136,9 @@ template <class S>
 struct SharedTaps {
   static constexpr int kUpX = 0, kUpY = S::kUpTaps;
   static constexpr int kDownX = 2 * S::kUpTaps, kDownY = kDownX + S::kDownTaps;
-  static constexpr int kFloats = kDownY + S::kDownTaps;
+  static constexpr int kKernel = kDownX;  // where the second filter is 2-D
+  static constexpr int kFloats =
+      kDownX + (S::kRadial ? S::kDownTaps * S::kDownTaps : 2 * S::kDownTaps);
 
   // Returns whether all taps that this thread has loaded are finite. A filter along y of one tap
   // is spread: only the first one is read.
@@ -141,6 +146,11 @@ struct SharedTaps {
     bool finite = true;
     for (int i = static_cast<int>(threadIdx.x); i < kFloats; i += blockDim.x) {
       const bool down = i >= kDownX;
+      if (S::kRadial && down) {
+        shared[i] = a.down_kernel[i - kDownX];
+        finite = finite && is_finite(shared[i]);
+        continue;
+      }
       const int taps = down ? S::kDownTaps : S::kUpTaps, place = down ? i - kDownX : i;
       const bool along_y = place >= taps;
       const int t = along_y ? place - taps : place;
@@ -276,10 +286,45 @@ struct PlaneLayout {
   static constexpr int kInH = (kMidH - 1 + S::kUpTaps - 1) / S::kUp + 1;
   static constexpr int kInPitch = filtered_odd(kInW), kRowPitch = filtered_odd(S::kTileW);
   static constexpr int kFirst = SharedTaps<S>::kFloats;
-  static constexpr int kColumns =
-      kFirst + filtered_max(kInH * kInPitch, kMidH * kRowPitch);
-  static constexpr int kFloats = kColumns + kMidH * kInPitch;
+  // radial: positions lie in kGroups groups of rows; row y in group y % kGroups. A thread takes
+  // two rows of outputs, and so threads read neighbouring rows of a group.
+  static constexpr int kGroups = 2 * S::kDown, kGroupRows = (kMidH + kGroups - 1) / kGroups;
+  static constexpr int kMidPitch = filtered_odd(filtered_round_up(kMidW, kFilteredRun));
+  static constexpr int kSecond =
+      S::kRadial ? kGroups * kGroupRows * kMidPitch : kMidH * kRowPitch;
+  static constexpr int kColumns = kFirst + filtered_max(kInH * kInPitch, kSecond);
+  static constexpr int kFloats = kColumns + kMidH * kInPitch + (S::kRadial ? kFilteredRun : 0);
 };
+
+// Two rows of kRadialOutputs outputs of the second filter, as a 2-D kernel; taps: its rows in
+// shared memory. read(i, j): a position, from the first one on that the outputs read.
+constexpr int kRadialOutputs = 4;
+template <class S, class Read>
+DEVICE void sum_radial(const float* kernel, const Read& read, float (&sum)[2][kRadialOutputs]) {
+  constexpr int kWindow = (kRadialOutputs - 1) * S::kDown + S::kDownTaps;
+#pragma unroll
+  for (int r = 0; r < 2 * kRadialOutputs; ++r) sum[r / kRadialOutputs][r % kRadialOutputs] = 0;
+#pragma unroll 1
+  for (int i = 0; i < S::kDownTaps + S::kDown; ++i) {
+    float position[kWindow];
+#pragma unroll
+    for (int j = 0; j < kWindow; ++j) position[j] = read(i, j);
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      const int t = i - k * S::kDown;
+      if (t < 0 || t >= S::kDownTaps) continue;
+      float taps[S::kDownTaps];
+      read_taps(kernel + (S::kDownTaps - 1 - t) * S::kDownTaps, taps);
+#pragma unroll
+      for (int r = 0; r < kRadialOutputs; ++r) {
+#pragma unroll
+        for (int u = 0; u < S::kDownTaps; ++u) {
+          sum[k][r] += taps[S::kDownTaps - 1 - u] * position[r * S::kDown + u];
+        }
+      }
+    }
+  }
+}
 
 template <class T, class S>
 __global__ void __launch_bounds__(kFilteredThreads, 3)
@@ -327,6 +372,63 @@ __global__ void __launch_bounds__(kFilteredThreads, 3)
   }
   BARRIER(53);
 
+  T* const output = static_cast<T*>(a.output) + tile.n * a.out.n + tile.channel * a.out.c +
+                    tile.y.first * a.out.h + tile.x.first;
+  if constexpr (S::kRadial) {
+    // Along x and the activation: a thread takes a run of positions of one row
+    read_taps(shared + SharedTaps<S>::kUpX, up_taps);
+    const float negative_gain = a.gain * a.slope;
+    const int height = mid_h - skip, mid_w = (tile_w - 1) * S::kDown + S::kDownTaps;
+    const int runs = (mid_w + kFilteredRun - 1) / kFilteredRun;
+    with_filtered_phase<S::kUp>(phase, [&](auto constant) {
+#pragma unroll 1
+      for (int i = thread; i < height * runs; i += threads) {
+        const int run = i / height, row = i - run * height;
+        const float* const from =
+            columns + (row + skip) * L::kInPitch + run * (kFilteredRun / S::kUp);
+        const SampleWindow<S::kUp, S::kUpTaps, kFilteredRun, decltype(constant)::value> window(
+            [&](int j) { return from[j]; });
+        float* const to = rows +
+                          (row % L::kGroups * L::kGroupRows + row / L::kGroups) * L::kMidPitch +
+                          run * kFilteredRun;
+#pragma unroll
+        for (int j = 0; j < kFilteredRun; ++j) {
+          const float m = window.position(up_taps, j);
+          const float f = m * (m > 0.0f ? a.gain : negative_gain);
+          to[j] = fabsf(f) > a.clamp ? copysignf(a.clamp, f) : f;
+        }
+      }
+    });
+    BARRIER(68);
+
+    // All taps at once: a thread takes a run of outputs of two rows
+    const int pairs = (tile_h + 1) / 2;
+#pragma unroll 1
+    for (int i = thread; i < pairs * ((tile_w + kRadialOutputs - 1) / kRadialOutputs);
+         i += threads) {
+      const int run = i / pairs, pair = i - run * pairs, x = run * kRadialOutputs;
+      const float* const from = rows + pair * L::kMidPitch + x * S::kDown;
+      float sum[2][kRadialOutputs];
+      sum_radial<S>(
+          shared + SharedTaps<S>::kKernel,
+          [&](int y, int j) {
+            return from[(y % L::kGroups * L::kGroupRows + y / L::kGroups) * L::kMidPitch + j];
+          },
+          sum);
+#pragma unroll
+      for (int k = 0; k < 2; ++k) {
+#pragma unroll
+        for (int r = 0; r < kRadialOutputs; ++r) {
+          const int y = 2 * pair + k;
+          if (y < tile_h && x + r < tile_w) {
+            output[y * a.out.h + x + r] = from_accumulate<T>(sum[k][r]);
+          }
+        }
+      }
+    }
+    return;
+  }
+
   // Along x, the activation, along x again: a thread takes a run of outputs of one row
   read_taps(shared + SharedTaps<S>::kUpX, up_taps);
   read_taps(shared + SharedTaps<S>::kDownX, down_taps);
@@ -359,8 +461,6 @@ __global__ void __launch_bounds__(kFilteredThreads, 3)
 
   // Along y again: a thread takes some outputs of one column
   read_taps(shared + SharedTaps<S>::kDownY, down_taps);
-  T* const output = static_cast<T*>(a.output) + tile.n * a.out.n + tile.channel * a.out.c +
-                    tile.y.first * a.out.h + tile.x.first;
 #pragma unroll 1
   for (int i = thread; i < (tile_h + kFilteredRows - 1) / kFilteredRows * tile_w; i += threads) {
     const int group = i / tile_w, column = i - group * tile_w;
@@ -390,14 +490,61 @@ struct PlaneGradLayout {
   static constexpr int kBefore = S::kDownTaps / S::kDown - 1;
   static constexpr int kOutW = kBefore + (S::kDown - 1 + kMidW - 1) / S::kDown + 1;
   static constexpr int kOutH = kBefore + (kMidH - 1) / S::kDown + 1;
-  static constexpr int kInPitch = filtered_odd(kInW), kOutPitch = filtered_odd(kOutW);
+  static constexpr int kInPitch = filtered_odd(kInW);
+  // radial: a run of positions may read so many outputs more
+  static constexpr int kOutPitch = filtered_odd(kOutW + (S::kRadial ? kFilteredRun / S::kDown : 0));
   static constexpr int kRowPitch = filtered_odd(S::kTileW);
   static constexpr int kFirst = SharedTaps<S>::kFloats;
   static constexpr int kGrad = kFirst + kInH * kInPitch;
   static constexpr int kColumns =
       kFirst + filtered_max(kInH * kInPitch + kOutH * kOutPitch, kMidH * kRowPitch);
   static constexpr int kGradColumns = kColumns + kMidH * kInPitch;
-  static constexpr int kFloats = kGradColumns + kMidH * kOutPitch;
+  // radial: the gradients of all positions instead
+  static constexpr int kGradPitch =
+      S::kRadial ? filtered_odd(filtered_round_up(kMidW, kFilteredRun)) : kOutPitch;
+  static constexpr int kFloats = kGradColumns + kMidH * kGradPitch;
+};
+
+// The gradients of two rows of kFilteredRun positions by a 2-D kernel, whose rows lie in shared
+// memory; the first of them is met by the first row of taps. read(i, j): an output, from the first
+// one on that meets the positions.
+template <class S, int kPhase, class Read>
+DEVICE void sum_radial_grads(const float* kernel, const Read& read,
+                             float (&sum)[S::kDown][kFilteredRun]) {
+  static_assert(S::kDown == 2, "two rows");
+#pragma unroll
+  for (int r = 0; r < 2 * kFilteredRun; ++r) sum[r / kFilteredRun][r % kFilteredRun] = 0;
+  constexpr int kOutputs = S::kDownTaps / S::kDown;  // that meet a position, along an axis
+#pragma unroll 1
+  for (int i = 0; i < kOutputs; ++i) {
+    const OutputWindow<S::kDown, S::kDownTaps, kFilteredRun, kPhase> window(
+        [&](int j) { return read(i, j); });
+#pragma unroll
+    for (int k = 0; k < S::kDown; ++k) {
+      const int t = k + (kOutputs - 1 - i) * S::kDown;
+      float taps[S::kDownTaps];
+      read_taps(kernel + (S::kDownTaps - 1 - t) * S::kDownTaps, taps);
+#pragma unroll
+      for (int r = 0; r < kFilteredRun; ++r) sum[k][r] += window.position_grad(taps, r);
+    }
+  }
+}
+
+// The gradients of a run of positions of one row: from outputs filtered along y, or as they lie in
+// shared memory.
+template <class S, int kCount, int kPhase, bool kRadial = S::kRadial>
+struct PositionGrads : OutputWindow<S::kDown, S::kDownTaps, kCount, kPhase> {
+  using Window = OutputWindow<S::kDown, S::kDownTaps, kCount, kPhase>;
+  DEVICE explicit PositionGrads(const float* from) : Window([&](int j) { return from[j]; }) {}
+  DEVICE float at(const float (&taps)[S::kDownTaps], int i) const {
+    return Window::position_grad(taps, i);
+  }
+};
+template <class S, int kCount, int kPhase>
+struct PositionGrads<S, kCount, kPhase, true> {
+  const float* const from;
+  DEVICE explicit PositionGrads(const float* grads) : from(grads) {}
+  DEVICE float at(const float (&)[S::kDownTaps], int i) const { return from[i]; }
 };
 
 template <class T, class S>
@@ -442,7 +589,7 @@ __global__ void __launch_bounds__(kFilteredThreads, 2)
   // Along y: a thread takes some positions of one column, of the signal or of its gradient
   float up_taps[S::kUpTaps], down_taps[S::kDownTaps];
   read_taps(shared + SharedTaps<S>::kUpY, up_taps);
-  read_taps(shared + SharedTaps<S>::kDownY, down_taps);
+  if constexpr (!S::kRadial) read_taps(shared + SharedTaps<S>::kDownY, down_taps);
   const int groups = (mid_h + kFilteredColumn - 1) / kFilteredColumn;
 #pragma unroll 1
   for (int i = thread; i < groups * in_w; i += threads) {
@@ -456,17 +603,38 @@ __global__ void __launch_bounds__(kFilteredThreads, 2)
       to[j * L::kInPitch] = window.position(up_taps, j);
     }
   }
-  const int grad_groups = (skip + mid_h + kFilteredColumn - 1) / kFilteredColumn;
+  if constexpr (S::kRadial) {  // or of all of them: a run of two rows
+    const int pairs = (skip + mid_h + 1) / 2;
+    with_filtered_phase<S::kDown>(phase, [&](auto constant) {
 #pragma unroll 1
-  for (int i = thread; i < grad_groups * out_w; i += threads) {
-    const int group = i / out_w, column = i - group * out_w;
-    const float* const from = grad + group * (kFilteredColumn / S::kDown) * L::kOutPitch + column;
-    float* const to = grad_columns + group * kFilteredColumn * L::kOutPitch + column;
-    const OutputWindow<S::kDown, S::kDownTaps, kFilteredColumn, 0> window(
-        [&](int j) { return from[j * L::kOutPitch]; });
+      for (int i = thread; i < pairs * ((mid_w + kFilteredRun - 1) / kFilteredRun); i += threads) {
+        const int run = i / pairs, pair = i - run * pairs;
+        const float* const from = grad + pair * L::kOutPitch + run * (kFilteredRun / S::kDown);
+        float sum[S::kDown][kFilteredRun];
+        sum_radial_grads<S, decltype(constant)::value>(
+            shared + SharedTaps<S>::kKernel,
+            [&](int y, int j) { return from[y * L::kOutPitch + j]; }, sum);
+        float* const to = grad_columns + pair * S::kDown * L::kGradPitch + run * kFilteredRun;
 #pragma unroll
-    for (int j = 0; j < kFilteredColumn; ++j) {
-      to[j * L::kOutPitch] = window.position_grad(down_taps, j);
+        for (int r = 0; r < S::kDown * kFilteredRun; ++r) {
+          to[r / kFilteredRun * L::kGradPitch + r % kFilteredRun] =
+              sum[r / kFilteredRun][r % kFilteredRun];
+        }
+      }
+    });
+  } else {
+    const int grad_groups = (skip + mid_h + kFilteredColumn - 1) / kFilteredColumn;
+#pragma unroll 1
+    for (int i = thread; i < grad_groups * out_w; i += threads) {
+      const int group = i / out_w, column = i - group * out_w;
+      const float* const from = grad + group * (kFilteredColumn / S::kDown) * L::kOutPitch + column;
+      float* const to = grad_columns + group * kFilteredColumn * L::kOutPitch + column;
+      const OutputWindow<S::kDown, S::kDownTaps, kFilteredColumn, 0> window(
+          [&](int j) { return from[j * L::kOutPitch]; });
+#pragma unroll
+      for (int j = 0; j < kFilteredColumn; ++j) {
+        to[j * L::kOutPitch] = window.position_grad(down_taps, j);
+      }
     }
   }
   BARRIER(56);
@@ -474,27 +642,27 @@ __global__ void __launch_bounds__(kFilteredThreads, 2)
   // Along x, back through the activation, along x again: a thread takes a run of samples of one
   // row. Positions that do not exist have no gradient.
   read_taps(shared + SharedTaps<S>::kUpX, up_taps);
-  read_taps(shared + SharedTaps<S>::kDownX, down_taps);
+  if constexpr (!S::kRadial) read_taps(shared + SharedTaps<S>::kDownX, down_taps);
   const float negative_gain = a.gain * a.slope;
   const int runs = (tile_w + kFilteredRun - 1) / kFilteredRun;
-  with_filtered_phase<S::kDown>(phase, [&](auto constant) {
+  with_filtered_phase<S::kDown>(S::kRadial ? 0 : phase, [&](auto constant) {
     using Sums = RunningSums<S::kUp, S::kUpTaps, kFilteredRun, true>;
 #pragma unroll 1
     for (int i = thread; i < mid_h * runs; i += threads) {
       const int run = i / mid_h, row = i - run * mid_h;
       const float* const from = columns + row * L::kInPitch + run * kFilteredRun;
-      const float* const from_grad = grad_columns + (row + skip) * L::kOutPitch +
-                                     run * (kFilteredRun * S::kUp / S::kDown);
+      const float* const from_grad =
+          grad_columns + (row + skip) * L::kGradPitch +
+          run * (kFilteredRun * S::kUp / (S::kRadial ? 1 : S::kDown));
       const SampleWindow<S::kUp, S::kUpTaps, Sums::kPositions, S::kUp - 1> samples(
           [&](int j) { return from[j]; });
-      const OutputWindow<S::kDown, S::kDownTaps, Sums::kPositions, decltype(constant)::value>
-          outputs([&](int j) { return from_grad[j]; });
+      const PositionGrads<S, Sums::kPositions, decltype(constant)::value> grads(from_grad);
       Sums sums;
 #pragma unroll
       for (int j = 0; j < Sums::kPositions; ++j) {
         const float m = samples.position(up_taps, j);
         const float scale = m > 0.0f ? a.gain : negative_gain, f = m * scale;
-        const float g = scale * outputs.position_grad(down_taps, j);
+        const float g = scale * grads.at(down_taps, j);
         sums.add(up_taps, j, fabsf(f) > a.clamp ? 0.0f : g);
       }
       float* const to = rows + row * L::kRowPitch + run * kFilteredRun;
