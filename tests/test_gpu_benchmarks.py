@@ -4,7 +4,7 @@
 import pytest
 import torch
 
-from benchmarks import gpu_training
+from benchmarks import gpu, gpu_filtered, gpu_training
 from examples.stylegan2.blocks import StyledConv
 from resample_layers import UpFirDnDownsample, UpFirDnSmooth, UpFirDnUpsample
 
@@ -50,3 +50,22 @@ def test_a_comparison_with_itself_is_refused(name):
         ran = names_of(lambda: layer(torch.randn(1, 1, 4, 5)))
     with pytest.raises(RuntimeError, match=f"with {name} ops, our operators"):
         gpu_training.check_which_ran(ran, name)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        gpu_filtered.Layer("T", (2, 4, 9, 12), 2, False),
+        gpu_filtered.Layer("R", (2, 4, 8, 7), 4, True),
+        gpu_filtered.Layer("BigVGAN", (2, 4, 21), 2, False),
+    ],
+    ids=lambda layer: layer.name,
+)
+def test_filtered_activations_are_compared_with_the_same_formula(layer):
+    """Our three calls and plain torch compute what the one call does, so their times compare."""
+    tensors = gpu_filtered.Tensors(layer, torch.float32, torch.device("cpu"))
+    expected = tensors.expected()
+    for call in (tensors.ours, tensors.three_calls, tensors.plain):
+        out = call(*tensors.leaves)
+        assert out.shape == tensors.out.shape
+        assert gpu.relative_error(out, expected) < 1e-5

@@ -5,7 +5,8 @@ BUILD ?= build
 CXX ?= g++
 SANITIZE ?= -fsanitize=address,undefined -fno-sanitize-recover=all
 FLAGS = -std=c++17 -O1 -g1 -Wall -Wextra -Werror -Wno-unknown-pragmas -I. -I../../csrc/cuda
-OBJECTS = $(BUILD)/cuda_host.o $(BUILD)/filtered_act.o $(BUILD)/filtered_act_oracle.o
+SOURCES = filtered_act_float32 filtered_act_float16 cuda_host filtered_act
+OBJECTS = $(SOURCES:%=$(BUILD)/%.o) $(BUILD)/filtered_act_oracle.o
 HEADERS = $(wildcard *.h ../../csrc/*.h ../../csrc/cuda/*.cuh)
 
 $(BUILD)/filtered_act: $(OBJECTS)

@@ -62,4 +62,9 @@ struct Results {
 
 Results oracle(const Call& call, const Arrays& arrays);
 
+// Emulate one call, forward and backward, for one storage type and compare. Returns the largest
+// error over its tolerance; above 1 is wrong. Negative: the call does not go the way it asks for.
+template <class T>
+double run(const Call& call);
+
 }  // namespace filtered

@@ -278,4 +278,9 @@ struct Emulation {
   }
 };
 
+template <class T>
+double run(const Call& call) {
+  return Emulation<T>::run(call);
+}
+
 }  // namespace filtered

@@ -28,7 +28,7 @@ def test_generic(emulator: Path, order: str) -> None:
 @pytest.mark.parametrize("order", ORDERS)
 def test_every_row(emulator: Path, order: str) -> None:
     """The rows of the table equal the oracle by small tiles, forward and backward."""
-    run(emulator, "table", str(20 * max(EXTRA, 1)), order)
+    run(emulator, "table", str(10 * max(EXTRA, 1)), order)
 
 
 @pytest.mark.parametrize("number", barriers(FILTERED))
