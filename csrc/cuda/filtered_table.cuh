@@ -5,7 +5,7 @@
 // written down. What no row serves is computed by the kernels of filtered_act.cuh.
 //
 //   planes   separable filters of both axes, leaky ReLU, no second pad (StyleGAN3-T): a thread
-//            takes a piece of one row of the signal between the filters, which lives in its registers
+//            takes a piece of one row of the signal between the filters, and keeps it in registers
 //   radial   the same with a 2-D second filter (StyleGAN3-R): that signal, or its gradient, lies in
 //            shared memory
 //   lines    signals, Snake, both kinds of ends (BigVGAN)
@@ -707,7 +707,9 @@ struct PaddedLine {
 
   static constexpr int floats(int count) { return count + count / kPeriod + 1; }
   // An element, counted from a multiple of the period.
-  DEVICE float& at(int first, int i) const { return data[first + first / kPeriod + i + i / kPeriod]; }
+  DEVICE float& at(int first, int i) const {
+    return data[first + first / kPeriod + i + i / kPeriod];
+  }
   DEVICE float& operator[](int i) const { return data[i + i / kPeriod]; }
 };
 

@@ -151,6 +151,7 @@ Tally sweep_generic(int count, bool print) {
   tally.print = print;
   Random random{std::mt19937_64(14)};
   for (int i = 0; i < count; ++i) {
+    if (!print && tally.wrong > 0) break;  // one is enough
     const Call c = random_call(random);
     switch (i % 6) {
       case 0: tally.add<Half>(c); break;
@@ -167,6 +168,7 @@ Tally sweep_table(int row, int count, bool print) {
   tally.print = print;
   Random random{std::mt19937_64(static_cast<uint64_t>(row))};
   for (int i = 0; i < count; ++i) {
+    if (!print && tally.wrong > 0) break;  // one is enough
     const Call c = table_call(random, row);
     if (i % 3 == 2) {
       tally.add<Half>(c);

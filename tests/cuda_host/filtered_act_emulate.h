@@ -92,7 +92,10 @@ struct Taps {
   resample_layers::Filter filter;
 
   Taps(int64_t kh, int64_t kw, bool two, std::mt19937_64& random)
-      : values(two ? kh * kw : 0), taps_x(two ? 0 : kw), taps_y(two ? 0 : kh), kernel{kh, kw, {}, {}, {}} {
+      : values(two ? kh * kw : 0),
+        taps_x(two ? 0 : kw),
+        taps_y(two ? 0 : kh),
+        kernel{kh, kw, {}, {}, {}} {
     if (two) kernel.values = draw(kh * kw, values.data, random, -1);
     if (!two) kernel.taps_x = draw(kw, taps_x.data, random, -1);
     if (!two) kernel.taps_y = draw(kh, taps_y.data, random, -1);
@@ -139,8 +142,8 @@ struct Emulation {
   }
 
   template <class Kernel>
-  static void start(Kernel kernel, const FilteredLimits& l, int64_t blocks, const FilteredPlan& plan,
-                    int64_t shared, const FilteredArgs<A>& a) {
+  static void start(Kernel kernel, const FilteredLimits& l, int64_t blocks,
+                    const FilteredPlan& plan, int64_t shared, const FilteredArgs<A>& a) {
     cuda_host::launch(static_cast<unsigned>(std::min(blocks, l.grid)), plan.block,
                       static_cast<size_t>(shared), [&] { kernel(a); });
   }
@@ -268,7 +271,8 @@ struct Emulation {
     const auto sums = [&](const void* wanted, const A* got, const std::vector<double>& values,
                           const std::vector<double>& sizes) {
       for (size_t i = 0; i < values.size(); ++i) {
-        if (wanted) worst.add(static_cast<double>(got[i]), values[i], kTerms * kSum * sizes[i] + 1e-30);
+        if (!wanted) continue;
+        worst.add(static_cast<double>(got[i]), values[i], kTerms * kSum * sizes[i] + 1e-30);
       }
     };
     sums(p.grad_bias, grad_bias.data, expected.grad_bias, expected.bias_size);
