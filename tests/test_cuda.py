@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from resample_layers import geometry, ops
+from resample_layers.filters import kaiser_lowpass
 from resample_layers.ops import extension, native, upfirdn2d, upfirdn2d_bias_act
 
 from .conftest import REQUIRE_CUDA
@@ -535,3 +536,148 @@ def test_backward_of_more_than_two_to_the_31_elements(cuda):
         wide = grad[n : n + 1, -4:].double()
         expected = native.resample(wide, taps.double().flip(0), None, down, up, g_pad)
         assert_close(out[n : n + 1, -4:], expected)
+
+
+# Filtered activations: every row of their table, and the kernels beside it
+
+
+def filtered_snake_of_bigvgan(x, alpha, beta, taps):
+    call = {"up": 2, "down": 2, "pad": (6, 5), "down_pad": (5, 6), "padding_mode": "replicate"}
+    return ops.filtered_snake(x, alpha, beta, 2 * taps, taps, **call)
+
+
+def filtered_lrelu_of_stylegan3(x, bias, first, second):
+    """A layer with six taps a factor; config R filters in 2-D at last."""
+    up = first.shape[0] // 6
+    return ops.filtered_lrelu(x, first, second, bias, up, 2, (3, 9, 3 * up, 8), gain=1.4, clamp=2.0)
+
+
+def lowpass(cuda, taps, cutoff=0.5):
+    return torch.tensor(kaiser_lowpass(taps, cutoff, 4.0), device=cuda)
+
+
+def kernels_of_stylegan3(cuda, up, radial=False):
+    second = lowpass(cuda, 12)
+    second = torch.outer(second, second) if radial else second
+    return lowpass(cuda, 6 * up, 1 / up) * up, second
+
+
+FILTERED = {  # name: factor, planes' size, config R
+    "t": (2, (36, 52), False),
+    "t, 4x": (4, (36, 20), False),
+    "t, many tiles": (2, (148, 131), False),
+    "t, one tile": (2, (6, 7), False),
+    "r": (2, (36, 52), True),
+    "r, 4x": (4, (20, 36), True),
+}
+
+
+def gradients(call, leaves, kernels, dtype):
+    """The result, and the gradients in the leaves; of a random gradient, rounded to dtype."""
+    leaves = [t.detach().requires_grad_() for t in leaves]
+    out = call(*leaves, *kernels)
+    grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    return (out.detach(), *torch.autograd.grad(out, leaves, grad.to(out)))
+
+
+def assert_gradients_close(call, leaves, kernels):
+    """Equal to float64 on the CPU, whose kernels share nothing with those of a GPU."""
+    dtype = leaves[0].dtype
+    got = gradients(call, leaves, kernels, dtype)
+    wide = [[t.double().cpu() for t in tensors] for tensors in (leaves, kernels)]
+    for value, wanted in zip(got, gradients(call, *wide, dtype), strict=True):
+        scale = wanted.abs().max().item()
+        error = (value.double().cpu() - wanted).abs().max().item()
+        assert error <= (TOLERANCE[value.dtype] + 1e-5) * scale, (error, scale)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("layer", FILTERED.values(), ids=FILTERED)
+def test_filtered_lrelu_of_stylegan3(layer, dtype, layout, cuda):
+    up, size, radial = layer
+    x = torch.randn(2, 5, *size, device=cuda).to(dtype).contiguous(memory_format=layout)
+    leaves = x, torch.randn(5, device=cuda)
+    assert_gradients_close(
+        filtered_lrelu_of_stylegan3, leaves, kernels_of_stylegan3(cuda, up, radial)
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("length", [1, 7, 507, 508, 509, 1016, 1017, 1024, 3000])
+def test_filtered_snake_of_bigvgan(length, dtype, cuda):
+    """Lengths about the ends of a tile, which take what lies beyond the ends of the signal."""
+    x = torch.randn(2, 5, length, device=cuda).to(dtype)
+    leaves = (x, *(torch.rand(2, 5, device=cuda) + 0.5))
+    assert_gradients_close(filtered_snake_of_bigvgan, leaves, [lowpass(cuda, 12)])
+
+
+@pytest.mark.parametrize("mode", ["zeros", "replicate"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+def test_filtered_activations_beside_the_table(layout, dtype, mode, cuda):
+    """Other factors and taps, a 2-D kernel, and 33 channels, which fill no vector."""
+    call = {"up": (3, 2), "down": (2, 3), "pad": (4, 5, 3, 2), "down_pad": (1, 2, 0, 3)}
+    x = torch.randn(2, 33, 19, 23, device=cuda).to(dtype).contiguous(memory_format=layout)
+    assert_gradients_close(
+        lambda x, bias, first_x, first_y, second: ops.filtered_lrelu(
+            x, (first_x, first_y), second, bias, padding_mode=mode, **call
+        ),
+        (x, torch.randn(33, device=cuda)),
+        (lowpass(cuda, 7), lowpass(cuda, 5), torch.rand(3, 4, device=cuda)),
+    )
+
+
+def test_filtered_activations_of_many_taps(cuda):
+    """No tile holds what 250 x 250 taps read: each result is computed by loops."""
+    x, kernel = torch.randn(1, 1, 260, 260, device=cuda), torch.randn(250, 250, device=cuda) / 250
+    assert_gradients_close(ops.filtered_lrelu, [x], [kernel, lowpass(cuda, 3)])
+
+
+def test_filtered_activations_never_store_the_large_image(cuda):
+    """Forward and backward take their results and 1 MB, of an image of 16 times the size."""
+    x = torch.randn(1, 16, 256, 256, device=cuda, requires_grad=True)
+    bias = torch.zeros(16, device=cuda, requires_grad=True)
+    kernels = kernels_of_stylegan3(cuda, 4)
+    peak, out = peak_bytes(lambda: filtered_lrelu_of_stylegan3(x, bias, *kernels))
+    assert peak <= out.nbytes + (1 << 20)
+    grad = torch.ones_like(out)
+    peak, _ = peak_bytes(lambda: torch.autograd.grad(out, (x, bias), grad))
+    assert peak <= x.nbytes + (1 << 20)
+
+
+def test_filtered_gradients_repeat_bit_for_bit(cuda):
+    leaves = (torch.randn(4, 33, 5000, device=cuda), *(torch.rand(2, 33, device=cuda) + 0.5))
+    call = filtered_snake_of_bigvgan, leaves, [lowpass(cuda, 12)], torch.float32
+    first = gradients(*call)
+    for _ in range(5):
+        assert all(map(torch.equal, first, gradients(*call)))
+
+
+def test_filtered_activations_of_more_planes_than_a_grid_has_rows(cuda):
+    x, taps = torch.randn(70_000, 1, 9, device=cuda), lowpass(cuda, 12)
+    alpha = torch.rand(1, device=cuda) + 0.5
+    out = filtered_snake_of_bigvgan(x, alpha, alpha, taps)
+    last = filtered_snake_of_bigvgan(x[-1:], alpha, alpha, taps)
+    assert torch.equal(out[-1:], last)
+
+
+def test_a_sine_of_a_large_argument(cuda):
+    x, alpha = torch.full((1, 1, 64), 3e4, device=cuda), torch.full((1,), 7.0, device=cuda)
+    out = ops.filtered_snake(x, alpha)
+    torch.testing.assert_close(out, x + torch.sin(alpha * x) ** 2 / 7, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_filtered_taps_that_are_not_finite(bad, cuda):
+    """They spread over the samples that exist alone: the results without one are finite."""
+    taps = lowpass(cuda, 12)
+    broken = taps.clone()
+    broken[0] = bad
+    x = torch.rand(1, 2, 40, 40, device=cuda)
+    call = {"up": 2, "down": 2, "pad": (30, 0, 30, 0)}
+    out = ops.filtered_lrelu(x, broken, taps, **call)
+    expected = ops.filtered_lrelu(*(t.double().cpu() for t in (x, broken, taps)), **call)
+    assert torch.equal(out.cpu().isfinite(), expected.isfinite())
+    assert out.isfinite().any()
+    assert not out.isfinite().all()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import gpu_training
+from benchmarks import gpu, gpu_filtered, gpu_training
 from examples.stylegan2.blocks import StyledConv
 from resample_layers import UpFirDnDownsample, UpFirDnSmooth, UpFirDnUpsample
 from resample_layers.ops import bias_act
@@ -111,3 +111,22 @@ def test_every_column_runs_its_own_ops_and_nvidias_networks_are_as_large_as_ours
             with gpu_training.in_place(column.ops):
                 names = gpu_training.profile(column.step, gpu_training.PARTS, device)[1]
             gpu_training.check_which_ran(names, column.whose)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        gpu_filtered.Layer("T", (2, 4, 9, 12), 2, False),
+        gpu_filtered.Layer("R", (2, 4, 8, 7), 4, True),
+        gpu_filtered.Layer("BigVGAN", (2, 4, 21), 2, False),
+    ],
+    ids=lambda layer: layer.name,
+)
+def test_filtered_activations_are_compared_with_the_same_formula(layer):
+    """Our three calls and plain torch compute what the one call does, so their times compare."""
+    tensors = gpu_filtered.Tensors(layer, torch.float32, torch.device("cpu"))
+    expected = tensors.expected()
+    for call in (tensors.ours, tensors.three_calls, tensors.plain):
+        out = call(*tensors.leaves)
+        assert out.shape == tensors.out.shape
+        assert gpu.relative_error(out, expected) < 1e-5

@@ -205,6 +205,11 @@ DEVICE void Packed<T, V>::set(const Accumulate<T> (&value)[V]) {
 
 // ---------------------------------------------------------------- arithmetic
 
+#if defined(__CUDACC__)
+DEVICE void sine_and_cosine(float a, float* sine, float* cosine) { sincosf(a, sine, cosine); }
+DEVICE void sine_and_cosine(double a, double* sine, double* cosine) { sincos(a, sine, cosine); }
+#endif
+
 DEVICE bool is_finite(float value) { return (float_to_bits(value) & 0x7f800000u) != 0x7f800000u; }
 
 // Quotient and remainder; in 32 bits where that is enough, as 64-bit division is slow.

@@ -25,7 +25,7 @@ Dim3 threadIdx, blockIdx, blockDim, gridDim;
 namespace cuda_host {
 
 Options options;
-std::vector<int64_t> barriers_met(64, 0);
+std::vector<int64_t> barriers_met(96, 0);
 
 void fail(const char* message) {
   std::fprintf(stderr, "cuda_host: %s (block %u, thread %u)\n", message, blockIdx.x, threadIdx.x);

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -18,6 +19,8 @@
 #define __device__
 #define __host__
 #define __forceinline__ inline
+#define __noinline__
+#define __grid_constant__
 #define __launch_bounds__(...)
 
 #define BARRIER(number) ::cuda_host::barrier(number)
@@ -133,6 +136,13 @@ inline uint32_t high_word(double value) {
   uint64_t bits;
   std::memcpy(&bits, &value, 8);
   return static_cast<uint32_t>(bits >> 32);
+}
+
+inline void sine_and_cosine(float a, float* sine, float* cosine) {
+  *sine = std::sin(a), *cosine = std::cos(a);
+}
+inline void sine_and_cosine(double a, double* sine, double* cosine) {
+  *sine = std::sin(a), *cosine = std::cos(a);
 }
 
 inline float half_to_float(uint16_t half) {
