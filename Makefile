@@ -10,7 +10,7 @@ SOURCES := $(shell find csrc build_backend -name '*.py' -o -type f -path 'csrc/*
 JOBS ?= $(shell nproc 2>/dev/null || echo 1)
 PYTEST := -m pytest --numprocesses $(JOBS) --dist worksteal
 
-OP_TESTS := $(addprefix tests/test_,upfirdn2d.py functions.py gradients.py nonfinite.py bias_act.py \
+OP_TESTS := $(addprefix tests/test_,upfirdn2d.py functions.py gradients.py nonfinite.py bias_act.py filtered_act.py \
 	doors.py compile.py transforms.py errors.py layers.py dimensions.py)
 OLDEST_TESTS := $(addprefix tests/test_,distributed.py export.py coexistence.py)
 

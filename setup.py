@@ -48,6 +48,7 @@ VERSION = re.findall(r'__version__ = "(.*)"', (ROOT / "resample_layers/version.p
 CPU_SOURCES = [
     "csrc/upfirdn2d_ops.cpp",
     "csrc/cpu/upfirdn2d_cpu.cpp",
+    "csrc/cpu/filtered_act_cpu.cpp",
     "csrc/cpu/choose.cpp",
     "csrc/cpu/kernels_baseline.cpp",
     "csrc/cpu/kernels_avx2.cpp",

@@ -26,17 +26,22 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <vector>
 
+#include "filtered_act.h"
+#include "nonlinearity.h"
 #include "upfirdn2d.h"
 
 #ifdef RESAMPLE_LAYERS_CUDA
 #include <cuda_runtime_api.h>
 
+#include "cuda/filtered_act_cuda.h"
 #include "cuda/upfirdn2d_cuda.h"
 // The only symbol that lives in libtorch_cuda, which a CPU-only torch lacks.
 #pragma weak aoti_torch_get_current_cuda_stream
 #else
+#include "cpu/filtered_act_cpu.h"
 #include "cpu/upfirdn2d_cpu.h"
 #endif
 
@@ -95,15 +100,20 @@ class Device {
 
   void run(const KernelGradParams& params, const Tensor& like) const {
     const int64_t bytes = upfirdn2d_kernel_grad_workspace(params);
-    if (bytes == 0) {
-      check_cuda(upfirdn2d_kernel_grad_cuda(params, nullptr, stream_), "upfirdn2d_kernel_grad");
-      return;
-    }
-    // torch's allocator orders reuse by stream: the memory may go back before the kernel ran.
-    const std::array<int64_t, 1> size = {bytes};
-    const Tensor workspace = torch::stable::new_empty(like, size, ScalarType::Byte);
-    check_cuda(upfirdn2d_kernel_grad_cuda(params, workspace.mutable_data_ptr(), stream_),
+    const std::optional<Tensor> workspace = workspace_of(bytes, like);
+    check_cuda(upfirdn2d_kernel_grad_cuda(params, data_of(workspace), stream_),
                "upfirdn2d_kernel_grad");
+  }
+
+  void run(const FilteredActParams& params) const {
+    check_cuda(filtered_act_cuda(params, stream_), "filtered_act");
+  }
+
+  void run(const FilteredActGradParams& params, const Tensor& like) const {
+    int64_t bytes = 0;
+    check_cuda(filtered_act_grad_workspace(params, &bytes), "filtered_act_grad");
+    const std::optional<Tensor> workspace = workspace_of(bytes, like);
+    check_cuda(filtered_act_grad_cuda(params, data_of(workspace), stream_), "filtered_act_grad");
   }
 
   void zero(void* data, int64_t bytes) const {
@@ -111,6 +121,16 @@ class Device {
   }
 
  private:
+  // torch's allocator orders reuse by stream: the memory may go back before the kernel ran.
+  static std::optional<Tensor> workspace_of(int64_t bytes, const Tensor& like) {
+    if (bytes == 0) return std::nullopt;
+    const std::array<int64_t, 1> size = {bytes};
+    return torch::stable::new_empty(like, size, ScalarType::Byte);
+  }
+  static void* data_of(const std::optional<Tensor>& tensor) {
+    return tensor ? tensor->mutable_data_ptr() : nullptr;
+  }
+
   torch::stable::accelerator::DeviceGuard guard_;
   cudaStream_t stream_ = nullptr;
 };
@@ -134,6 +154,14 @@ class Device {
 
   void run(const KernelGradParams& params, const Tensor&) const {
     upfirdn2d_kernel_grad_cpu(params, parallel_for, threads());
+  }
+
+  void run(const FilteredActParams& params) const {
+    filtered_act_cpu(params, parallel_for, threads());
+  }
+
+  void run(const FilteredActGradParams& params, const Tensor&) const {
+    filtered_act_grad_cpu(params, parallel_for, threads());
   }
 
   void zero(void* data, int64_t bytes) const {
@@ -252,10 +280,10 @@ struct PaddedGeometry : Geometry {
   int64_t out_w(int64_t w) const { return size(w, up_x, down_x, pad_x0 + pad_x1, kw); }
 
  private:
-  // 0 where the kernel does not fit: the quotient is rounded down.
+  // Below 1 where the kernel does not fit: the quotient is rounded down.
   static int64_t size(int64_t n, int64_t up, int64_t down, int64_t pad, int64_t taps) {
     const int64_t room = n * up + pad - taps;
-    return room < 0 ? 0 : room / down + 1;
+    return room < 0 ? -((-room - 1) / down) : room / down + 1;
   }
 };
 
@@ -331,9 +359,10 @@ Tensor resample(const Tensor& input, const Tensor& kernel, const std::optional<T
   p.dtype = dtype_of(input.scalar_type(), "input");
   p.in = plane_of(input, "input");
   p.out = dense_plane(p.in.n, p.in.c, g.out_h(p.in.h), g.out_w(p.in.w), channels_last);
-  STD_TORCH_CHECK(p.out.h >= 1 && p.out.w >= 1,
-                  "output must be at least 1x1 (height x width), got it empty from input ",
-                  p.in.h, "x", p.in.w, ", kernel ", g.kh, "x", g.kw);
+  // The gradient of an input without samples is empty; for users, Python asks for a sample
+  STD_TORCH_CHECK(p.out.h >= 0 && p.out.w >= 0,
+                  "output must be at least 0x0 (height x width), got ", p.out.h, "x", p.out.w,
+                  " from input ", p.in.h, "x", p.in.w, ", kernel ", g.kh, "x", g.kw);
   Tensor output = empty(p.out, input);
   const ScalarType accumulate =
       p.dtype == Dtype::float64 ? ScalarType::Double : ScalarType::Float;
@@ -456,6 +485,243 @@ Tensor upfirdn2d_kernel_grad(const Tensor& input, const Tensor& grad, const Ints
   return result;
 }
 
+// ---------------------------------------------------------------- filtered activations
+
+// The operands of filtered_act, and of its gradient, as they come; `wide` where any of them
+// asks for float64 throughout.
+struct FilteredAct {
+  const Tensor &input, &up_kernel, &down_kernel;
+  const std::optional<Tensor>&bias, &alpha, &beta, &up_taps_y, &down_taps_y;
+  const Ints &up, &down, &up_pad, &down_pad;
+  bool replicate;
+  int64_t activation;
+  double slope, gain;
+  std::optional<double> clamp;
+
+  bool wide() const {
+    const auto is_wide = [](const Tensor& t) { return t.scalar_type() == ScalarType::Double; };
+    bool any = is_wide(input) || is_wide(up_kernel) || is_wide(down_kernel);
+    for (const std::optional<Tensor>* t : {&bias, &alpha, &beta, &up_taps_y, &down_taps_y}) {
+      any = any || (*t && is_wide(**t));
+    }
+    return any;
+  }
+};
+
+// Whether a nonlinearity has alpha and beta.
+struct Number {
+  typedef float R;
+};
+struct AskForParameters {
+  bool* answer;
+  template <class F>
+  void run() const { *answer = F::kParameters; }
+};
+bool has_parameters(int64_t activation) {
+  bool answer = false;
+  with_nonlinearity<Number>(Nonlinearity(activation), AskForParameters{&answer});
+  return answer;
+}
+
+// The operands as the kernels want them, for as long as this lives.
+class FilteredOperands {
+ public:
+  // Fills all of `p` but the data of input and output, and the sizes of the output.
+  FilteredOperands(const FilteredAct& call, FilteredActParams& p) {
+    const Tensor& input = call.input;
+    p.dtype = dtype_of(input.scalar_type(), "input");
+    accumulate_ = p.dtype == Dtype::float64 ? ScalarType::Double : ScalarType::Float;
+    p.in = plane_of(input, "input");
+    p.up_filter = filter(input, call.up_kernel, call.up_taps_y, "up_kernel", "up_taps_y");
+    p.down_filter = filter(input, call.down_kernel, call.down_taps_y, "down_kernel",
+                           "down_taps_y");
+    const Ints one = {1, 1};
+    first_ = geometry_of(call.up, one, call.up_pad, p.up_filter.kh, p.up_filter.kw);
+    second_ = geometry_of(one, call.down, call.down_pad, p.down_filter.kh, p.down_filter.kw);
+    p.up_x = first_.up_x, p.up_y = first_.up_y;
+    p.down_x = second_.down_x, p.down_y = second_.down_y;
+    p.up_pad_x0 = first_.pad_x0, p.up_pad_y0 = first_.pad_y0;
+    p.down_pad_x0 = second_.pad_x0, p.down_pad_y0 = second_.pad_y0;
+    p.mid_h = first_.out_h(p.in.h), p.mid_w = first_.out_w(p.in.w);
+    STD_TORCH_CHECK(p.mid_h >= 1 && p.mid_w >= 1 && out_h(p) >= 1 && out_w(p) >= 1,
+                    "the upsampled signal and the output must be at least 1x1 (height x width), "
+                    "got ", p.mid_h, "x", p.mid_w, " and ", out_h(p), "x", out_w(p),
+                    " from input ", p.in.h, "x", p.in.w);
+    STD_TORCH_CHECK(!call.replicate || (p.in.h >= 1 && p.in.w >= 1),
+                    "input must have samples where replicate continues them, got ", p.in.h, "x",
+                    p.in.w);
+    STD_TORCH_CHECK(0 <= call.activation && call.activation < kNonlinearities,
+                    "activation must be in [0, ", kNonlinearities, "), got ", call.activation);
+    STD_TORCH_CHECK(!has_parameters(call.activation) || (call.alpha && call.beta),
+                    "activation ", call.activation, " must come with alpha and beta");
+    p.bias = parameter(input, call.bias, p.in.c, "bias");
+    p.alpha = parameter(input, call.alpha, p.in.c, "alpha");
+    p.beta = parameter(input, call.beta, p.in.c, "beta");
+    p.replicate = call.replicate;
+    p.activation = int32_t(call.activation);
+    p.slope = call.slope;
+    p.gain = call.gain;
+    p.clamp = call.clamp.value_or(-1.0);
+  }
+
+  int64_t out_h(const FilteredActParams& p) const { return second_.out_h(p.mid_h); }
+  int64_t out_w(const FilteredActParams& p) const { return second_.out_w(p.mid_w); }
+  ScalarType accumulate() const { return accumulate_; }
+
+ private:
+  const void* keep(const Tensor& tensor) {
+    kept_.push_back(as_dense(tensor, accumulate_));
+    return kept_.back().const_data_ptr();
+  }
+
+  Filter filter(const Tensor& input, const Tensor& kernel, const std::optional<Tensor>& taps_y,
+                const char* name, const char* name_y) {
+    const int64_t rank = kernel.dim();
+    STD_TORCH_CHECK(rank == 1 || rank == 2, name, " must have 1 or 2 dimensions, got ", rank);
+    STD_TORCH_CHECK(taps_y.has_value() == (rank == 1) && (!taps_y || taps_y->dim() == 1), name_y,
+                    " must have 1 dimension, and come with a kernel of 1 dimension and not with "
+                    "one of 2, got ", taps_y ? taps_y->dim() : 0, " and ", rank);
+    check_same_device(input, kernel, name);
+    dtype_of(kernel.scalar_type(), name);
+    Filter f{};
+    f.kw = kernel.size(rank - 1);
+    f.kh = taps_y ? taps_y->size(0) : kernel.size(0);
+    if (!taps_y) {
+      f.kernel = keep(kernel);
+      return f;
+    }
+    check_same_device(input, *taps_y, name_y);
+    dtype_of(taps_y->scalar_type(), name_y);
+    f.taps_x = keep(kernel);
+    f.taps_y = keep(*taps_y);
+    return f;
+  }
+
+  const void* parameter(const Tensor& input, const std::optional<Tensor>& values,
+                        int64_t channels, const char* name) {
+    if (!values) return nullptr;
+    check_same_device(input, *values, name);
+    dtype_of(values->scalar_type(), name);
+    STD_TORCH_CHECK(values->dim() == 1 && values->size(0) == channels, name, " must be [",
+                    channels, "], got ", values->numel(), " elements");
+    return keep(*values);
+  }
+
+  PaddedGeometry first_, second_;
+  ScalarType accumulate_;
+  std::vector<Tensor> kept_;
+};
+
+Tensor filtered_act(const Tensor& input, std::optional<Tensor> bias, std::optional<Tensor> alpha,
+                    std::optional<Tensor> beta, const Tensor& up_kernel,
+                    std::optional<Tensor> up_taps_y, const Tensor& down_kernel,
+                    std::optional<Tensor> down_taps_y, const Ints& up, const Ints& down,
+                    const Ints& up_pad, const Ints& down_pad, bool replicate, int64_t activation,
+                    double negative_slope, double gain, std::optional<double> clamp) {
+  const FilteredAct call{input,  up_kernel, down_kernel, bias,     alpha,     beta,
+                         up_taps_y, down_taps_y, up,     down,     up_pad,    down_pad,
+                         replicate, activation,  negative_slope, gain, clamp};
+  const ScalarType type = input.scalar_type();
+  if (type != ScalarType::Double && call.wide()) {
+    dtype_of(type, "input");
+    // Rare, as in upfirdn2d
+    const Tensor result = filtered_act(
+        torch::stable::to(input, ScalarType::Double), bias, alpha, beta, up_kernel, up_taps_y,
+        down_kernel, down_taps_y, up, down, up_pad, down_pad, replicate, activation,
+        negative_slope, gain, clamp);
+    return torch::stable::to(result, type);
+  }
+  const Device device(input);  // before anything is converted: on its stream
+  FilteredActParams p{};
+  FilteredOperands operands(call, p);
+  p.out = dense_plane(p.in.n, p.in.c, operands.out_h(p), operands.out_w(p),
+                      is_channels_last(input, p.in));
+  Tensor output = empty(p.out, input);
+  if (elements(p.out) == 0) return output;
+  p.input = input.const_data_ptr();
+  p.output = output.mutable_data_ptr();
+  // Nothing but padding: m is zero, and one sample of zero without bias says the same
+  std::optional<Tensor> zero;
+  if (elements(p.in) == 0) {
+    const std::array<int64_t, 1> one = {1};
+    zero = torch::stable::new_zeros(input, one);
+    p.input = zero->const_data_ptr();
+    p.in = Plane4d{p.in.n, p.in.c, 1, 1, 0, 0, 0, 0};
+    p.bias = nullptr;
+  }
+  device.run(p);
+  return output;
+}
+
+using FourTensors = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
+FourTensors filtered_act_grad(
+    const Tensor& grad, const Tensor& input, std::optional<Tensor> bias,
+    std::optional<Tensor> alpha, std::optional<Tensor> beta, const Tensor& up_kernel,
+    std::optional<Tensor> up_taps_y, const Tensor& down_kernel, std::optional<Tensor> down_taps_y,
+    const Ints& up, const Ints& down, const Ints& up_pad, const Ints& down_pad, bool replicate,
+    int64_t activation, double negative_slope, double gain, std::optional<double> clamp,
+    const std::vector<bool>& needs) {
+  const FilteredAct call{input,  up_kernel, down_kernel, bias,     alpha,     beta,
+                         up_taps_y, down_taps_y, up,     down,     up_pad,    down_pad,
+                         replicate, activation,  negative_slope, gain, clamp};
+  STD_TORCH_CHECK(needs.size() == 3, "needs must have 3 values, got ", needs.size());
+  check_same_device(input, grad, "grad");
+  const ScalarType type = input.scalar_type();
+  if (type != ScalarType::Double && (call.wide() || grad.scalar_type() == ScalarType::Double)) {
+    dtype_of(type, "input");
+    FourTensors results = filtered_act_grad(
+        torch::stable::to(grad, ScalarType::Double), torch::stable::to(input, ScalarType::Double),
+        bias, alpha, beta, up_kernel, up_taps_y, down_kernel, down_taps_y, up, down, up_pad,
+        down_pad, replicate, activation, negative_slope, gain, clamp, needs);
+    std::get<0>(results) = torch::stable::to(std::get<0>(results), type);
+    return results;
+  }
+  if (grad.scalar_type() != type) {
+    dtype_of(grad.scalar_type(), "grad");
+    return filtered_act_grad(torch::stable::to(grad, type), input, bias, alpha, beta, up_kernel,
+                             up_taps_y, down_kernel, down_taps_y, up, down, up_pad, down_pad,
+                             replicate, activation, negative_slope, gain, clamp, needs);
+  }
+  const Device device(input);
+  FilteredActGradParams p{};
+  FilteredOperands operands(call, p);
+  p.grad_plane = plane_of(grad, "grad");
+  const int64_t out_h = operands.out_h(p), out_w = operands.out_w(p);
+  STD_TORCH_CHECK(p.grad_plane.n == p.in.n && p.grad_plane.c == p.in.c &&
+                      p.grad_plane.h == out_h && p.grad_plane.w == out_w,
+                  "grad must be [", p.in.n, ", ", p.in.c, ", ", out_h, ", ", out_w,
+                  "], the shape of the op's output, got [", p.grad_plane.n, ", ",
+                  p.grad_plane.c, ", ", p.grad_plane.h, ", ", p.grad_plane.w, "]");
+  p.out = dense_plane(p.in.n, p.in.c, p.in.h, p.in.w, is_channels_last(input, p.in));
+  Tensor grad_input = empty(p.out, input);
+  const bool has[3] = {call.bias.has_value(), has_parameters(activation),
+                       has_parameters(activation)};
+  std::vector<Tensor> sums;
+  void* data[3];
+  for (int i = 0; i < 3; ++i) {
+    STD_TORCH_CHECK(!needs[i] || has[i], "needs must not ask for the gradient of an operand "
+                    "that is absent, got true at ", i);
+    const std::array<int64_t, 1> size = {needs[i] ? p.in.c : 0};
+    sums.push_back(torch::stable::new_empty(input, size, operands.accumulate()));
+    data[i] = needs[i] ? sums[i].mutable_data_ptr() : nullptr;
+  }
+  p.grad_bias = data[0], p.grad_alpha = data[1], p.grad_beta = data[2];
+  p.grad = grad.const_data_ptr();
+  p.input = input.const_data_ptr();
+  p.output = grad_input.mutable_data_ptr();
+  if (elements(p.in) > 0) {
+    device.run(p, input);
+  } else {  // m is zero, and all sums are
+    for (int i = 0; i < 3; ++i) {
+      if (data[i] != nullptr && p.in.c > 0) {
+        device.zero(data[i], p.in.c * (p.dtype == Dtype::float64 ? 8 : 4));
+      }
+    }
+  }
+  return {grad_input, sums[0], sums[1], sums[2]};
+}
+
 // The operators of this library. A new one is one more row.
 struct Operator {
   const char* name;
@@ -479,6 +745,19 @@ constexpr Operator kOperators[] = {
      "(Tensor input, Tensor grad, int[2] up, int[2] down, SymInt[4] pad, SymInt[2] kernel_size) "
      "-> Tensor",
      TORCH_BOX(&upfirdn2d_kernel_grad)},
+    {"filtered_act",
+     "(Tensor input, Tensor? bias, Tensor? alpha, Tensor? beta, Tensor up_kernel, "
+     "Tensor? up_taps_y, Tensor down_kernel, Tensor? down_taps_y, int[2] up, int[2] down, "
+     "SymInt[4] up_pad, SymInt[4] down_pad, bool replicate, int activation, "
+     "float negative_slope, float gain, float? clamp) -> Tensor",
+     TORCH_BOX(&filtered_act)},
+    {"filtered_act_grad",
+     "(Tensor grad, Tensor input, Tensor? bias, Tensor? alpha, Tensor? beta, Tensor up_kernel, "
+     "Tensor? up_taps_y, Tensor down_kernel, Tensor? down_taps_y, int[2] up, int[2] down, "
+     "SymInt[4] up_pad, SymInt[4] down_pad, bool replicate, int activation, "
+     "float negative_slope, float gain, float? clamp, bool[3] needs) "
+     "-> (Tensor, Tensor, Tensor, Tensor)",
+     TORCH_BOX(&filtered_act_grad)},
 };
 
 std::string describe() {

@@ -109,3 +109,47 @@ def _assert_close(actual: torch.Tensor, expected: np.ndarray, scale: np.ndarray)
     scale = scale.max(initial=0.0) or 1.0
     error = abs(ours - expected).max(initial=0.0) / scale
     assert error <= TOLERANCE[actual.dtype], f"relative error {error:.2e} in {actual.dtype}"
+
+
+def filtered(x: np.ndarray, kernels, function, up, down, pads, replicate: bool) -> np.ndarray:
+    """Upsample and filter, ``function``, filter and downsample: [N, C, H, W] -> the same kind.
+
+    A kernel is [kh, kw], or a pair of taps (x, y).
+    """
+
+    def resample(x, kernel, up, down, pad):
+        if isinstance(kernel, tuple):
+            return separable(x, kernel, up, down, pad)
+        return upfirdn2d(x, kernel, up, down, pad)
+
+    def continued(x, pad, up):
+        if not replicate:
+            return x, pad
+        factors = (up[0], up[0], up[1], up[1])
+        more = [max(0, -(-side // factor)) for side, factor in zip(pad, factors, strict=True)]
+        x = np.pad(x, ((0, 0), (0, 0), more[2:], more[:2]), mode="edge")
+        # What is continued too far is cropped on the upsampled grid
+        return x, [p - m * f for p, m, f in zip(pad, more, factors, strict=True)]
+
+    x, pad = continued(np.asarray(x, np.float64), pads[0], up)
+    activated, down_pad = continued(
+        function(resample(x, kernels[0], up, (1, 1), pad)), pads[1], (1, 1)
+    )
+    return resample(activated, kernels[1], (1, 1), down, down_pad)
+
+
+def activation1d(x: np.ndarray, taps: np.ndarray, ratio: int, alpha, beta) -> np.ndarray:
+    """BigVGAN's activation of [N, C, L] as its paper's code has it: continue, convolve, crop."""
+    x, k = np.asarray(x, np.float64), len(taps)
+    edge = k // ratio - 1
+    x = np.pad(x, ((0, 0), (0, 0), (edge, edge)), mode="edge")
+    full = np.zeros((*x.shape[:2], (x.shape[2] - 1) * ratio + k))
+    for i in range(x.shape[2]):
+        full[..., i * ratio : i * ratio + k] += ratio * x[..., i : i + 1] * taps
+    left = edge * ratio + (k - ratio) // 2
+    right = edge * ratio + (k - ratio + 1) // 2
+    m = full[..., left : full.shape[2] - right]
+    a = m + np.sin(alpha[:, None] * m) ** 2 / (beta[:, None] + 1e-9)
+    a = np.pad(a, ((0, 0), (0, 0), (k // 2 - (k % 2 == 0), k // 2)), mode="edge")
+    places = range(0, a.shape[2] - k + 1, ratio)
+    return np.stack([(a[..., i : i + k] * taps).sum(-1) for i in places], -1)

@@ -28,6 +28,7 @@ WITH_EXAMPLES = {
     "resample_layers.layers",
     "resample_layers.ops.activation",
     "resample_layers.ops.dimensions",
+    "resample_layers.ops.filtered_act",
     "resample_layers.ops.leaky_relu",
     "resample_layers.ops.native",
     "resample_layers.ops.upfirdn2d",

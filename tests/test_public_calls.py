@@ -66,6 +66,17 @@ CASES = {
         {"taps_y": None},
     ),
     "ops.bias_act": Case((X,), EPILOGUE),
+    "ops.filtered_lrelu": Case(
+        (X,),
+        {"up_kernel": None, "down_kernel": None, "bias": None, **OP, "pad": (0, 0),
+         "negative_slope": 0.2, "gain": SQRT2, "clamp": None, "down_pad": (0, 0),
+         "padding_mode": "zeros"},
+    ),
+    "ops.filtered_snake": Case(
+        (SIGNALS, values(3)),
+        {"beta": None, "up_kernel": None, "down_kernel": None, "bias": None, **OP, "pad": 0,
+         "down_pad": 0, "padding_mode": "zeros"},
+    ),
     "ops.fused_leaky_relu": Case((X,), {"bias": None, "negative_slope": 0.2, "scale": SQRT2}),
     "ops.upfirdn1d": Case((SIGNALS, TAPS), {**OP, "pad": 0}),
     "ops.upfirdn2d": Case((X, KERNEL), {**OP, "pad": (0, 0)}),

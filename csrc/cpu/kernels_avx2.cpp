@@ -15,6 +15,8 @@
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,f16c")
 
+#include "../nonlinearity.h"  // templates only, compiled for this target
+
 namespace resample_layers {
 namespace cpu {
 namespace {
@@ -28,7 +30,12 @@ namespace {
 const Kernels avx2_kernels = {
     32,
     {run_units<Half>, run_units<BFloat16>, run_units<float>, run_units<double>},
-    {grad_units<Half>, grad_units<BFloat16>, grad_units<float>, grad_units<double>}};
+    {grad_units<Half>, grad_units<BFloat16>, grad_units<float>, grad_units<double>},
+    {{load_block<Half>, load_block<BFloat16>, load_block<float>, load_block<double>},
+     {store_block<Half>, store_block<BFloat16>, store_block<float>, store_block<double>},
+     {sum_block<float>, sum_block<double>},
+     {activate_block<float>, activate_block<double>},
+     {differentiate_block<float>, differentiate_block<double>}}};
 
 }  // namespace cpu
 }  // namespace resample_layers

@@ -17,6 +17,8 @@
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,prfchw")
 
+#include "../nonlinearity.h"  // templates only, compiled for this target
+
 namespace resample_layers {
 namespace cpu {
 namespace {
@@ -30,7 +32,12 @@ namespace {
 const Kernels avx512_kernels = {
     64,
     {run_units<Half>, run_units<BFloat16>, run_units<float>, run_units<double>},
-    {grad_units<Half>, grad_units<BFloat16>, grad_units<float>, grad_units<double>}};
+    {grad_units<Half>, grad_units<BFloat16>, grad_units<float>, grad_units<double>},
+    {{load_block<Half>, load_block<BFloat16>, load_block<float>, load_block<double>},
+     {store_block<Half>, store_block<BFloat16>, store_block<float>, store_block<double>},
+     {sum_block<float>, sum_block<double>},
+     {activate_block<float>, activate_block<double>},
+     {differentiate_block<float>, differentiate_block<double>}}};
 
 }  // namespace cpu
 }  // namespace resample_layers

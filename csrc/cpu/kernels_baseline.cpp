@@ -3,6 +3,7 @@
 // The kernels for what the compiler assumes: SSE2 on x86-64, NEON on ARM.
 #include <cstddef>
 
+#include "../nonlinearity.h"
 #include "plan.h"
 #include "storage.h"
 
@@ -19,7 +20,12 @@ namespace {
 const Kernels baseline_kernels = {
     16,
     {run_units<Half>, run_units<BFloat16>, run_units<float>, run_units<double>},
-    {grad_units<Half>, grad_units<BFloat16>, grad_units<float>, grad_units<double>}};
+    {grad_units<Half>, grad_units<BFloat16>, grad_units<float>, grad_units<double>},
+    {{load_block<Half>, load_block<BFloat16>, load_block<float>, load_block<double>},
+     {store_block<Half>, store_block<BFloat16>, store_block<float>, store_block<double>},
+     {sum_block<float>, sum_block<double>},
+     {activate_block<float>, activate_block<double>},
+     {differentiate_block<float>, differentiate_block<double>}}};
 
 }  // namespace cpu
 }  // namespace resample_layers

@@ -18,6 +18,7 @@
 #include <cstdint>
 
 #include "../upfirdn2d.h"
+#include "blocks.h"
 
 namespace resample_layers {
 namespace cpu {
@@ -110,6 +111,7 @@ struct Kernels {
   // Adds to sums[tap row * kw + tap column] in double, taps in reading order.
   void (*kernel_grad[4])(const Plan& plan, int64_t begin, int64_t end, void* scratch,
                          const void** pointers, double* sums, int64_t kw);
+  BlockKernels blocks;
 };
 
 extern const Kernels baseline_kernels;
@@ -119,6 +121,9 @@ extern const Kernels baseline_kernels;
 extern const Kernels avx2_kernels;
 extern const Kernels avx512_kernels;
 #endif
+
+// Those of the vector units in use; see cpu_capability in upfirdn2d_cpu.h.
+const Kernels& kernels_in_use();
 
 // Elements past the end of every scratch row block that vector code may read.
 constexpr int64_t kSlack = 64;

@@ -167,6 +167,9 @@ const char* walk(const UpFirDn2dParams& params, const EpilogueParams* epilogue) 
 }
 
 }  // namespace
+
+const Kernels& kernels_in_use() { return *capability().kernels; }
+
 }  // namespace cpu
 
 void upfirdn2d_cpu(const UpFirDn2dParams& params, const EpilogueParams* epilogue,

@@ -23,6 +23,12 @@ struct Vec<float> {
   }
   static R at_most(R a, R bound) { return _mm256_min_ps(bound, a); }
   static R at_least(R a, R bound) { return _mm256_max_ps(bound, a); }
+  static R above(R a, R bound, R yes, R no) {
+    return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, bound, _CMP_GT_OQ));
+  }
+  static bool any_above(R a, R bound) {
+    return _mm256_movemask_ps(_mm256_cmp_ps(a, bound, _CMP_GT_OQ)) != 0;
+  }
   static __m256i mask(int64_t n) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kLaneMasks + 8 - n));
   }
@@ -109,6 +115,12 @@ struct Vec<double> {
   }
   static R at_most(R a, R bound) { return _mm256_min_pd(bound, a); }
   static R at_least(R a, R bound) { return _mm256_max_pd(bound, a); }
+  static R above(R a, R bound, R yes, R no) {
+    return _mm256_blendv_pd(no, yes, _mm256_cmp_pd(a, bound, _CMP_GT_OQ));
+  }
+  static bool any_above(R a, R bound) {
+    return _mm256_movemask_pd(_mm256_cmp_pd(a, bound, _CMP_GT_OQ)) != 0;
+  }
   static __m256i mask(int64_t n) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kLaneMasks + 8 - 2 * n));
   }

@@ -20,6 +20,10 @@ struct Vec<float> {
   }
   static R at_most(R a, R bound) { return _mm512_min_ps(bound, a); }
   static R at_least(R a, R bound) { return _mm512_max_ps(bound, a); }
+  static R above(R a, R bound, R yes, R no) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, bound, _CMP_GT_OQ), no, yes);
+  }
+  static bool any_above(R a, R bound) { return _mm512_cmp_ps_mask(a, bound, _CMP_GT_OQ) != 0; }
   static __mmask16 mask(int64_t n) { return __mmask16((1u << n) - 1u); }
 
   static R load(const float* p) { return _mm512_loadu_ps(p); }
@@ -106,6 +110,10 @@ struct Vec<double> {
   }
   static R at_most(R a, R bound) { return _mm512_min_pd(bound, a); }
   static R at_least(R a, R bound) { return _mm512_max_pd(bound, a); }
+  static R above(R a, R bound, R yes, R no) {
+    return _mm512_mask_blend_pd(_mm512_cmp_pd_mask(a, bound, _CMP_GT_OQ), no, yes);
+  }
+  static bool any_above(R a, R bound) { return _mm512_cmp_pd_mask(a, bound, _CMP_GT_OQ) != 0; }
   static __mmask8 mask(int64_t n) { return __mmask8((1u << n) - 1u); }
   static R load(const double* p) { return _mm512_loadu_pd(p); }
   static void store(double* p, R r) { _mm512_storeu_pd(p, r); }

@@ -27,6 +27,13 @@ struct Vec<float> {
   static R scale_negative(R a, R factor) { return a < R{} ? a * factor : a; }
   static R at_most(R a, R bound) { return bound < a ? bound : a; }
   static R at_least(R a, R bound) { return bound > a ? bound : a; }
+  static R above(R a, R bound, R yes, R no) { return a > bound ? yes : no; }
+  static bool any_above(R a, R bound) {
+    const Numbers is = a > bound;
+    bool any = false;
+    for (int64_t i = 0; i < N; ++i) any = any || is[i] != 0;
+    return any;
+  }
   static R load(const float* p) {
     R r;
     __builtin_memcpy(&r, p, sizeof r);
@@ -82,6 +89,13 @@ struct Vec<double> {
   static R scale_negative(R a, R factor) { return a < R{} ? a * factor : a; }
   static R at_most(R a, R bound) { return bound < a ? bound : a; }
   static R at_least(R a, R bound) { return bound > a ? bound : a; }
+  static R above(R a, R bound, R yes, R no) { return a > bound ? yes : no; }
+  static bool any_above(R a, R bound) {
+    const Numbers is = a > bound;
+    bool any = false;
+    for (int64_t i = 0; i < N; ++i) any = any || is[i] != 0;
+    return any;
+  }
   static R load(const double* p) {
     R r;
     __builtin_memcpy(&r, p, sizeof r);

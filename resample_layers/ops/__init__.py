@@ -8,6 +8,8 @@
 ``upfirdn2d_native``     the op in plain torch
 ``UpFirDn2d``            the op as an autograd Function
 ``UpFirDn2dBackward``    its gradient in the input, as an autograd Function
+``filtered_lrelu``       upsample, leaky ReLU, downsample: StyleGAN3's activation
+``filtered_snake``       upsample, Snake, downsample: BigVGAN's activation of signals
 ``bias_act``             what follows in ``upfirdn2d_bias_act``, alone
 ``fused_leaky_relu``     bias, leaky ReLU and gain; ``FusedLeakyReLU`` is its module
 """
@@ -16,6 +18,7 @@ from . import owner
 from .activation import bias_act, upfirdn2d_bias_act
 from .autograd import UpFirDn2d, UpFirDn2dBackward
 from .dimensions import upfirdn1d, upfirdn3d
+from .filtered_act import filtered_lrelu, filtered_snake
 from .leaky_relu import FusedLeakyReLU, fused_leaky_relu
 from .native import upfirdn2d_native
 from .upfirdn2d import upfirdn2d
@@ -28,6 +31,8 @@ __all__ = [
     "UpFirDn2d",
     "UpFirDn2dBackward",
     "bias_act",
+    "filtered_lrelu",
+    "filtered_snake",
     "fused_leaky_relu",
     "upfirdn1d",
     "upfirdn2d",

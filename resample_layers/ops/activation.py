@@ -109,7 +109,7 @@ def upfirdn2d_bias_act(
     constants = check_epilogue(
         input, size, bias, noise, noise_strength, negative_slope, gain, clamp
     )
-    return UPFIRDN2D_BIAS_ACT(
+    return UPFIRDN2D_BIAS_ACT(  # type: ignore[no-any-return]
         input, taps, taps_y, bias, noise, noise_strength, up, down, pad, *constants
     )
 

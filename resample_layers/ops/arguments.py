@@ -37,11 +37,7 @@ def check_call(
         TypeError: for a wrong kind of value. ValueError: for a wrong value.
     """
     check_input(input)
-    if isinstance(kernel, Tensor):
-        kh, kw = _kernel_size("kernel", kernel, input)
-        taps_y = kernel if kernel.dim() == 1 else None
-    else:
-        kernel, taps_y, kh, kw = _taps_pair(kernel, input)
+    kernel, taps_y, kh, kw = _check_kernel("kernel", kernel, input)
     up = as_factors("up", up)
     down = as_factors("down", down)
     pad = as_pads(pad)
@@ -54,6 +50,84 @@ def check_call(
                 f"{by(size)}, kernel {kh}x{kw}, up={up}, down={down}, pad={pad}"
             )
     return kernel, taps_y, up, down, pad
+
+
+def check_filtered_call(
+    dims: int,
+    input: Any,
+    kernels: dict[str, Any],  # up_kernel, down_kernel; None: no filter
+    operands: dict[str, Any],  # per channel, or None
+    up: Any,
+    down: Any,
+    pads: dict[str, Any],  # pad, down_pad
+    padding_mode: Any,
+    constants: tuple[Any, Any, Any],  # negative_slope, gain, clamp
+) -> tuple[Any, ...]:
+    """Check one call of a filtered activation on signals (``dims`` 1) or images (2) completely.
+
+    Returns:
+        What :data:`filtered_act.FILTERED_ACT` takes after its operands, but for the activation:
+        ``(taps, up, down, up_pad, down_pad, replicate, constants)``; ``taps`` are ``up_kernel``,
+        ``up_taps_y``, ``down_kernel``, ``down_taps_y`` of images, a signal's being of one row.
+
+    Raises:
+        TypeError: for a wrong kind of value. ValueError: for a wrong value.
+    """
+    check_input(input, dims)
+    taps: list[Tensor | None] = []
+    sizes: list[Pair] = []
+    for name, kernel in kernels.items():
+        if kernel is None:
+            kernel = input.new_ones(1, dtype=torch.promote_types(input.dtype, torch.float32))
+        if dims == 1:
+            (axis,) = _taps_by_axis(1, kernel, input, name)
+            taps += [axis.unsqueeze(0), None]
+            sizes.append((1, axis.shape[0]))
+        else:
+            *both, kh, kw = _check_kernel(name, kernel, input)
+            taps += both
+            sizes.append((kh, kw))
+    flat = (1,) * (2 - dims)  # a signal is an image of one row
+    ups: Any = (*as_factors("up", up, dims), *flat)
+    downs: Any = (*as_factors("down", down, dims), *flat)
+    up_pad, down_pad = (
+        as_pads(pad, name) if dims == 2 else (*_pads_by_axis(1, pad, name), *(0, 0))
+        for name, pad in pads.items()
+    )
+    for name, operand in operands.items():
+        _check_operand(name, operand, input)
+        if operand is not None and not is_tracing() and tuple(operand.shape) != (input.shape[1],):
+            raise ValueError(
+                f"{name} must be [C] with the C of input, {input.shape[1]}, got shape "
+                f"{tuple(operand.shape)}"
+            )
+    slope, gain, clamp = constants
+    slope = _as_float("negative_slope", slope, zero=True)
+    gain = _as_float("gain", gain)
+    clamp = None if clamp is None else _as_float("clamp", clamp)
+    if not isinstance(padding_mode, str):
+        raise TypeError(f"padding_mode must be a string, got {_describe(padding_mode)}")
+    if padding_mode not in ("zeros", "replicate"):
+        raise ValueError(
+            f"padding_mode must be 'zeros' or 'replicate', got padding_mode={padding_mode!r}"
+        )
+    replicate = padding_mode == "replicate"
+    if not is_tracing():  # traced sizes are tensors: comparing them would fix them
+        size = (*flat, *input.shape[2:])
+        middle = geometry.output_sizes(size, ups, (1, 1), up_pad, sizes[0])
+        out = geometry.output_sizes(middle, (1, 1), downs, down_pad, sizes[1])
+        sides = [("the upsampled signal", middle), ("output", out)]
+        for name, side in [("input", size), *sides] if replicate else sides:
+            if side[0] < 1 or side[1] < 1:
+                lengths = [by(k[2 - dims :]) for k in sizes]
+                raise ValueError(
+                    f"{name} must be at least {by([1] * dims)} ({SIDES[dims]}), got "
+                    f"{by(side[2 - dims :])} from input {by(size[2 - dims :])}, up_kernel "
+                    f"{lengths[0]}, down_kernel {lengths[1]}, up={ups[:dims]}, "
+                    f"down={downs[:dims]}, pad={up_pad[: 2 * dims]}, "
+                    f"down_pad={down_pad[: 2 * dims]}, padding_mode={padding_mode!r}"
+                )
+    return tuple(taps), ups, downs, up_pad, down_pad, replicate, (slope, gain, clamp)
 
 
 def check_separable_call(
@@ -83,17 +157,17 @@ def check_separable_call(
     return taps, up, down, pad
 
 
-def _taps_by_axis(dims: int, taps: Any, input: Tensor) -> tuple[Tensor, ...]:
+def _taps_by_axis(dims: int, taps: Any, input: Tensor, name: str = "taps") -> tuple[Tensor, ...]:
     """A tensor [taps] for all axes; of volumes, or three of them."""
     rule = "a tensor [taps]" + (" or three of them (taps_x, taps_y, taps_z)" if dims == 3 else "")
     if isinstance(taps, Tensor):
-        named = [("taps", taps)]
+        named = [(name, taps)]
     elif dims == 3 and isinstance(taps, (tuple, list)) and all(isinstance(t, Tensor) for t in taps):
         if len(taps) != 3:
             raise ValueError(f"taps must be {rule}, got {len(taps)} tensors")
         named = [(f"taps[{i}]", t) for i, t in enumerate(taps)]
     else:
-        raise TypeError(f"taps must be {rule}, got {_describe(taps)}")
+        raise TypeError(f"{name} must be {rule}, got {_describe(taps)}")
     for name, t in named:
         if t.dim() != 1:
             why = ": kernels that are not separable are for images" if t.dim() == dims else ""
@@ -104,17 +178,17 @@ def _taps_by_axis(dims: int, taps: Any, input: Tensor) -> tuple[Tensor, ...]:
     return tuple(t for _, t in named) * (dims // len(named))
 
 
-def _pads_by_axis(dims: int, pad: Any) -> tuple[int, ...]:
+def _pads_by_axis(dims: int, pad: Any, name: str = "pad") -> Any:
     """An int for all sides, (before, after) for all axes, or pairs (x0, x1, ...) by axis."""
     if not isinstance(pad, (tuple, list)):
-        return (_as_int("pad", pad, pad),) * (2 * dims)
+        return (_as_int(name, pad, pad),) * (2 * dims)
     if len(pad) not in (2, 2 * dims):
         rule = " for all axes, or 6 values (x0, x1, y0, y1, z0, z1)" if dims == 3 else ""
         raise ValueError(
-            f"pad must be an int or have 2 values (before, after){rule}, "
-            f"got {len(pad)}: pad={pad!r}"
+            f"{name} must be an int or have 2 values (before, after){rule}, "
+            f"got {len(pad)}: {name}={pad!r}"
         )
-    pads = tuple(_as_int("pad", side, pad) for side in pad)
+    pads = tuple(_as_int(name, side, pad) for side in pad)
     return pads * dims if len(pads) == 2 else pads
 
 
@@ -234,28 +308,36 @@ def as_factors(name: str, value: Any, dims: int = 2) -> tuple[int, ...]:
     return factors
 
 
-def as_pads(pad: Any) -> Pads:
+def as_pads(pad: Any, name: str = "pad") -> Pads:
     """(before, after) for both axes, or (x0, x1, y0, y1); negative values crop."""
     if not isinstance(pad, (tuple, list)):
         raise TypeError(
-            "pad must be 2 ints (before, after) for both axes or 4 ints (x0, x1, y0, y1), "
-            f"got pad={_describe(pad)}"
+            f"{name} must be 2 ints (before, after) for both axes or 4 ints (x0, x1, y0, y1), "
+            f"got {name}={_describe(pad)}"
         )
     if len(pad) == 2:
-        before, after = _as_int("pad", pad[0], pad), _as_int("pad", pad[1], pad)
+        before, after = _as_int(name, pad[0], pad), _as_int(name, pad[1], pad)
         return before, after, before, after
     if len(pad) == 4:
         x0, x1, y0, y1 = pad
         return (
-            _as_int("pad", x0, pad),
-            _as_int("pad", x1, pad),
-            _as_int("pad", y0, pad),
-            _as_int("pad", y1, pad),
+            _as_int(name, x0, pad),
+            _as_int(name, x1, pad),
+            _as_int(name, y0, pad),
+            _as_int(name, y1, pad),
         )
     raise ValueError(
-        "pad must have 2 values (before, after) or 4 values (x0, x1, y0, y1), "
-        f"got {len(pad)}: pad={pad!r}"
+        f"{name} must have 2 values (before, after) or 4 values (x0, x1, y0, y1), "
+        f"got {len(pad)}: {name}={pad!r}"
     )
+
+
+def _check_kernel(name: str, kernel: Any, input: Tensor) -> tuple[Tensor, Tensor | None, int, int]:
+    """``(kernel, taps_y, kh, kw)`` of a 2-D kernel, of taps for both axes or of a pair of taps."""
+    if isinstance(kernel, Tensor):
+        kh, kw = _kernel_size(name, kernel, input)
+        return kernel, kernel if kernel.dim() == 1 else None, kh, kw
+    return _taps_pair(name, kernel, input)
 
 
 def _kernel_size(name: str, kernel: Tensor, input: Tensor) -> Pair:
@@ -282,20 +364,20 @@ def _kernel_size(name: str, kernel: Tensor, input: Tensor) -> Pair:
     return kh, kw
 
 
-def _taps_pair(kernel: Any, input: Tensor) -> tuple[Tensor, Tensor, int, int]:
+def _taps_pair(name: str, kernel: Any, input: Tensor) -> tuple[Tensor, Tensor, int, int]:
     if not isinstance(kernel, (tuple, list)) or not all(isinstance(t, Tensor) for t in kernel):
         raise TypeError(
-            "kernel must be a tensor [kh, kw] or [taps], or a pair of tensors "
+            f"{name} must be a tensor [kh, kw] or [taps], or a pair of tensors "
             f"(taps_x, taps_y), got {_describe(kernel)}"
         )
     if len(kernel) != 2 or kernel[0].dim() != 1 or kernel[1].dim() != 1:
         raise ValueError(
-            "kernel as a pair must be two tensors (taps_x, taps_y) of 1 dimension each, got "
+            f"{name} as a pair must be two tensors (taps_x, taps_y) of 1 dimension each, got "
             f"{len(kernel)} of shapes {[tuple(t.shape) for t in kernel]}"
         )
     taps_x, taps_y = kernel
-    kw, _ = _kernel_size("kernel[0]", taps_x, input)
-    kh, _ = _kernel_size("kernel[1]", taps_y, input)
+    kw, _ = _kernel_size(f"{name}[0]", taps_x, input)
+    kh, _ = _kernel_size(f"{name}[1]", taps_y, input)
     return taps_x, taps_y, kh, kw
 
 

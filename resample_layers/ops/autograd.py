@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .upfirdn2d import UPFIRDN2D, Pads, Pair
+from .upfirdn2d import UPFIRDN2D, Pads, Pair, backward, setup
 
 
 class UpFirDn2d(torch.autograd.Function):
@@ -39,7 +39,7 @@ class UpFirDn2d(torch.autograd.Function):
         args = (input, *taps, up, down, pad, False)
         out = UPFIRDN2D.compute(*args)
         _keep(ctx, needs, input, args, out, taps_y is not None)
-        return out
+        return out  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
@@ -89,7 +89,7 @@ class UpFirDn2dBackward(torch.autograd.Function):
         else:
             out = UPFIRDN2D.compute(grad, *_both(grad_kernel, None), *call, False)
         _keep(ctx, needs, grad_output, (grad, *taps, *call, True), out, taps_y is not None)
-        return out
+        return out  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
@@ -121,7 +121,7 @@ def _keep(
     out: Tensor,
     has_taps_y: bool,
 ) -> None:
-    (input, *taps), constants = UPFIRDN2D.setup(needs, args, out)
+    (input, *taps), constants = setup(needs, args, out)
     # What is saved must be what was passed, or a second gradient would not flow to it
     ctx.save_for_backward(None if input is None else passed, *taps)
     ctx.call = needs, constants, passed.shape, args[0].shape, has_taps_y
@@ -132,7 +132,7 @@ def _grads(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor
     needs, constants, passed, shape, has_taps_y = ctx.call
     input, *taps = ctx.saved_tensors
     saved = (None if input is None else input.reshape(shape), *taps)
-    grad_input, grad_kernel, grad_taps_y = UPFIRDN2D.backward(needs, saved, constants, grad)
+    grad_input, grad_kernel, grad_taps_y = backward(needs, saved, constants, grad)
     if grad_input is not None:
         grad_input = grad_input.reshape(passed)
     if has_taps_y or grad_kernel is None or grad_taps_y is None:

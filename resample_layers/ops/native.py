@@ -95,25 +95,22 @@ def resample(
     factors = [kernel] if taps_y is None else [taps_y[:, None], kernel[None, :]]
     dtype = accumulate_dtype(input, *factors)
     factors = [(k.flip(0, 1) if flip else k).to(dtype) for k in factors]
-    channels_last = is_channels_last(input)
     operands = [] if epilogue is None else epilogue.tensors()
-    if not _is_plain(input, *factors, *operands):
+    if not is_plain(input, *factors, *operands):
         exported = is_tracing() or torch.onnx.is_in_onnx_export()
         one_pass = _pass if exported else partial(_pass, masked=True)
         out = _resample(input.to(dtype), factors, up, down, pad, one_pass)
         if len(factors) == 2 and not exported:
             out = _without_unreached(out, input.shape[2], up[1], down[1], pad[2:], size[0])
         out = (out if epilogue is None else epilogue.apply(out)).to(input.dtype)
-        if channels_last and not torch._C._are_functorch_transforms_active():
-            out = out.contiguous(memory_format=torch.channels_last)
-        return out
+        return as_laid_out(out, input)
 
     # Piece by piece into one allocation
     out = torch.empty(
         (*input.shape[:2], *geometry.output_sizes(input.shape[2:], up, down, pad, size)),
         dtype=input.dtype,
         device=input.device,
-        memory_format=torch.channels_last if channels_last else torch.contiguous_format,
+        memory_format=memory_format(input),
     )
     for batch, chan, first, last in _pieces(input, out, dtype):
         a, b, y0, y1 = geometry.row_range(
@@ -159,7 +156,7 @@ def kernel_grad(
 ) -> Tensor:
     """``w[i, j] = sum(grad * (what tap i, j reads))``: [kh, kw] of the accumulate dtype."""
     dtype = accumulate_dtype(input, grad)
-    if not _is_plain(input, grad):
+    if not is_plain(input, grad):
         return _kernel_grad(input.to(dtype), grad.to(dtype), up, down, pad, kernel_size)
     total = torch.zeros(kernel_size[::-1], dtype=dtype, device=input.device)
     for batch, chan, first, last in _pieces(input, grad, dtype):
@@ -214,6 +211,18 @@ def is_channels_last(x: Tensor) -> bool:
                 return False
             least = x.stride(dim) * x.shape[dim]
     return True
+
+
+def memory_format(x: Tensor) -> torch.memory_format:
+    """That of results of ``x`` [N, C, H, W]."""
+    return torch.channels_last if is_channels_last(x) else torch.contiguous_format
+
+
+def as_laid_out(out: Tensor, input: Tensor) -> Tensor:
+    """``out`` [N, C, H, W] in the memory format of results of ``input``."""
+    if not is_channels_last(input) or torch._C._are_functorch_transforms_active():
+        return out
+    return out.contiguous(memory_format=torch.channels_last)
 
 
 def _resample(
@@ -285,9 +294,11 @@ def _pass_in_place(
     plan_x = geometry.polyphase(up[0], down[0], pad[0], pad[1], kw)
     plan_y = geometry.polyphase(up[1], down[1], pad[2], pad[3], kh)
     out_h, out_w = geometry.output_sizes(x.shape[2:], up, down, pad, (kh, kw))
-    layout = torch.channels_last if is_channels_last(x) else torch.contiguous_format
     out = torch.empty(
-        (*x.shape[:2], out_h, out_w), dtype=x.dtype, device=x.device, memory_format=layout
+        (*x.shape[:2], out_h, out_w),
+        dtype=x.dtype,
+        device=x.device,
+        memory_format=memory_format(x),
     ).zero_()
     for part, phase_y, phase_x in _phases(out, plan_y, plan_x):
         # Sums of neighbours are faster than those of every second element
@@ -442,7 +453,7 @@ def _interleave(phases: list[Tensor], dim: int, size: int) -> Tensor:
     return torch.stack(phases, dim + 1).flatten(dim, dim + 1).narrow(dim, 0, size)
 
 
-def _is_plain(*tensors: Tensor) -> bool:
+def is_plain(*tensors: Tensor) -> bool:
     """Whether only values are asked for: no graph, no transform, no tracer, no fake tensor."""
     return (
         not torch.compiler.is_compiling()

@@ -3,7 +3,8 @@
 
 An op is stated by four functions: what it computes in plain torch (``native``), what its result
 looks like (``fake``), what its gradient needs (``setup``) and its gradient (``backward``); and by a
-fifth, ``vmap``, where a batch can be one call. From these one :class:`Op` makes
+fifth, ``vmap``, where a batch can be one call. An op that computes a first-order gradient in one
+pass has no gradient itself, and is stated by the first two alone. From these one :class:`Op` makes
 
 - the registered operator ``resample_layers::name``, with autograd and vmap rules, which
   compilers and exporters see;
@@ -28,7 +29,7 @@ from .modes import is_differentiated_elsewhere, is_tracing
 from .owner import NAMESPACE, OWNER, claim
 
 Grads = tuple["Tensor | None", ...]
-Setup = Callable[[Sequence[bool], tuple[Any, ...], Tensor], tuple[tuple["Tensor | None", ...], Any]]
+Setup = Callable[[Sequence[bool], tuple[Any, ...], Any], tuple[tuple["Tensor | None", ...], Any]]
 Backward = Callable[[Sequence[bool], Sequence[Any], Any, Tensor], Grads]
 
 OPS: dict[str, Op] = {}
@@ -43,8 +44,9 @@ class Op:
 
     Args:
         name: the name of the registered operator; the raw operator has ``_`` before it.
-        schema: the arguments in torch's notation, tensors first, and one tensor as result. A call
-            passes all of them by position; the public function knows the defaults.
+        schema: the arguments in torch's notation, tensors first, and a tensor or a tuple of tensors
+            as result; an op with a gradient gives one tensor. A call passes all arguments by
+            position; the public function knows the defaults.
         native: the op in plain torch, on any device, differentiable to any order. It sums in
             :func:`native.accumulate_dtype`, rounds once, and gives a new tensor, never an
             argument or a view of one.
@@ -58,7 +60,9 @@ class Op:
             between forward and backward.
         backward: ``backward(needs, saved, constants, grad)`` gives the gradient of each leading
             tensor in its dtype, None where none is asked for or the tensor is absent. It is made of
-            ops and of torch's functions, so that it can be differentiated again.
+            ops and of torch's functions, so that it can be differentiated again. Without ``setup``
+            and ``backward`` the op has no gradient: call it only where none is asked for, as in a
+            ``backward`` where ``torch.is_grad_enabled()`` is False.
         vmap: ``vmap(op, info, in_dims, *args)``, torch.library's rule with the operator before
             it; without one, a batch is computed call by call.
 
@@ -70,14 +74,14 @@ class Op:
         self,
         name: str,
         schema: str,
-        native: Callable[..., Tensor],
-        fake: Callable[..., Tensor],
-        setup: Setup,
-        backward: Backward,
-        vmap: Callable[..., tuple[Tensor, int]] | None = None,
+        native: Callable[..., Any],
+        fake: Callable[..., Any],
+        setup: Setup | None = None,
+        backward: Backward | None = None,
+        vmap: Callable[..., tuple[Any, Any]] | None = None,
     ) -> None:
         self.name, self.schema = name, schema
-        self.native, self.fake, self.setup, self.backward = native, fake, setup, backward
+        self.native, self.fake = native, fake
         is_new = claim(name, schema)
         if is_new:
             for full in (name, f"_{name}"):
@@ -88,12 +92,14 @@ class Op:
         kinds = [str(argument.type) for argument in self.registered._schema.arguments]
         self.tensors = sum(kind in ("Tensor", "Optional[Tensor]") for kind in kinds)
         self._rest = (None,) * (len(kinds) - self.tensors)  # gradients of what is no tensor
-        self.function = self._function()
+        self.function: Any = None
+        if setup is not None and backward is not None:
+            self.function = self._function(setup, backward)
         if is_new:
-            self._add_rules(vmap or call_by_call)
+            self._add_rules(setup, vmap or call_by_call)
         OPS[name] = self
 
-    def __call__(self, *args: Any) -> Tensor:
+    def __call__(self, *args: Any) -> Any:
         """Compute by the first of four doors that is open; each is there for a measured reason.
 
         1. ONNX's and TorchScript's exporters want standard operators: native.
@@ -106,7 +112,7 @@ class Op:
         if torch.compiler.is_compiling():
             if is_differentiated_elsewhere() or torch.onnx.is_in_onnx_export():
                 return self.native(*args)
-            return self.registered(*args)  # type: ignore[no-any-return]
+            return self.registered(*args)
         if is_tracing() or is_differentiated_elsewhere():
             return self.native(*args)
         if torch.is_grad_enabled():
@@ -114,31 +120,27 @@ class Op:
             if _backward_pass() >= 0 and any(
                 tensor is not None and _is_batched(tensor) for tensor in args[: self.tensors]
             ):
-                return self.registered(*args)  # type: ignore[no-any-return]
+                return self.registered(*args)
             for tensor in args[: self.tensors]:
                 if tensor is not None and tensor.requires_grad:
-                    return self.function.apply(*args)  # type: ignore[no-any-return]
+                    return self.function.apply(*args)
         try:
-            return self.raw(*args)  # type: ignore[no-any-return]
+            return self.raw(*args)
         except (RuntimeError, torch.OutOfMemoryError) as error:
             self._raise(error, args)
 
-    def compute(self, *args: Any) -> Tensor:
+    def compute(self, *args: Any) -> Any:
         """The raw operator, with one sentence before torch's own words where memory is lacking."""
         try:
-            return self.raw(*args)  # type: ignore[no-any-return]
+            return self.raw(*args)
         except (RuntimeError, torch.OutOfMemoryError) as error:
             self._raise(error, args)
 
     # The gradient in eager mode and under compilers
 
-    def _setup_context(self, ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        saved, ctx.constants = self.setup(ctx.needs_input_grad, inputs, output)
-        ctx.save_for_backward(*saved)
-
-    def _function(self) -> Any:
+    def _function(self, setup: Setup, rule: Backward) -> Any:
         # Plain functions: Dynamo refuses methods when it compiles a backward pass
-        raw, setup, rest = self.raw, self.setup, self._rest
+        raw, rest = self.raw, self._rest
 
         def forward(ctx: Any, *args: Any) -> Tensor:
             try:
@@ -150,16 +152,14 @@ class Op:
             return out
 
         def backward(ctx: Any, grad: Tensor) -> Grads:
-            return (
-                self.backward(ctx.needs_input_grad, ctx.saved_tensors, ctx.constants, grad) + rest
-            )
+            return rule(ctx.needs_input_grad, ctx.saved_tensors, ctx.constants, grad) + rest
 
         rules = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
         return type(self.name, (torch.autograd.Function,), rules)
 
     # What torch.library must know
 
-    def _add_rules(self, vmap: Callable[..., tuple[Tensor, int]]) -> None:
+    def _add_rules(self, setup: Setup | None, vmap: Callable[..., tuple[Any, Any]]) -> None:
         library = OWNER.library
         for name, overload in ((self.name, self.registered), (f"_{self.name}", self.raw)):
             full = f"{NAMESPACE}::{name}"
@@ -168,10 +168,17 @@ class Op:
             torch.library.register_torch_dispatch(
                 full, ProxyTorchDispatchMode, self._trace, lib=library
             )
+        if setup is None:
+            return
+
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+            saved, ctx.constants = setup(ctx.needs_input_grad, inputs, output)
+            ctx.save_for_backward(*saved)
+
         torch.library.register_autograd(
             f"{NAMESPACE}::{self.name}",
             self.function.backward,
-            setup_context=self._setup_context,
+            setup_context=setup_context,
             lib=library,
         )
 
@@ -228,11 +235,15 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 def call_by_call(
     op: Any, info: Any, in_dims: tuple[int | None, ...], *args: Any
-) -> tuple[Tensor, int]:
+) -> tuple[Any, Any]:
     """A vmap rule for every op: one call for each element of the batch."""
 
     def select(i: int) -> list[Any]:
         pairs = zip(args, in_dims, strict=True)
         return [a.select(d, i) if isinstance(d, int) else a for a, d in pairs]
 
-    return torch.stack([op(*select(i)) for i in range(info.batch_size)]), 0
+    results = [op(*select(i)) for i in range(info.batch_size)]
+    if isinstance(results[0], Tensor):
+        return torch.stack(results), 0
+    stacked = tuple(torch.stack(column) for column in zip(*results, strict=True))
+    return stacked, (0,) * len(stacked)

@@ -104,7 +104,7 @@ def upfirdn2d(
             upfirdn2d, tensors, input, kernel, up=up, down=down, pad=pad
         )
     taps, taps_y, up, down, pad = check_call(input, kernel, up, down, pad)
-    return UPFIRDN2D(input, taps, taps_y, up, down, pad, False)
+    return UPFIRDN2D(input, taps, taps_y, up, down, pad, False)  # type: ignore[no-any-return]
 
 
 # What comes out, without computing it
@@ -122,12 +122,11 @@ def empty_output(
     """A tensor without values, of the result's shape, dtype, device and memory format."""
     check_one_device(input, kernel, taps_y)
     size = native.kernel_size(kernel, taps_y)
-    layout = torch.channels_last if native.is_channels_last(input) else torch.contiguous_format
     return torch.empty(
         (*input.shape[:2], *geometry.output_sizes(input.shape[2:], up, down, pad, size)),
         dtype=input.dtype,
         device=input.device,
-        memory_format=layout,
+        memory_format=native.memory_format(input),
     )
 
 
@@ -151,7 +150,7 @@ def check_one_device(input: Tensor, *operands: Tensor | None) -> None:
 # Gradients
 
 
-def _setup(
+def setup(
     needs: Sequence[bool], inputs: tuple[Any, ...], output: Tensor
 ) -> tuple[tuple[Tensor | None, ...], Any]:
     input, kernel, taps_y, up, down, pad, flip = inputs
@@ -159,7 +158,7 @@ def _setup(
     return saved, (up, down, pad, flip, input.shape)
 
 
-def _backward(needs: Sequence[bool], saved: Sequence[Any], constants: Any, grad: Tensor) -> Grads:
+def backward(needs: Sequence[bool], saved: Sequence[Any], constants: Any, grad: Tensor) -> Grads:
     input, kernel, taps_y = saved
     up, down, pad, flip, in_shape = constants
     size = native.kernel_size(kernel, taps_y)
@@ -247,8 +246,8 @@ UPFIRDN2D = Op(
     "bool flip) -> Tensor",
     native.resample,
     empty_output,
-    _setup,
-    _backward,
+    setup,
+    backward,
     _vmap,
 )
 KERNEL_GRAD = Op(

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// The CPU kernels of filtered_act: they know pointers, sizes and strides
+// (../filtered_act.h), and nothing of tensors or of torch.
+#pragma once
+
+#include "../filtered_act.h"
+#include "upfirdn2d_cpu.h"
+
+namespace resample_layers {
+
+// Sizes of the input of at least 1x1. The upsampled signal exists in scratch only, a few
+// hundred KB of each thread; only kernels of hundreds of taps take more.
+void filtered_act_cpu(const FilteredActParams& params, ParallelFor parallel_for,
+                      int num_threads);
+
+// The order of all sums follows from the shapes alone: results do not depend on the threads.
+void filtered_act_grad_cpu(const FilteredActGradParams& params, ParallelFor parallel_for,
+                           int num_threads);
+
+}  // namespace resample_layers
