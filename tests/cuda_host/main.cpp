@@ -209,6 +209,7 @@ Tally sweep_one_axis(int count) {
       p.n = random(1, 3), p.c = random.coin() ? random(1, 5) : 8 * random(1, 3);
       p.separable = random.coin(), p.flip = random.coin(), p.channels_last = random.coin();
       p.nan = random(0, 3) == 0;
+      if (!p.nan && random(0, 3) == 0) p.bad_tap = random.coin() ? BadTap::nan : BadTap::infinite;
       // The other axis: of signals one sample; vectors of columns and others
       const int64_t wide = random.coin() ? random(2, 9) : 8 * random(1, 9);
       const int64_t beside = along_x ? random(1, 3) : wide;
