@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from numbers import Real
@@ -206,6 +207,57 @@ def kaiser_beta(attenuation: float) -> float:
     return 0.0
 
 
+def kaiser_attenuation(numtaps: int, width: float) -> float:
+    """The stop-band attenuation in dB of a Kaiser-windowed filter: scipy's ``kaiser_atten``.
+
+    Args:
+        numtaps: number of taps, >= 1.
+        width: of the transition from the pass band to the stop band, in units of the Nyquist
+            frequency, >= 0.
+
+    Raises:
+        TypeError: if ``numtaps`` is not an int.
+        ValueError: if ``numtaps`` or ``width`` is out of range.
+
+    Example:
+        >>> round(kaiser_attenuation(12, 0.25), 2)
+        27.69
+
+    Source of the formula: Kaiser 1974, see :func:`kaiser_beta`; as scipy.signal.kaiser_atten.
+    """
+    _check_count("numtaps", numtaps, 1)
+    _check_real("width", width)
+    return 2.285 * (numtaps - 1) * math.pi * width + 7.95
+
+
+def kaiser_window(numtaps: int, beta: float) -> Taps:
+    """The symmetric Kaiser window: scipy's ``kaiser(numtaps, beta)``.
+
+    Args:
+        numtaps: number of taps, >= 1.
+        beta: shape of the window, >= 0; 0 is a window of ones.
+
+    Raises:
+        TypeError: if ``numtaps`` is not an int.
+        ValueError: if ``numtaps`` or ``beta`` is out of range.
+
+    Example:
+        >>> [round(tap, 4) for tap in kaiser_window(3, 2.0)]
+        [0.4387, 1.0, 0.4387]
+
+    Source of the formula: Kaiser 1974, see :func:`kaiser_beta`.
+    """
+    _check_count("numtaps", numtaps, 1)
+    _check_real("beta", beta)
+    whole = _bessel_i0(beta)
+
+    def value(i: int) -> float:
+        t = 2 * i / (numtaps - 1) - 1 if numtaps > 1 else 0.0
+        return _bessel_i0(beta * math.sqrt(max(0.0, 1 - t * t))) / whole
+
+    return _mirrored([value(i) for i in range((numtaps + 1) // 2)], numtaps)
+
+
 def kaiser_lowpass(numtaps: int, cutoff: float, beta: float) -> Taps:
     """A Kaiser-windowed sinc that sums to 1: scipy's ``firwin(numtaps, cutoff,
     window=("kaiser", beta))``.
@@ -229,18 +281,193 @@ def kaiser_lowpass(numtaps: int, cutoff: float, beta: float) -> Taps:
     _check_count("numtaps", numtaps, 1)
     if not isinstance(cutoff, Real) or not 0.0 < cutoff < 1.0:
         raise ValueError(f"cutoff must lie in (0, 1), 1 the Nyquist frequency, got {cutoff!r}")
-    if not isinstance(beta, Real) or not 0.0 <= beta < math.inf:
-        raise ValueError(f"beta must be >= 0 and finite, got {beta!r}")
-    window = torch.kaiser_window(
-        numtaps, periodic=False, beta=beta, dtype=torch.float64, device="cpu"
-    ).tolist()
-    taps = [
-        w * _sinc(cutoff * (i - (numtaps - 1) / 2))
-        for i, w in enumerate(window[: (numtaps + 1) // 2])
-    ]
-    taps += taps[: numtaps // 2][::-1]  # symmetric to the last bit
+    return _windowed_sinc(numtaps, cutoff, beta)
+
+
+def _windowed_sinc(numtaps: int, cutoff: float, beta: float) -> Taps:
+    window = kaiser_window(numtaps, beta)
+    half = range((numtaps + 1) // 2)
+    values = [window[i] * _sinc(cutoff * (i - (numtaps - 1) / 2)) for i in half]
+    taps = _mirrored(values, numtaps)
     total = math.fsum(taps)
     return tuple(tap / total for tap in taps)
+
+
+def design_lowpass(numtaps: int, cutoff: float, width: float, sampling_rate: float) -> Taps:
+    """The low-pass taps of StyleGAN3: scipy's ``firwin(numtaps, cutoff, width=width,
+    fs=sampling_rate)``.
+
+    A Kaiser-windowed sinc whose window is as steep as ``width`` asks for with so many taps.
+
+    Args:
+        numtaps: number of taps, >= 1.
+        cutoff: frequency where the response is one half, in ``(0, sampling_rate / 2)``.
+        width: of the transition from the pass band to the stop band, >= 0; StyleGAN3's is twice
+            its "half width".
+        sampling_rate: of the signal that the taps filter. ``cutoff`` and ``width`` have its unit.
+
+    Returns:
+        Symmetric taps that sum to 1.
+
+    Raises:
+        TypeError: if ``numtaps`` is not an int.
+        ValueError: if an argument is out of range.
+
+    Example:
+        The first filter of a layer that samples at 16 and activates at 32:
+
+        >>> [round(tap, 4) for tap in design_lowpass(12, 8.0, 6.0, 32.0)[:6]]
+        [0.0077, 0.0185, -0.0366, -0.0682, 0.1356, 0.443]
+
+    Source of the formula: Karras et al., Alias-Free Generative Adversarial Networks, 2021.
+    """
+    cutoff, beta = _lowpass_shape(numtaps, cutoff, width, sampling_rate)
+    return _windowed_sinc(numtaps, cutoff, beta)
+
+
+def design_radial_lowpass(
+    numtaps: int, cutoff: float, width: float, sampling_rate: float
+) -> tuple[Taps, ...]:
+    """The radially symmetric low-pass kernel of StyleGAN3-R: a jinc under a Kaiser window.
+
+    With ``r`` the distance from the middle in units of ``1 / sampling_rate``, the kernel is
+    ``J1(2 pi cutoff r) / (pi r)`` times the Kaiser window of each axis, divided by its sum. ``J1``
+    is the Bessel function of the first kind. An odd ``numtaps`` has a tap at ``r = 0``, where the
+    limit of the quotient, ``cutoff``, is taken. StyleGAN3's code divides zero by zero there.
+
+    Args:
+        numtaps: number of taps along each axis, >= 1.
+        cutoff, width, sampling_rate: as for :func:`design_lowpass`.
+
+    Returns:
+        Rows ``[numtaps][numtaps]`` that sum to 1. Their response is nearly the same in all
+        directions, and no outer product gives it.
+
+    Raises:
+        TypeError, ValueError: as :func:`design_lowpass`.
+
+    Example:
+        >>> rows = design_radial_lowpass(4, 8.0, 6.0, 32.0)
+        >>> [round(tap, 4) for tap in rows[0]], [round(tap, 4) for tap in rows[1]]
+        ([0.0174, 0.0565, 0.0565, 0.0174], [0.0565, 0.1195, 0.1195, 0.0565])
+
+    Source of the formula: Karras et al., Alias-Free Generative Adversarial Networks, 2021,
+    appendix C.
+    """
+    cutoff, beta = _lowpass_shape(numtaps, cutoff, width, sampling_rate)
+    window = kaiser_window(numtaps, beta)
+
+    @functools.cache
+    def jinc(x: float, y: float) -> float:  # [taps] from the middle
+        r = math.hypot(x, y)
+        return _bessel_j1(math.pi * cutoff * r) / (math.pi * r) if r else cutoff / 2
+
+    away = [abs(i - (numtaps - 1) / 2) for i in range(numtaps)]
+    rows = [
+        [a * b * jinc(*sorted((x, y))) for b, x in zip(window, away, strict=True)]
+        for a, y in zip(window, away, strict=True)
+    ]
+    total = math.fsum(tap for row in rows for tap in row)
+    return tuple(tuple(tap / total for tap in row) for row in rows)
+
+
+def _lowpass_shape(
+    numtaps: int, cutoff: float, width: float, sampling_rate: float
+) -> tuple[float, float]:
+    """The cutoff in units of the Nyquist frequency, and the window's beta."""
+    if not isinstance(sampling_rate, Real) or not 0.0 < sampling_rate < math.inf:
+        raise ValueError(f"sampling_rate must be > 0 and finite, got {sampling_rate!r}")
+    nyquist = sampling_rate / 2
+    if not isinstance(cutoff, Real) or not 0.0 < cutoff < nyquist:
+        raise ValueError(
+            f"cutoff must lie in (0, sampling_rate / 2), here (0, {nyquist:g}), got {cutoff!r}"
+        )
+    _check_real("width", width)
+    return cutoff / nyquist, kaiser_beta(kaiser_attenuation(numtaps, width / nyquist))
+
+
+def kaiser_sinc(cutoff: float, half_width: float, numtaps: int) -> Taps:
+    """The low-pass taps of BigVGAN and of alias-free-torch, their ``kaiser_sinc_filter1d``.
+
+    A Kaiser-windowed sinc of unit sum, of the attenuation that Kaiser's formula gives for
+    ``numtaps // 2`` taps and the transition ``4 * half_width``.
+
+    Args:
+        cutoff: frequency where the response is one half, in cycles per sample, in (0, 0.5]. For a
+            ratio r it is ``0.5 / r``.
+        half_width: half of the transition from the pass band to the stop band, in cycles per
+            sample, >= 0. For a ratio r it is ``0.6 / r``.
+        numtaps: number of taps, >= 1.
+
+    Returns:
+        Symmetric taps that sum to 1.
+
+    Raises:
+        TypeError: if ``numtaps`` is not an int.
+        ValueError: if an argument is out of range, or the taps sum to zero.
+
+    Example:
+        >>> [round(tap, 8) for tap in kaiser_sinc(0.25, 0.3, 12)[:6]]
+        [0.00202897, 0.00938946, -0.02554346, -0.05765738, 0.12857261, 0.4432098]
+
+    Source of the formula: Lee et al., BigVGAN: A Universal Neural Vocoder, 2023; the length of the
+    window as in its code.
+    """
+    _check_count("numtaps", numtaps, 1)
+    if not isinstance(cutoff, Real) or not 0.0 < cutoff <= 0.5:
+        raise ValueError(f"cutoff must lie in (0, 0.5] cycles per sample, got {cutoff!r}")
+    _check_real("half_width", half_width)
+    attenuation = kaiser_attenuation(max(1, numtaps // 2), 4 * half_width)
+    return _windowed_sinc(numtaps, 2 * cutoff, kaiser_beta(attenuation))
+
+
+def design_rational_taps(up: int, down: int) -> Taps:
+    """The taps of scipy's ``resample_poly(x, up, down)`` for the rate ``up / down``.
+
+    With the fraction in lowest terms and ``m = max(up, down)`` these are ``20 * m + 1`` taps of
+    :func:`kaiser_lowpass` with the cutoff ``1 / m`` and the beta 5. For equal rates it is the
+    single tap 1.
+
+    Raises:
+        TypeError: if ``up`` or ``down`` is not an int. ValueError: if one is below 1.
+
+    Example:
+        >>> len(design_rational_taps(48000, 44100))  # of the rate 160 / 147
+        3201
+
+    Source of the formula: scipy.signal.resample_poly, its default window.
+    """
+    _check_count("up", up, 1)
+    _check_count("down", down, 1)
+    largest = max(up, down) // math.gcd(up, down)
+    return kaiser_lowpass(20 * largest + 1, 1.0 / largest, 5.0) if largest > 1 else (1.0,)
+
+
+def _mirrored(half: Sequence[float], numtaps: int) -> Taps:
+    """Symmetric values, of their first half: symmetric to the last bit."""
+    return (*half, *half[: numtaps // 2][::-1])
+
+
+def _bessel_i0(x: float) -> float:
+    """The modified Bessel function of the first kind, order 0, by its power series."""
+    total = term = 1.0
+    k = 0
+    while term > 1e-17 * total:
+        k += 1
+        term *= (x / (2 * k)) ** 2
+        total += term
+    return total
+
+
+def _bessel_j1(x: float) -> float:
+    """The Bessel function of the first kind, order 1: the mean of ``cos(t - x sin t)``.
+
+    The mean is over a period of ``t``. With more than ``x`` places the sum over equal steps differs
+    from it by less than the rounding.
+    """
+    places = 2 * math.ceil(x) + 40
+    steps = (2 * math.pi * i / places for i in range(places))
+    return math.fsum(math.cos(t - x * math.sin(t)) for t in steps) / places
 
 
 def design_resample_taps(
@@ -282,8 +509,7 @@ def design_resample_taps(
     _check_count("factor", factor, 1)
     numtaps = 6 * factor + factor % 2 if numtaps is None else numtaps
     _check_count("numtaps", numtaps, factor)
-    if not isinstance(attenuation, Real) or not 0.0 <= attenuation < math.inf:
-        raise ValueError(f"attenuation must be >= 0 dB and finite, got {attenuation!r}")
+    _check_real("attenuation", attenuation, " dB")
     if factor == 1:
         return (1.0,)
     taps = kaiser_lowpass(numtaps, 1.0 / factor, kaiser_beta(attenuation))
@@ -296,6 +522,11 @@ def _check_count(name: str, value: Any, least: int) -> None:
         raise TypeError(f"{name} must be an int, got {value!r}")
     if value < least:
         raise ValueError(f"{name} must be >= {least}, got {value}")
+
+
+def _check_real(name: str, value: Any, unit: str = "") -> None:
+    if not isinstance(value, Real) or not 0.0 <= float(value) < math.inf:
+        raise ValueError(f"{name} must be >= 0{unit} and finite, got {value!r}")
 
 
 # The check

@@ -187,6 +187,29 @@ def downsample_pad(taps: int, factor: int, ceil_mode: bool = False) -> tuple[int
     return (extra + 1) // 2, extra // 2 + (factor - 1 if ceil_mode else 0)
 
 
+def rational_pad(taps: int) -> tuple[int, int]:
+    """Pads for ``size -> ceil(size * up / down)``, as scipy's ``resample_poly`` has them.
+
+    Output ``n`` lies at ``u[n * down]``, so the first one at the first sample: what it reads, up to
+    ``u[taps - 1 - p0]``, has its middle there, the one before the middle where ``taps`` is even.
+    Hence ``p0 = taps - 1 - (taps - 1) // 2``. With ``p0 + p1 = taps - 1`` the output has
+    ``(size * up - 1) // down + 1`` samples.
+    """
+    return taps // 2, (taps - 1) // 2
+
+
+def filtered_pad(up_taps: int, down_taps: int, up: int, down: int) -> tuple[int, int]:
+    """Pads of the first of two filters around an activation, for ``size -> size * up // down``.
+
+    The second filter has no pads. The first returns ``size * up + p0 + p1 - up_taps + 1`` samples,
+    so ``p0 + p1 = up_taps + down_taps - 1 - down`` makes that size. Both filters as one have
+    ``k = up_taps + down_taps - 1`` taps, and by :func:`shift` the image stays in place where
+    ``p0 = (k - 1 + up - down) / 2``; half a sample, if there is one, goes before it.
+    """
+    before = (up_taps + down_taps - 1 + up - down) // 2
+    return before, up_taps + down_taps - 1 - down - before
+
+
 def smooth_pad(taps: int, up: int, down: int, kernel_size: int, after: bool) -> tuple[int, int]:
     """Pads of a smoothing filter that stands beside a convolution of ``kernel_size``.
 

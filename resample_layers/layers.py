@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The three layers, of images, signals and volumes: taps, padding, one call each."""
+"""The resampling layers, of images, signals and volumes: taps, padding, one call each."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import geometry
+from .buffers import FilterBuffers
 from .filters import (
     Taps,
     centroid,
+    design_rational_taps,
     deviation_from_rank_one,
     marginals,
     normalise_taps,
@@ -34,12 +36,11 @@ CHECKPOINT_KERNELS = {"kernel": True, "resample_filter": False}  # name: holds t
 _warned: set[tuple[tuple[Any, ...], tuple[int, ...]]] = set()
 
 
-class _Resample(nn.Module):
+class _Resample(FilterBuffers):
     """What the layers share: taps as Python floats, the buffers made of them, one call.
 
     ``taps`` are what the user gave, divided by their sum: 1-D for all axes, or rows ``[kh][kw]``.
-    The gain (the upsampling factor of each axis) is folded into the buffers, which are float32, or
-    float64 after ``.double()``, never saved, and rebuilt from the floats whenever the module moves.
+    The gain (the upsampling factor of each axis) is folded into the buffers.
 
     ``separable`` says whether the buffers are taps of each axis. They are for 1-D taps, and for
     rows that are an outer product to the rounding of the buffers' dtype: the product of their
@@ -141,10 +142,7 @@ class _Resample(nn.Module):
         return input, kernel[0] if self.dims == 1 else kernel, self.up, self.down, pad
 
     def extra_repr(self) -> str:
-        rows = self.taps if _has_rows(self.taps) else [self.taps]
-        unit = min(abs(tap) for row in rows for tap in row if tap)
-        shown = [[round(tap / unit, 4) for tap in row] for row in rows]
-        parts = [f"resample_kernel={_short(shown if _has_rows(self.taps) else shown[0])}"]
+        parts = self._shown_kernel()
         for name in self._shown:
             values = getattr(self, name)
             parts.append(f"{name}={values if len(set(values)) > 1 else values[0]}")
@@ -152,49 +150,26 @@ class _Resample(nn.Module):
             parts.append(f"padding_mode={self.padding_mode!r}")
         return ", ".join(parts)
 
+    def _shown_kernel(self) -> list[str]:
+        """The kernel in the repr."""
+        rows = self.taps if _has_rows(self.taps) else [self.taps]
+        unit = min(abs(tap) for row in rows for tap in row if tap)
+        shown = [[round(tap / unit, 4) for tap in row] for row in rows]
+        return [f"resample_kernel={_short(shown if _has_rows(self.taps) else shown[0])}"]
+
     def _is_separable(self, dtype: torch.dtype) -> bool:
         return self._deviation <= RANK_ONE * torch.finfo(dtype).eps
 
-    def _names(self) -> tuple[str, ...]:
-        """The buffers' names."""
-        return BUFFERS[: self.dims] if self.separable else ("kernel_2d",)
+    def _reform(self, dtype: torch.dtype) -> bool:
+        before, self.separable = self.separable, self._is_separable(dtype)
+        return self.separable != before
 
     def _values(self) -> dict[str, Any]:
-        """The buffers' values by name, gain folded in."""
         if self.separable:
-            axes = zip(self._names(), self._by_axis, self.gain, strict=True)
+            axes = zip(BUFFERS[: self.dims], self._by_axis, self.gain, strict=True)
             return {name: [tap * gain for tap in taps] for name, taps, gain in axes}
         gain = math.prod(self.gain)
         return {"kernel_2d": [[tap * gain for tap in row] for row in self.taps]}
-
-    def _register(self, dtype: torch.dtype, device: torch.device | None = None) -> None:
-        for name, values in self._values().items():
-            kernel = torch.tensor(values, dtype=dtype, device=device)
-            self.register_buffer(name, kernel, persistent=False)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Resample:
-        """Move the module, then write the kernels anew, so that none is rounded or unset."""
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        names = self._names()
-        moved = {name: b for name in names if (b := self._buffers.get(name)) is not None}
-        if not moved:  # the user made parameters of them, which stay as they are
-            return self
-        first = moved[min(moved)]
-        dtype = torch.float64 if first.dtype == torch.float64 else torch.float32
-        if len(moved) == len(names) and self.separable != self._is_separable(dtype):
-            for name in names:
-                delattr(self, name)
-            self.separable = not self.separable
-            self._register(dtype, first.device)
-            return self
-        values = self._values()
-        for name, buffer in moved.items():
-            kernel = torch.tensor(values[name], dtype=dtype, device=first.device)
-            if buffer.dtype == dtype and not buffer.is_inference():
-                buffer.copy_(kernel)  # in place: shared memory stays shared
-            else:
-                self._buffers[name] = kernel
-        return self
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
@@ -358,6 +333,33 @@ class _Smooth(_Resample):
         return self._shift(self.upsample_factor, self.downsample_factor, pad0, more)
 
 
+class _Rational(_Resample):
+    _shown = ("up", "down")
+
+    def __init__(
+        self, up: int, down: int, resample_kernel: Any = None, padding_mode: str = "zeros"
+    ) -> None:
+        for name, rate in (("up", up), ("down", down)):
+            if isinstance(rate, (tuple, list)):
+                raise TypeError(f"{name} must be an int for all axes, got {name}={rate!r}")
+        (up,), (down,) = as_factors("up", up, 1), as_factors("down", down, 1)
+        divisor = math.gcd(up, down)
+        up, down = up // divisor, down // divisor
+        self._designed = resample_kernel is None
+        if self._designed:
+            resample_kernel = design_rational_taps(up, down)
+        taps, sizes = self._normalise(resample_kernel)
+        if up == down:
+            taps, sizes = (1.0,), (1,) * self.dims
+        rates = (up,) * self.dims, (down,) * self.dims
+        super().__init__(
+            taps, rates[0], *rates, _pairs(map(geometry.rational_pad, sizes)), padding_mode
+        )
+
+    def _shown_kernel(self) -> list[str]:
+        return [] if self._designed else super()._shown_kernel()
+
+
 class UpFirDnUpsample(_Images, _Upsample):
     """Upsample images by an integer factor with an FIR filter: ``[H, W] -> [H * f, W * f]``.
 
@@ -475,6 +477,23 @@ class UpFirDnSmooth(_Images, _Smooth):
     """
 
 
+class UpFirDnResample(_Images, _Rational):
+    """Resample images by a rational rate: ``[H, W] -> [ceil(H up / down), ceil(W up / down)]``.
+
+    :class:`UpFirDnResample1d` along both axes, which have one rate. What differs:
+    ``resample_kernel`` may be 2-D.
+
+    Shape:
+        - input: ``[N, C, H, W]``
+        - output: ``[N, C, ceil(H * up / down), ceil(W * up / down)]``
+
+    Example:
+        >>> import torch
+        >>> UpFirDnResample(3, 2)(torch.ones(1, 3, 8, 7)).shape
+        torch.Size([1, 3, 12, 11])
+    """
+
+
 class UpFirDnUpsample1d(_Upsample):
     """Upsample signals by an integer factor with an FIR filter: ``L -> L * f``.
 
@@ -486,11 +505,12 @@ class UpFirDnUpsample1d(_Upsample):
         - output: ``[N, C, L * factor]``
 
     Example:
-        The resampling around an alias-free activation of audio, ``down(act(up(x)))``:
+        The resampling around an activation of audio, ``down(act(up(x)))``; for Snake, see
+        :class:`resample_layers.FilteredSnake`:
 
         >>> import torch
         >>> from resample_layers import filters
-        >>> taps = filters.kaiser_lowpass(12, 0.5, filters.kaiser_beta(50.0))
+        >>> taps = filters.kaiser_sinc(0.25, 0.3, 12)
         >>> up = UpFirDnUpsample1d(taps, padding_mode="replicate")
         >>> down = UpFirDnDownsample1d(taps, padding_mode="replicate")
         >>> down(torch.sin(up(torch.ones(1, 8, 100)))).shape
@@ -533,6 +553,49 @@ class UpFirDnSmooth1d(_Smooth):
         >>> import torch
         >>> UpFirDnSmooth1d((1, 3, 3, 1))(torch.ones(1, 3, 8)).shape
         torch.Size([1, 3, 8])
+    """
+
+    dims = 1
+
+
+class UpFirDnResample1d(_Rational):
+    """Resample signals by a rational rate: ``L -> ceil(L * up / down)``.
+
+    Gives the samples of scipy's ``resample_poly(input, up, down)``. The fraction is taken in lowest
+    terms, and then:
+
+    1. Insert ``up - 1`` zeros after each sample.
+    2. Filter with the taps times ``up``.
+    3. Keep every ``down``-th sample, from the first on, which lies where the first input sample
+       lies. So sample ``n`` lies at ``n * down / up``, and the property ``shift`` is not 0.
+
+    Nothing is computed for inserted zeros, nor for samples that are dropped.
+
+    Args:
+        up: the rate that is wanted, or any multiple, as 48000 for 44.1 to 48 kHz; >= 1.
+        down: the rate that there is, or the same multiple, as 44100; >= 1.
+        resample_kernel: taps of any sum but zero, which are divided by it; scipy takes its
+            ``window`` as it is. None: scipy's, see
+            :func:`resample_layers.filters.design_rational_taps`. Equal rates filter nothing, as in
+            scipy.
+        padding_mode: 'zeros', 'reflect', 'replicate' or 'circular': how the signal continues
+            beyond its ends. 'zeros', 'replicate' and 'circular' are scipy's padtypes 'constant',
+            'edge' and 'wrap'.
+
+    Shape:
+        - input: ``[N, C, L]``, float16, bfloat16, float32 or float64
+        - output: ``[N, C, ceil(L * up / down)]``
+
+    Raises:
+        TypeError, ValueError: if an argument is at fault.
+
+    Example:
+        >>> import torch
+        >>> UpFirDnResample1d(48000, 44100)(torch.ones(1, 2, 441)).shape
+        torch.Size([1, 2, 480])
+
+    Source of the formula: scipy.signal.resample_poly; pads in
+    :func:`resample_layers.geometry.rational_pad`.
     """
 
     dims = 1
@@ -594,6 +657,24 @@ class UpFirDnSmooth3d(_Smooth):
         >>> import torch
         >>> UpFirDnSmooth3d((1, 3, 3, 1))(torch.ones(1, 3, 5, 8, 8)).shape
         torch.Size([1, 3, 5, 8, 8])
+    """
+
+    dims = 3
+
+
+class UpFirDnResample3d(_Rational):
+    """Resample volumes by a rational rate: each side becomes ``ceil(n * up / down)``.
+
+    :class:`UpFirDnResample1d` along all axes, which have one rate.
+
+    Shape:
+        - input: ``[N, C, D, H, W]``
+        - output: ``[N, C, ceil(D * up / down), ceil(H * up / down), ceil(W * up / down)]``
+
+    Example:
+        >>> import torch
+        >>> UpFirDnResample3d(3, 2)(torch.ones(1, 3, 4, 6, 7)).shape
+        torch.Size([1, 3, 6, 9, 11])
     """
 
     dims = 3

@@ -4,7 +4,8 @@
 Nothing of theirs is kept here: they are imported from checkouts. ``PEERS=DIR`` names a folder with
 complete ones: ``rosinality``, ``basicsr``, ``gfpgan``, ``ada``, ``stylegan3``, ``mmcv``, ``gpen``,
 ``lia``, ``edm``, ``score_sde`` and ``r3gan``. A folder ``site`` beside them holds packages: ``pip
-install --no-deps --target site antialiased-cnns timm kornia k-diffusion diffusers``.
+install --no-deps --target site antialiased-cnns timm kornia k-diffusion diffusers bigvgan
+alias-free-torch``.
 """
 
 import importlib
@@ -63,6 +64,10 @@ class Call(NamedTuple):
 
 def _weights(*calls):
     return [Call("nvidia", "conv2d_resample", *call) for call in calls]
+
+
+def _filtered(*calls):
+    return [Call("nvidia", "filtered_lrelu", X, *call) for call in calls]
 
 
 X = (2, 3, 6, 5)
@@ -124,6 +129,35 @@ CALLS = [
     Call("nvidia", "bias_act", X, (None,), {"act": "relu", "clamp": 0}),
     Call("nvidia", "bias_act", (4, 3), ((3,),), {"act": "lrelu"}),
     Call("nvidia", "bias_act", (4, 3), ((4,),), {"act": "linear", "dim": 0, "gain": 0.3}),
+    *_filtered(
+        ((None, None, None), {}),
+        ((EIGHT, EIGHT, (3,)), {"up": 2, "down": 2, "padding": [8, 6, 7, 6], "clamp": 0.9}),
+        ((EIGHT, UNEVEN, (3,)), {"up": 4, "down": 2, "padding": 5, "flip_filter": True}),
+        ((UNEVEN, EIGHT, None), {"up": 2, "down": 3, "padding": [6, 7], "slope": 0.0, "gain": 3.0}),
+        ((None, TAPS, (3,)), {"up": 2, "padding": [1, 2, -1, 3], "slope": 1.0, "gain": 1}),
+        ((UNEVEN, None, (3,)), {"down": 2, "padding": 3, "slope": 0.1, "clamp": 256}),
+    ),
+    *(
+        Call("bigvgan", f"Activation1d of {kind}", (2, 3, length), parameters,
+             {"alpha_logscale": log_scale, **arguments})
+        for kind, parameters in (
+            ("Snake", ([0.4, 1.3, 2.1],)), ("SnakeBeta", ([0.4, 1.3, 2.1], [1.2, 0.3, 0.7])),
+        )
+        for length, log_scale, arguments in (
+            (17, True, {}),
+            (1, False, {}),
+            (9, False, {"up_ratio": 3, "down_ratio": 2, "down_kernel_size": 13}),
+            (8, True, {"up_ratio": 4, "down_ratio": 4, "up_kernel_size": 24,
+                       "down_kernel_size": 24}),
+        )
+    ),
+    Call("bigvgan", "UpSample1d", (2, 3, 5), (), {"ratio": 3, "kernel_size": 11}),
+    Call("bigvgan", "DownSample1d", (2, 3, 9), (), {"ratio": 4}),
+    Call("bigvgan", "LowPassFilter1d", (2, 3, 9), (),
+         {"cutoff": 0.2, "half_width": 0.1, "stride": 2, "padding_mode": "reflect",
+          "kernel_size": 7}),
+    Call("bigvgan", "LowPassFilter1d", (2, 3, 15), (), {"padding": False}),
+    Call("bigvgan", "LowPassFilter1d", (2, 3, 9), (), {"padding_mode": "constant"}),
 ]  # fmt: skip
 
 FILTERS = [
@@ -184,13 +218,33 @@ def layer(module: Any):
     return lambda image, **arguments: module(**arguments).to(image.dtype)(image)
 
 
+def activation1d(module: Any, kind: str):
+    """BigVGAN's activation as a function of the signals and of its parameters."""
+
+    def run(image, *parameters, alpha_logscale, **arguments):
+        act = vars(module)[kind](image.shape[1], alpha_logscale=alpha_logscale)
+        whole = module.Activation1d(act, **arguments).to(image.dtype)
+        names = [f"act.{name}" for name, _ in act.named_parameters()]
+        given = {n: p.to(image.dtype) for n, p in zip(names, parameters, strict=True)}
+        return torch.func.functional_call(whole, given, (image,))
+
+    return run
+
+
 def functions(module: Any) -> dict[str, Any]:
     """What :data:`CALLS` call, by name: layers become functions."""
-    return {
+    found = {
         name: layer(value) if isinstance(value, type) else value
         for name, value in vars(module).items()
         if callable(value)
     }
+    for kind in ("Snake", "SnakeBeta"):
+        if kind in found and "Activation1d" in found:
+            found[f"Activation1d of {kind}"] = activation1d(module, kind)
+    return found
+
+
+CONSTANTS = {"mmcv.utils": {"IS_MUSA_AVAILABLE": False}}  # of an ``__init__`` that does not run
 
 
 @contextmanager
@@ -205,6 +259,7 @@ def importable(folder: Path, *bare: str):
     for name in bare:
         package = types.ModuleType(name)
         package.__path__ = [str(folder / name.replace(".", "/"))]
+        vars(package).update(CONSTANTS.get(name, {}))
         sys.modules[name] = package
     try:
         yield
@@ -233,7 +288,9 @@ class Anything(types.ModuleType):
         return lambda *args: False
 
 
-PARTS = {  # what is imported, with packages whose ``__init__`` would import everything
+PARTS: dict[
+    str, Any
+] = {  # what is imported, with packages whose ``__init__`` would import everything
     "rosinality": (("model", "op.upfirdn2d"), ()),
     "basicsr": (
         ("basicsr.archs.stylegan2_arch",),
@@ -249,11 +306,25 @@ PARTS = {  # what is imported, with packages whose ``__init__`` would import eve
         ),
     ),
     "mmcv": (
-        tuple(f"mmcv.ops.{m}" for m in ("upfirdn2d", "bias_act", "fused_bias_leakyrelu")),
+        tuple(
+            f"mmcv.ops.{m}"
+            for m in ("upfirdn2d", "bias_act", "filtered_lrelu", "fused_bias_leakyrelu")
+        ),
         ("mmcv", "mmcv.ops", "mmcv.utils"),
     ),
 }
+PARTS["stylegan3"] = (*PARTS["stylegan3"][0], "torch_utils.ops.filtered_lrelu"), ()
+ALIAS_FREE = {  # packages in the folder ``site``, whose modules are taken together
+    "bigvgan": (
+        ("bigvgan.alias_free_activation.torch.act", "bigvgan.activations",
+         "bigvgan.alias_free_activation.torch.resample",
+         "bigvgan.alias_free_activation.torch.filter"),
+        ("bigvgan", "bigvgan.alias_free_activation"),
+    ),
+    "alias_free_torch": (("alias_free_torch",), ()),
+}  # fmt: skip
 ABSENT = {
+    "bigvgan": ("librosa", "librosa.filters"),
     "k-diffusion": ("dctorch", "einops", "k_diffusion.sampling", "k_diffusion.utils"),
     "mmcv": (
         "mmcv._ext",
@@ -280,6 +351,13 @@ def load(peers: str) -> dict[str, Any]:
                 found[name] |= {
                     k: v for k, v in vars(sys.modules[part]).items() if k == "activation_funcs"
                 }
+    for name, (parts, bare) in ALIAS_FREE.items():
+        site = Path(peers) / "site"
+        if (site / name).exists():
+            with importable(site, *bare):
+                modules = [vars(importlib.import_module(part)) for part in parts]
+            names = {k: v for module in modules for k, v in module.items() if k[0] != "_"}
+            found[name] = functions(types.SimpleNamespace(**names))
     return found
 
 

@@ -138,11 +138,11 @@ def flat(out):
     return [t for part in out or () for t in flat(part)]
 
 
-def assert_same(before, after, *inputs, second_order=False, **arguments):
+def assert_same(before, after, *inputs, second_order=False, rtol=1e-4, noise=0.3, **arguments):
     """Checkpoints both ways, outputs, gradients of inputs and parameters, and R1's."""
     with torch.no_grad():  # nothing at zero, where an error hides
         for p in before.parameters():
-            p.copy_(torch.randn_like(p) * 0.3 + p)
+            p.copy_(torch.randn_like(p) * noise + p)
     after.load_state_dict(before.state_dict())
     before.load_state_dict(after.state_dict())
     results = []
@@ -158,7 +158,7 @@ def assert_same(before, after, *inputs, second_order=False, **arguments):
         results.append([*outs, *(g for g in grads if g is not None)])
     assert len(results[0]) == len(results[1]) > 1
     for x, y in zip(*results, strict=True):
-        torch.testing.assert_close(y, x, rtol=1e-4, atol=1e-5 * max(1e-3, x.abs().max().item()))
+        torch.testing.assert_close(y, x, rtol=rtol, atol=1e-5 * max(1e-3, x.abs().max().item()))
 
 
 class Unlisted(torch.nn.Module):
@@ -363,6 +363,7 @@ def test_a_resnet_of_timm():
 # Checkouts: rosinality, StyleGAN2-ADA, StyleGAN3
 
 NVIDIA = "NVIDIA: StyleGAN2-ADA and StyleGAN3"
+BIGVGAN = "BigVGAN"
 
 
 def pair(tmp_path, name, heading, module, build):
@@ -473,16 +474,23 @@ def test_nvidia_s_augmentation(name, tmp_path):
 
 
 def test_stylegan3_s_alias_free_network(tmp_path):
-    """``filtered_lrelu`` stays, on top of ours."""
+    """T and R: every layer activates by our ``filtered_lrelu``, and nothing is left to compile."""
     small = {"img_channels": 3, "channel_base": 512, "channel_max": 8, "num_layers": 4}
 
     def build(m):
-        net = m.SynthesisNetwork(8, 16, **small, num_critical=1, num_fp16_res=0, margin_size=4)
-        return [net.eval()]
+        for radial in (False, True):
+            net = m.SynthesisNetwork(
+                8, 16, **small, num_critical=1, num_fp16_res=0, margin_size=4,
+                use_radial_filters=radial,
+            )  # fmt: skip
+            yield net.eval()
 
-    (models,) = pair(tmp_path, "stylegan3", NVIDIA, "training.networks_stylegan3", build)
-    styles = torch.randn(2, models[0].num_ws, 8)
-    assert_same(*models, styles, second_order=True, update_emas=False)
+    for models in pair(tmp_path, "stylegan3", NVIDIA, "training.networks_stylegan3",
+                       lambda m: list(build(m))):  # fmt: skip
+        styles = torch.randn(2, models[0].num_ws, 8)
+        assert_same(*models, styles, second_order=True, update_emas=False)
+    ops = tmp_path / "stylegan3" / "torch_utils" / "ops"
+    assert {path.name for path in ops.iterdir()} == {"__init__.py", "grid_sample_gradfix.py"}
 
 
 @pytest.mark.parametrize(
@@ -520,7 +528,9 @@ def test_nvidia_s_pickles(name, module, tmp_path):
 def test_the_lines_for_pickles(tmp_path):
     """What a pickled class imports is ours after them, without NVIDIA's code here."""
     tree(tmp_path, "\n", {"torch_utils/ops/__init__.py": "", "torch_utils/__init__.py": ""})
-    modules = ("bias_act", "conv2d_gradfix", "conv2d_resample", "fma", "upfirdn2d")
+    modules = (
+        "bias_act", "conv2d_gradfix", "conv2d_resample", "filtered_lrelu", "fma", "upfirdn2d",
+    )  # fmt: skip
     names = {}
     with importable(tmp_path):
         exec(example(NVIDIA, "python", "sys.modules"), {})
@@ -545,6 +555,47 @@ def test_stylegan3_without_pkg_resources(tmp_path):
     run = "import sys, torch_utils.ops.grid_sample_gradfix; print('pkg_resources' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, cwd=copy)
     assert done.stdout == "False\n", done.stderr
+
+
+# BigVGAN, as its package on the index has it
+
+
+@pytest.fixture(scope="module")
+def bigvgan_pair(tmp_path_factory):
+    """The package's generator before and after the change."""
+    client("huggingface_hub")
+    site = Path(compat_originals.require_peers()) / "site"
+    require("bigvgan in PEERS/site", found=(site / "bigvgan").exists())
+    root = tmp_path_factory.mktemp("bigvgan")
+    shutil.copytree(site / "bigvgan", root / "bigvgan", ignore=shutil.ignore_patterns("*.pyc"))
+    commit(root)
+    migrate(root, BIGVGAN)
+    assert not (root / "bigvgan" / "alias_free_activation").exists()
+    assert not (root / "bigvgan" / "activations.py").exists()
+    modules = []
+    for folder in (site, root):
+        with importable(folder, "bigvgan"), compat_originals.pretended("bigvgan"):
+            modules.append(importlib.import_module("bigvgan.bigvgan"))
+    return modules
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize(
+    ("activation", "log_scale", "block"),
+    [("snake", True, "1"), ("snakebeta", True, "2"), ("snakebeta", False, "2")],
+)
+def test_bigvgan_s_generator(bigvgan_pair, activation, log_scale, block, fused):
+    """Outputs, gradients of the mel and of every parameter; ``use_cuda_kernel`` on the CPU."""
+    settings = {
+        "num_mels": 8, "upsample_rates": [3, 2], "upsample_kernel_sizes": [7, 4],
+        "upsample_initial_channel": 16, "resblock": block, "resblock_kernel_sizes": [3],
+        "resblock_dilation_sizes": [[1, 3, 5]], "activation": activation,
+        "snake_logscale": log_scale, "use_tanh_at_final": False, "use_bias_at_final": False,
+    }  # fmt: skip
+    theirs, ours = bigvgan_pair
+    before = theirs.BigVGAN(theirs.AttrDict(settings))
+    after = ours.BigVGAN(ours.AttrDict(settings), use_cuda_kernel=fused)
+    assert_same(before, after, torch.randn(2, 8, 5), rtol=1e-5, noise=0.1)
 
 
 # The command
@@ -639,6 +690,7 @@ TORCH_UTILS = {
     "upfirdn2d.py": "_parse_padding = setup_filter = None\n",
     "grid_sample_gradfix.py": "enabled = False\n",
     "upfirdn2d.cu": "", "bias_act.h": "", "filtered_lrelu.cu": "", "filtered_lrelu.h": "",
+    **{f"filtered_lrelu_{part}.cu": "" for part in ("ns", "rd", "wr")}, "filtered_lrelu.cpp": "",
 }  # fmt: skip
 
 
@@ -662,6 +714,18 @@ def contents(root):
     }
 
 
+ALIAS_FREE_TORCH = {
+    "__init__.py": "from .filter import *\nfrom .resample import *\nfrom .act import *\n",
+    "act.py": "from .resample import UpSample1d\n", "filter.py": "", "resample.py": "",
+}  # fmt: skip
+ALIAS_FREE_ACTIVATION = {
+    "torch": ALIAS_FREE_TORCH,
+    "cuda": {
+        "__init__.py": "", "activation1d.py": "from ..torch.resample import UpSample1d\n",
+        "load.py": "", "anti_alias_activation.cpp": "", "anti_alias_activation_cuda.cu": "",
+    },
+}  # fmt: skip
+SNAKES = "import torch\nclass Snake: ...\nclass SnakeBeta: ...\n"
 COMPAT = "resample_layers.compat"
 MIGRATED = {  # heading: files, what becomes of their lines, what is left beside them
     "rosinality": (
@@ -776,21 +840,78 @@ MIGRATED = {  # heading: files, what becomes of their lines, what is left beside
         },
         {
             "torch_utils/ops/__init__.py": "# empty\n",
-            "torch_utils/ops/filtered_lrelu.py": f"from {COMPAT} import nvidia as upfirdn2d\n"
-            "from .. import misc\n",
             "torch_utils/ops/grid_sample_gradfix.py": "enabled = False\n",
-            "torch_utils/ops/filtered_lrelu.cu": "",
-            "torch_utils/ops/filtered_lrelu.h": "",
             "torch_utils/misc.py": "",
             "training/networks.py": f"from {COMPAT} import nvidia as upfirdn2d\n"
-            "from torch_utils.ops import filtered_lrelu\n"
-            f"from {COMPAT} import nvidia as ba, nvidia as fma\n"
+            f"from {COMPAT} import nvidia as filtered_lrelu, nvidia as ba, nvidia as fma\n"
             "ba.activation_funcs['lrelu'].def_gain\n",
             "training/loss.py": f"from {COMPAT} import nvidia as conv2d_gradfix\n"
             "conv2d_gradfix.enabled = True\n",
             "viz/renderer.py": f"from {COMPAT} import nvidia as u\n"
             f"from {COMPAT}.nvidia import setup_filter\n"
             "import os, torch_utils.ops.grid_sample_gradfix\n",
+        },
+    ),
+    BIGVGAN: (
+        {
+            "alias_free_activation": ALIAS_FREE_ACTIVATION,
+            "activations.py": SNAKES,
+            "bigvgan.py": "import activations\n"
+            "from alias_free_activation.torch.act import Activation1d as TorchActivation1d\n"
+            "def f(cuda):\n    if cuda:\n"
+            "        from alias_free_activation.cuda.activation1d import (\n"
+            "            Activation1d as CudaActivation1d,\n        )\n"
+            "    return activations.Snake(3, alpha_logscale=True)\n",
+            "tests/test_activation.py": "import alias_free_activation\n"
+            "from alias_free_activation.cuda import activation1d\n"
+            "from activations import SnakeBeta\nactivation1d.Activation1d(SnakeBeta(3))\n",
+            "train.py": "import torch\nfrom torch import filter, cuda\n",
+        },
+        {
+            "bigvgan.py": f"from {COMPAT} import bigvgan as activations\n"
+            f"from {COMPAT}.bigvgan import Activation1d as TorchActivation1d\n"
+            "def f(cuda):\n    if cuda:\n"
+            f"        from {COMPAT}.bigvgan import Activation1d as CudaActivation1d\n"
+            "    return activations.Snake(3, alpha_logscale=True)\n",
+            "tests/test_activation.py": f"from {COMPAT} import bigvgan as alias_free_activation\n"
+            f"from {COMPAT} import bigvgan as activation1d\n"
+            f"from {COMPAT}.bigvgan import SnakeBeta\nactivation1d.Activation1d(SnakeBeta(3))\n",
+            "train.py": "import torch\nfrom torch import filter, cuda\n",
+        },
+    ),
+    f"{BIGVGAN}, version 1, below a folder": (
+        {
+            "tts/vocoder/alias_free_torch": ALIAS_FREE_TORCH,
+            "tts/vocoder/activations.py": SNAKES,
+            "tts/vocoder/models.py": "from . import activations\nfrom .alias_free_torch import *\n",
+            "tts/net.py": "from tts.vocoder.alias_free_torch.resample import UpSample1d\n"
+            "from .vocoder.activations import Snake\n",
+        },
+        {
+            "tts/vocoder/models.py": f"from {COMPAT} import bigvgan as activations\n"
+            f"from {COMPAT}.bigvgan import *\n",
+            "tts/net.py": f"from {COMPAT}.bigvgan import UpSample1d\n"
+            f"from {COMPAT}.bigvgan import Snake\n",
+        },
+    ),
+    f"{BIGVGAN}, with activations of their own": (
+        {
+            "alias_free_activation": {"torch": ALIAS_FREE_TORCH},
+            "activations.py": f"{SNAKES}class Mine: ...\n",
+            "net.py": "from alias_free_activation.torch import Activation1d, LowPassFilter1d\n"
+            "from activations import Snake, Mine\n",
+        },
+        {
+            "activations.py": f"{SNAKES}class Mine: ...\n",
+            "net.py": f"from {COMPAT}.bigvgan import Activation1d, LowPassFilter1d\n"
+            "from activations import Snake, Mine\n",
+        },
+    ),
+    f"{BIGVGAN}, installed": (
+        {"net.py": "from alias_free_torch import Activation1d, Activation2d\nimport activations\n"},
+        {
+            "net.py": "from alias_free_torch import Activation2d\n"
+            f"from {COMPAT}.bigvgan import Activation1d\nimport activations\n",
         },
     ),
     "mmcv": (
@@ -872,8 +993,20 @@ def test_the_command(case, newline, tmp_path):
                   "b.py": "x = importlib.import_module('torch_utils.ops.fma')\n"},
          "b.py:1: 'torch_utils.ops.fma' is deleted"),
         (NVIDIA, {"torch_utils/ops": TORCH_UTILS, "torch_utils/misc.py": "",
-                  "b.py": "import torch_utils.ops.filtered_lrelu\ntorch_utils.ops.fma.fma\n"},
+                  "b.py": "import torch_utils.ops.grid_sample_gradfix\n"
+                  "torch_utils.ops.fma.fma\n"},
          "b.py:2: torch_utils.ops.fma is deleted"),
+        (BIGVGAN, {"alias_free_torch": ALIAS_FREE_TORCH,
+                   "a.py": "from alias_free_torch import Activation1d, Activation2d\n"},
+         "a.py:1: resample_layers.compat.bigvgan has no Activation2d"),
+        (BIGVGAN, {"alias_free_activation": ALIAS_FREE_ACTIVATION,
+                   "a.py": "from alias_free_activation.cuda import load\n"},
+         "a.py:1: resample_layers.compat.bigvgan has no load"),
+        (BIGVGAN, {"gan/alias_free_torch": ALIAS_FREE_TORCH, "gan/activations.py": SNAKES,
+                   "a.py": "from gan import activations\nactivations.Sin(3)\n"},
+         "a.py:2: resample_layers.compat.bigvgan has nothing for activations.Sin"),
+        (BIGVGAN, {"a.py": "from alias_free_activation.torch import Activation1d\n"},
+         "no copy of alias_free_activation was found under "),
         (NVIDIA, {"torch_utils/ops": TORCH_UTILS, "torch_utils/misc.py": "",
                   "b.py": "from torch_utils import ops\nops.upfirdn2d.setup_filter([1])\n"},
          "b.py:2: ops.upfirdn2d is deleted"),

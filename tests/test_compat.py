@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The four conventions: the originals' numbers, meanings of pads, flips and gains, checkpoints.
+"""The five conventions: the originals' numbers, meanings of pads, flips and gains, checkpoints.
 
 Three witnesses: the formula, stated here in NumPy with each original's meaning of its arguments;
 numbers that the originals computed (``compat_fixtures.npz``, made by
@@ -11,6 +11,7 @@ import inspect
 import math
 import random
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from resample_layers import compat, ops
-from resample_layers.compat import basicsr, mmcv, nvidia, rosinality
+from resample_layers.compat import basicsr, bigvgan, mmcv, nvidia, rosinality
 
 from . import compat_originals, oracle
 from .compat_originals import CALLS, EIGHT, FILTERS, KERNELS, LINES, TAPS, UNEVEN, X
@@ -413,23 +414,34 @@ def test_the_original(call, originals):
     image, tensors = call.inputs()
     wide = call.convention != "nvidia" or call.function == "bias_act"
     tensors = [t.double() if t is not None and (wide or t.dim() > 2) else t for t in tensors]
-    conventions = ("ada", "stylegan3") if call.convention == "nvidia" else (call.convention,)
+    conventions = {
+        "nvidia": ("ada", "stylegan3"), "bigvgan": ("bigvgan", "alias_free_torch")
+    }.get(call.convention, (call.convention,))  # fmt: skip
+    if call.function == "filtered_lrelu":  # ADA has none; a bias is of the image's dtype
+        conventions, tensors[2:] = (
+            ("stylegan3",),
+            [t if t is None else t.double() for t in tensors[2:]],
+        )
+    if "Activation1d of" in call.function:  # alias_free_torch has filters alone
+        conventions = ("bigvgan",)
+    # BigVGAN designs its filters in float32
+    tolerance = 1e-5 if call.convention == "bigvgan" else 1e-6
     for theirs in map(originals, conventions):
         x, y = (image.double().requires_grad_() for _ in range(2))
         outs = [
             functions[call.function](z, *tensors, **call.arguments)
             for functions, z in ((OURS[call.convention], x), (theirs, y))
         ]
-        assert_near(*outs)
+        assert_near(*outs, tolerance)
         grads = [
             torch.autograd.grad(out.pow(3).sum(), z, create_graph=True)[0]
             for out, z in zip(outs, (x, y), strict=True)
         ]
-        assert_near(*grads)
+        assert_near(*grads, tolerance)
         seconds = [
             torch.autograd.grad(g.pow(2).sum(), z)[0] for g, z in zip(grads, (x, y), strict=True)
         ]
-        assert_near(*seconds)
+        assert_near(*seconds, tolerance if tolerance == 1e-6 else 1e-4)
 
 
 TOLERANCES = {
@@ -472,6 +484,13 @@ def random_calls(peer, rng):
     yield ("filter2d", image, f), how
     yield ("upsample2d", image, f), {"up": rng.choice([up, up[0]]), **how}
     yield ("downsample2d", image, f), {"down": rng.choice([down, down[0]]), **how}
+    if peer != "ada":
+        g = rng.choice([None, torch.randn(shape[::-1]), torch.randn(2 * shape[1])])
+        bias = rng.choice([None, torch.randn(image.shape[1]).to(image.dtype)])
+        yield ("filtered_lrelu", image, f, g, bias), {
+            "up": up[0], "down": down[0], "slope": rng.choice([0.0, 0.2, 1.0]),
+            "clamp": rng.choice([None, 0.5, 256]), **how,
+        }  # fmt: skip
     if peer == "mmcv":
         return
     groups = rng.randint(1, 2)
@@ -517,9 +536,29 @@ def test_the_original_on_random_calls(peer, originals):
     assert refused > 0
 
 
+def test_mmcv_s_own_test_of_filtered_lrelu(monkeypatch):
+    """Its file, with our function in place of its own; what it does on CUDA runs on the CPU."""
+    folder = Path(compat_originals.require_peers()) / "mmcv"
+    file = folder / "tests" / "test_ops" / "test_filtered_lrelu.py"
+    require("mmcv's tests in PEERS", found=file.exists())
+    monkeypatch.setattr(torch.Tensor, "cuda", lambda self: self)
+    names: dict = {}
+    with (
+        compat_originals.importable(folder, *compat_originals.PARTS["mmcv"][1]),
+        compat_originals.pretended("mmcv"),
+    ):
+        sys.modules["mmcv.ops"].filtered_lrelu = mmcv.filtered_lrelu
+        exec(file.read_text(), names)
+    tests = names["TestFilteredLrelu"]()
+    tests.setup_class()
+    tests.test_filtered_lrelu_cpu()
+    tests.test_filtered_lrelu_cuda()
+
+
 ROOT = math.sqrt(2.0)
 CPU = torch.device("cpu")
 FIR = "padding=0, flip_filter=False, gain=1"
+FILTERED = "up=1, down=1, padding=0, gain=ROOT, slope=0.2, clamp=None, flip_filter=False"
 BIASED = "dim=1, act='linear', alpha=None, gain=None, clamp=None"
 SIGNATURES = {
     "rosinality": {
@@ -548,6 +587,7 @@ SIGNATURES = {
         "flip_filter=False",
         "downsample2d": f"x, f, down=2, {FIR}, impl='cuda'",
         "filter2d": f"x, f, {FIR}, impl='cuda'",
+        "filtered_lrelu": f"x, fu=None, fd=None, b=None, {FILTERED}, impl='cuda'",
         "fma": "a, b, c",
         "setup_filter": "f, device=CPU, normalize=True, flip_filter=False, gain=1, separable=None",
         "upfirdn2d": f"x, f, up=1, down=1, {FIR}, impl='cuda'",
@@ -558,13 +598,26 @@ SIGNATURES = {
         "bias_act": f"input, bias=None, {BIASED}, use_custom_op=True",
         "downsample2d": f"input, filter, down=2, {FIR}, use_custom_op=True",
         "filter2d": f"input, filter, {FIR}, use_custom_op=True",
+        "filtered_lrelu": f"input, filter_up=None, filter_down=None, bias=None, {FILTERED}, "
+        "use_custom_op=True",
         "fused_bias_leakyrelu": "input, bias, negative_slope=0.2, scale=ROOT",
         "upfirdn2d": f"input, filter, up=1, down=1, {FIR}, use_custom_op=True",
         "upsample2d": f"input, filter, up=2, {FIR}, use_custom_op=True",
     },
+    "bigvgan": {
+        "Activation1d": "activation, up_ratio=2, down_ratio=2, up_kernel_size=12, "
+        "down_kernel_size=12, fused=True",
+        "DownSample1d": "ratio=2, kernel_size=None",
+        "LowPassFilter1d": "cutoff=0.5, half_width=0.6, stride=1, padding=True, "
+        "padding_mode='replicate', kernel_size=12",
+        "Snake": "in_features, alpha=1.0, alpha_trainable=True, alpha_logscale=False",
+        "SnakeBeta": "in_features, alpha=1.0, alpha_trainable=True, alpha_logscale=False",
+        "UpSample1d": "ratio=2, kernel_size=None",
+        "kaiser_sinc_filter1d": "cutoff, half_width, kernel_size",
+    },
 }
 """Of the originals: names and defaults, in order; all may go by name or by place. GPEN's copy of
-rosinality's has the ``device``."""
+rosinality's has the ``device``, BigVGAN's class for its CUDA kernel has ``fused``."""
 NOT_THEIRS = {"activation_funcs", "conv2d", "conv_transpose2d", "no_weight_gradients"}
 
 
@@ -590,13 +643,20 @@ def test_signatures(name):
         assert parameters(getattr(module, function)) == expected, function
 
 
-@pytest.mark.parametrize("peer", ["rosinality", "basicsr", "ada", "stylegan3", "mmcv"])
+ELSEWHERE = {"ada": {"filtered_lrelu"}, "alias_free_torch": {"Snake", "SnakeBeta"}}
+CONVENTIONS = {"ada": "nvidia", "stylegan3": "nvidia", "alias_free_torch": "bigvgan"}
+
+
+@pytest.mark.parametrize(
+    "peer",
+    ["rosinality", "basicsr", "ada", "stylegan3", "mmcv", "bigvgan", "alias_free_torch"],
+)
 def test_the_original_s_signatures(peer, originals):
     """The table above is theirs."""
-    table = SIGNATURES[{"ada": "nvidia", "stylegan3": "nvidia"}.get(peer, peer)]
+    table = SIGNATURES[CONVENTIONS.get(peer, peer)]
     theirs = originals(peer)
-    for function in table:
-        signature = table[function].removesuffix(", device=None")
+    for function in set(table) - ELSEWHERE.get(peer, set()):
+        signature = table[function].removesuffix(", device=None").removesuffix(", fused=True")
         expected = parameters(eval(f"lambda {signature}: None", globals()))
         assert parameters(theirs[function]) == expected, function
 
@@ -606,7 +666,8 @@ GIVEN = {
     "resample_kernel": TAPS, "f": torch.tensor(UNEVEN), "filter": torch.tensor(UNEVEN),
     "w": images(4, 3, 3, 3), "weight": images(3, 2, 3, 3), "bias": images(3),
     "a": images(), "b": images(), "c": images(), "pad": (2, 1), "channel": 3, "num_channels": 3,
-    **dict.fromkeys(("up_x", "up_y", "down_x", "down_y"), 2),
+    "activation": bigvgan.SnakeBeta(3), "in_features": 3, "cutoff": 0.2, "half_width": 0.1,
+    "kernel_size": 7, **dict.fromkeys(("up_x", "up_y", "down_x", "down_y"), 2),
     **dict.fromkeys(("pad_x0", "pad_x1", "pad_y0", "pad_y1"), 3),
 }  # fmt: skip
 """Something for every argument that must be given, by its name."""
@@ -639,7 +700,8 @@ def test_optional_arguments_may_be_left_out(name, function):
         return
     results = [called(**given), called(**given, **defaults), called(*given.values())]
     if isinstance(called, type):
-        results = [module.double()(images()) for module in results]
+        x = images(2, 3, 9) if name == "bigvgan" else images()
+        results = [module.double()(x) for module in results]
     assert results[0].numel() > 0
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
@@ -753,6 +815,85 @@ def test_basicsr_s_layers_put_nothing_into_checkpoints():
     assert list(rosinality.FusedLeakyReLU(3).state_dict()) == ["bias"]
 
 
+@pytest.mark.parametrize("log_scale", [False, True])
+@pytest.mark.parametrize("kind", ["Snake", "SnakeBeta"])
+def test_bigvgan_s_checkpoints(kind, log_scale):
+    """Names and shapes are the original's; whoever keeps no filters in the state loads too."""
+    act = getattr(bigvgan, kind)(3, alpha_logscale=log_scale)
+    net = nn.Sequential(bigvgan.Activation1d(act))
+    filter = torch.tensor([0.00202897, 0.00938946, -0.02554346, -0.05765738, 0.12857261, 0.4432098])
+    filter = torch.cat([filter, filter.flip(0)]).reshape(1, 1, 12)
+    names = ["alpha", "beta"][: 1 + (kind == "SnakeBeta")]
+    state = {f"0.act.{name}": torch.rand(3) for name in names}
+    filters = {"0.upsample.filter": filter, "0.downsample.lowpass.filter": filter}
+    assert list(net.state_dict()) == [*state, *filters]
+    for key in filters:
+        torch.testing.assert_close(net.state_dict()[key], filter, rtol=0, atol=1e-7)
+    for assign in (False, True):
+        net.load_state_dict({**state, **filters}, assign=assign)
+        for key, value in {**state, **filters}.items():
+            assert torch.equal(net.state_dict()[key], value)
+    assert net.load_state_dict(state, strict=False).missing_keys == list(filters)
+    with pytest.raises(RuntimeError, match=r"size mismatch for 0\.upsample\.filter"):
+        net.load_state_dict({**state, **filters, "0.upsample.filter": filter[..., 1:]})
+
+
+def test_where_snakes_start():
+    assert bigvgan.Snake(2, 0.5).alpha.tolist() == [0.5] * 2
+    layer = bigvgan.SnakeBeta(2, 3.0, alpha_trainable=False, alpha_logscale=True)
+    torch.testing.assert_close(layer.alpha.exp(), torch.full((2,), 3.0))
+    torch.testing.assert_close(layer.beta.exp(), torch.full((2,), 3.0))
+    assert not layer.alpha.requires_grad
+    assert bigvgan.Snake(2, alpha_logscale=True).alpha.tolist() == [0.0] * 2
+
+
+def test_other_activations_are_called_between_the_filters():
+    """So is a subclass, whose formula may be another; ``fused=False`` calls any."""
+
+    class Louder(bigvgan.Snake):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    x, act = images(2, 3, 9), bigvgan.Snake(3).double()
+    for module in (nn.GELU(), Louder(3).double(), act):
+        layer = bigvgan.Activation1d(module, fused=module is not act).double()
+        expected = layer.downsample(module(layer.upsample(x)))
+        torch.testing.assert_close(layer(x), expected)
+        plain = bigvgan.Activation1d(act).double()(x)
+        assert torch.allclose(layer(x), plain) == (module is act)
+
+
+def test_a_filter_that_is_put_in_its_place_is_used():
+    """As a correlation on the way down, as a transposed convolution on the way up."""
+    layer = bigvgan.Activation1d(bigvgan.Snake(3)).double()
+    x, taps = images(2, 3, 9), images(2, 12, seed=1)
+    layer.upsample.filter.copy_(taps[:1, None])
+    layer.downsample.lowpass.filter.copy_(taps[1:, None])
+    up, down = taps[:, None, None].expand(2, 3, 1, 12)
+    y = F.conv_transpose1d(F.pad(x, (5, 5), "replicate"), up, stride=2, groups=3)
+    y = layer.act(2 * y[..., 15:-15])
+    y = F.conv1d(F.pad(y, (5, 6), "replicate"), down, stride=2, groups=3)
+    torch.testing.assert_close(layer(x), y)
+    layer.fused = False
+    torch.testing.assert_close(layer(x), y)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_vocoders_keep_their_filters(dtype):
+    layer = bigvgan.Activation1d(bigvgan.SnakeBeta(3, alpha_logscale=True))
+    expected = layer.upsample.filter.clone()
+    x = images(2, 3, 50, dtype=torch.float32).to(dtype)
+    out = layer.to(dtype)(x)
+    assert out.dtype == dtype
+    assert layer.act.alpha.dtype == dtype
+    for filter in (layer.upsample.filter, layer.downsample.lowpass.filter):
+        assert torch.equal(filter, expected)
+    assert torch.equal(out, layer.float()(x.float()).to(dtype))
+    empty = layer.half().to("meta").to_empty(device="cpu")
+    assert torch.equal(empty.upsample.filter, expected)
+    assert empty.double().upsample.filter.dtype == torch.float64
+
+
 # Derivatives and compilers
 
 
@@ -789,21 +930,26 @@ def test_gradients_to_the_third_order(name, function):
     ("name", "function"),
     [
         *SMOOTH,
-        ("Upsample", lambda x, k: rosinality.Upsample(TAPS)(x)),
-        ("Smooth", lambda x, k: basicsr.UpFirDnSmooth(TAPS, downsample_factor=2)(x)),
+        ("Upsample", None),
+        ("Smooth", None),
         ("lrelu", lambda x, k: nvidia.bias_act(x, k[0, :1], act="lrelu", clamp=0.5)),
         ("fused", lambda x, k: mmcv.fused_bias_leakyrelu(x, k[0, :1])),
+        ("filtered_lrelu", lambda x, k: nvidia.filtered_lrelu(x, k, k[0], k[0, :1], 2, 2, 3)),
+        ("Activation1d", None),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_compiles_in_one_graph(name, function):
     x = images(1, 1, 8, 6, dtype=torch.float32).requires_grad_()
     k = images(2, 2, dtype=torch.float32, seed=1)
-    if name in ("Upsample", "Smooth"):  # built outside, as modules are
-        module = rosinality.Upsample(TAPS) if name == "Upsample" else (
-            basicsr.UpFirDnSmooth(TAPS, downsample_factor=2)
-        )  # fmt: skip
-        function = lambda x, k: module(x)  # noqa: E731
+    modules = {
+        "Upsample": lambda: rosinality.Upsample(TAPS),
+        "Smooth": lambda: basicsr.UpFirDnSmooth(TAPS, downsample_factor=2),
+        "Activation1d": lambda: bigvgan.Activation1d(bigvgan.SnakeBeta(8)),
+    }
+    if name in modules:  # built outside, as modules are
+        module, shape = modules[name](), x.shape[1 if name == "Activation1d" else 0 :]
+        function = lambda x, k: module(x.reshape(shape))  # noqa: E731
     compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
     out, expected = compiled(x, k), function(x, k)
     torch.testing.assert_close(out, expected)
@@ -1047,7 +1193,48 @@ ERRORS = [
      "up must be an int for both axes, got up=(2, 2)"),
     (lambda: nvidia.conv2d_resample(IMAGE, torch.ones(2, 2)), ValueError,
      "w must be [C_out, C_in / groups, kh, kw], got shape (2, 2)"),
+    (lambda: nvidia.filtered_lrelu(IMAGE, K, gain=0), ValueError, "gain must be > 0, got gain=0.0"),
+    (lambda: nvidia.filtered_lrelu(IMAGE, K, slope=-1), ValueError,
+     "slope must be >= 0, got slope=-1.0"),
+    (lambda: nvidia.filtered_lrelu(IMAGE, K, clamp=0), ValueError,
+     "clamp must be > 0 or None, got clamp=0"),
+    (lambda: nvidia.filtered_lrelu(IMAGE, up=[2, 2]), TypeError,
+     "up must be an int for both axes, got up=[2, 2]"),
+    (lambda: nvidia.filtered_lrelu(IMAGE, K, [1, 2]), TypeError,
+     "fd must be a floating-point tensor or None, got list"),
+    (lambda: nvidia.filtered_lrelu(IMAGE, b=torch.ones(3)), ValueError,
+     "b must be a vector as long as dimension 1 of x, got b of shape (3,) and x of shape "
+     "(1, 2, 4, 5)"),
+    (lambda: nvidia.filtered_lrelu(IMAGE, impl="gpu"), ValueError,
+     "impl must be 'ref' or 'cuda', got impl='gpu'"),
     # mmcv
+    (lambda: mmcv.filtered_lrelu(IMAGE, K, torch.ones(6), padding=[0, 1]), ValueError,
+     "output must be at least 1x1 (height x width), got 0x-2 from input 4x5, filter_up 2x3, "
+     "filter_down 6x6, up=1, down=1, padding=(0, 0, 1, 1)"),
+    (lambda: mmcv.filtered_lrelu(IMAGE, K.to("meta")), ValueError,
+     "filter_up must be on the device of input, got filter_up on meta and input on cpu"),
+    # bigvgan
+    (lambda: bigvgan.UpSample1d(4, 7), ValueError,
+     "kernel_size must be at least twice the ratio, here 8, got kernel_size=7: the original loses "
+     "the ends of the signal"),
+    (lambda: bigvgan.Activation1d(nn.GELU(), 2, 2, 3), ValueError,
+     "kernel_size must be at least twice the ratio, here 4, got kernel_size=3: the original loses "
+     "the ends of the signal"),
+    (lambda: bigvgan.kaiser_sinc_filter1d(0, 0.3, 12), ValueError,
+     "cutoff must lie in (0, 0.5] cycles per sample, got 0"),
+    (lambda: bigvgan.LowPassFilter1d(padding_mode="zeros"), ValueError,
+     "padding_mode must be one of reflect, replicate, circular, constant, got 'zeros'"),
+    (lambda: bigvgan.Snake(3, -1.0, alpha_logscale=True), ValueError,
+     "alpha must be > 0 for alpha_logscale=True, got alpha=-1.0"),
+    (lambda: bigvgan.Snake(3.0), TypeError, "in_features must be an int, got in_features=3.0"),
+    (lambda: bigvgan.DownSample1d((2, 2)), ValueError,
+     "ratio must be an int or 1 int (x,), got ratio=(2, 2)"),
+    (lambda: bigvgan.UpSample1d(0), ValueError, "ratio must be >= 1, got ratio=0"),
+    (lambda: bigvgan.DownSample1d(2, 0), ValueError, "kernel_size must be >= 1, got kernel_size=0"),
+    (lambda: bigvgan.LowPassFilter1d(kernel_size=7.0), TypeError,
+     "kernel_size must be an int, got kernel_size=7.0"),
+    (lambda: bigvgan.LowPassFilter1d(stride=1.5), TypeError,
+     "stride must be made of ints, got stride=1.5 (float)"),
     (lambda: mmcv.upfirdn2d(IMAGE[0], K), ValueError,
      "input must be [N, C, H, W], got shape (2, 4, 5)"),
     (lambda: mmcv.upfirdn2d(IMAGE, "box"), TypeError,
@@ -1090,8 +1277,9 @@ FILTER = nvidia.setup_filter([1, 3, 3, 1])
         lambda x, b: mmcv.fused_bias_leakyrelu(x, b),
         lambda x, b: nvidia.bias_act(x, b, act="lrelu", gain=0.99, clamp=256.5),
         lambda x, b: nvidia.upfirdn2d(x, FILTER, gain=2.5),
+        lambda x, b: nvidia.filtered_lrelu(x, FILTER, FILTER, b, 2, 2, 4, 0.99, 0.1, 256.5),
     ],
-    ids=["rosinality", "basicsr", "mmcv", "bias_act", "upfirdn2d"],
+    ids=["rosinality", "basicsr", "mmcv", "bias_act", "upfirdn2d", "filtered_lrelu"],
 )
 def test_numbers_that_compilers_take_for_symbols(call):
     x, bias = torch.randn(2, 3, 4, 5), torch.randn(3)

@@ -20,6 +20,7 @@ MODULES = [
 ]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
 WITH_EXAMPLES = {
+    "resample_layers.alias_free",
     "resample_layers.compat.basicsr",
     "resample_layers.compat.mmcv",
     "resample_layers.compat.nvidia",

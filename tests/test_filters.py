@@ -1,17 +1,26 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Taps and kernels: normalisation, names, design, phases."""
 
+import re
+
 import numpy as np
 import pytest
 import scipy.signal
+import scipy.special
 import torch
 
-from resample_layers import UpFirDnDownsample, UpFirDnUpsample, make_resample_kernel
+from resample_layers import UpFirDnDownsample, UpFirDnUpsample, filters, make_resample_kernel
 from resample_layers.filters import (
     NAMED_TAPS,
+    design_lowpass,
+    design_radial_lowpass,
+    design_rational_taps,
     design_resample_taps,
+    kaiser_attenuation,
     kaiser_beta,
     kaiser_lowpass,
+    kaiser_sinc,
+    kaiser_window,
     phases_sum_alike,
 )
 
@@ -81,6 +90,102 @@ def test_kaiser_lowpass_equals_firwin(numtaps, cutoff, beta):
 @pytest.mark.parametrize("attenuation", [10.0, 30.0, 50.0, 50.1, 80.0])
 def test_kaiser_beta_equals_scipy(attenuation):
     assert kaiser_beta(attenuation) == pytest.approx(scipy.signal.kaiser_beta(attenuation))
+
+
+@pytest.mark.parametrize("numtaps", [1, 2, 12, 13])
+@pytest.mark.parametrize("width", [0.0, 0.1, 1.3])
+def test_kaiser_attenuation_equals_scipy(numtaps, width):
+    expected = scipy.signal.kaiser_atten(numtaps, width)
+    assert kaiser_attenuation(numtaps, width) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("numtaps", [1, 2, 3, 12, 33])
+@pytest.mark.parametrize("beta", [0.0, 0.5, 5.0, 30.0])
+def test_kaiser_window_equals_scipy(numtaps, beta):
+    expected = scipy.signal.windows.kaiser(numtaps, beta)
+    np.testing.assert_allclose(kaiser_window(numtaps, beta), expected, rtol=1e-14)
+
+
+LOWPASS = [(12, 2.0, 4.3, 32.0), (24, 6.5, 1.0, 64.0), (48, 100.0, 90.0, 1024.0), (5, 1.0, 0.0, 8)]
+
+
+@pytest.mark.parametrize("design", LOWPASS)
+def test_design_lowpass_equals_firwin(design):
+    numtaps, cutoff, width, rate = design
+    expected = scipy.signal.firwin(numtaps, cutoff, width=width, fs=rate)
+    np.testing.assert_allclose(design_lowpass(*design), expected, atol=1e-15)
+
+
+@pytest.mark.parametrize("design", LOWPASS)
+def test_design_radial_lowpass(design):
+    """The published formula with scipy's Bessel function; at the middle, its limit."""
+    numtaps, cutoff, width, rate = design
+    x = (np.arange(numtaps) - (numtaps - 1) / 2) / rate
+    r = np.maximum(np.hypot(x, x[:, None]), 1e-9)
+    beta = scipy.signal.kaiser_beta(scipy.signal.kaiser_atten(numtaps, width / (rate / 2)))
+    window = scipy.signal.windows.kaiser(numtaps, beta)
+    expected = scipy.special.j1(2 * cutoff * np.pi * r) / (np.pi * r) * np.outer(window, window)
+    expected /= expected.sum()
+    rows = design_radial_lowpass(*design)
+    np.testing.assert_allclose(rows, expected, rtol=1e-11, atol=1e-15)
+    assert rows == rows[::-1] == tuple(zip(*rows, strict=True))  # to the bit
+    assert filters.deviation_from_rank_one(rows) > 1e-4
+
+
+@pytest.mark.parametrize("ratio", [1, 2, 3, 4])
+@pytest.mark.parametrize("numtaps", [1, 4, 12, 13, 24])
+def test_kaiser_sinc(ratio, numtaps):
+    """The published formula: the attenuation of ``numtaps // 2`` taps, the middle on a tap."""
+    t = np.arange(numtaps) - (numtaps - 1) / 2
+    attenuation = 2.285 * (numtaps // 2 - 1) * np.pi * 4 * 0.6 / ratio + 7.95
+    window = scipy.signal.windows.kaiser(numtaps, scipy.signal.kaiser_beta(attenuation))
+    expected = window * np.sinc(t / ratio) / ratio
+    expected /= expected.sum()
+    np.testing.assert_allclose(kaiser_sinc(0.5 / ratio, 0.6 / ratio, numtaps), expected, atol=1e-14)
+
+
+@pytest.mark.parametrize(("up", "down"), [(1, 1), (6, 6), (2, 1), (1, 3), (160, 147), (48, 36)])
+def test_design_rational_taps(up, down):
+    """What ``resample_poly`` answers an impulse with, divided by its gain."""
+    divisor = np.gcd(up, down)
+    u, d = up // divisor, down // divisor
+    taps = np.array(design_rational_taps(up, down))
+    if u == d:
+        assert taps.tolist() == [1.0]
+        return
+    assert len(taps) == 20 * max(u, d) + 1
+    expected = scipy.signal.firwin(len(taps), 1 / max(u, d), window=("kaiser", 5.0))
+    np.testing.assert_allclose(taps, expected, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "sentence"),
+    [
+        (lambda: kaiser_window(0, 1.0), ValueError, "numtaps must be >= 1, got 0"),
+        (lambda: kaiser_window(3, -1), ValueError, "beta must be >= 0 and finite, got -1"),
+        (lambda: kaiser_attenuation(3.0, 1), TypeError, "numtaps must be an int, got 3.0"),
+        (lambda: kaiser_attenuation(3, float("nan")), ValueError,
+         "width must be >= 0 and finite, got nan"),
+        (lambda: design_lowpass(12, 16, 1, 32), ValueError,
+         "cutoff must lie in (0, sampling_rate / 2), here (0, 16), got 16"),
+        (lambda: design_lowpass(12, 1, -1, 32), ValueError,
+         "width must be >= 0 and finite, got -1"),
+        (lambda: design_radial_lowpass(12, 1, 1, 0), ValueError,
+         "sampling_rate must be > 0 and finite, got 0"),
+        (lambda: design_radial_lowpass(True, 1, 1, 8), TypeError,
+         "numtaps must be an int, got True"),
+        (lambda: kaiser_sinc(0.0, 0.3, 12), ValueError,
+         "cutoff must lie in (0, 0.5] cycles per sample, got 0.0"),
+        (lambda: kaiser_sinc(0.25, -0.3, 12), ValueError,
+         "half_width must be >= 0 and finite, got -0.3"),
+        (lambda: design_rational_taps(2.0, 1), TypeError, "up must be an int, got 2.0"),
+        (lambda: design_rational_taps(2, 0), ValueError, "down must be >= 1, got 0"),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
+)  # fmt: skip
+def test_errors_of_the_designs(call, error, sentence):
+    with pytest.raises(error, match=f"^{re.escape(sentence)}$"):
+        call()
 
 
 @pytest.mark.parametrize("factor", range(1, 9))

@@ -35,6 +35,33 @@ SQRT2 = math.sqrt(2.0)
 LAYER = {"resample_kernel": (1, 3, 3, 1), "padding_mode": "zeros"}
 UP, DOWN = {**LAYER, "factor": 2}, {**LAYER, "factor": 2, "ceil_mode": False}
 SMOOTH = {**LAYER, "upsample_factor": 1, "downsample_factor": 1, "kernel_size": 1}
+FILTERED = {
+    "up": 2,
+    "down": 2,
+    "bias": True,
+    "filter_size": 6,
+    "sampling_rate": 1.0,
+    "in_cutoff": 0.5,
+    "in_half_width": 0.5 * (SQRT2 - 1),
+    "out_cutoff": 0.5,
+    "out_half_width": 0.5 * (SQRT2 - 1),
+    "radial": False,
+    "negative_slope": 0.2,
+    "gain": SQRT2,
+    "clamp": None,
+    "pad": (11, 10),
+    "padding_mode": "zeros",
+}
+SNAKE = {
+    "alpha": 1.0,
+    "log_scale": False,
+    "up": 2,
+    "down": 2,
+    "up_numtaps": 12,
+    "down_numtaps": 12,
+    "padding_mode": "replicate",
+}
+RATIONAL = {"resample_kernel": None, "padding_mode": "zeros"}
 EPILOGUE = {"bias": None, "noise": None, "noise_strength": None, "negative_slope": 0.2,
             "gain": SQRT2, "clamp": None}  # fmt: skip
 OP = {"up": 1, "down": 1}
@@ -53,9 +80,15 @@ CASES = {
     "UpFirDnDownsample": Case((), DOWN, X),
     "UpFirDnDownsample1d": Case((), DOWN, SIGNALS),
     "UpFirDnDownsample3d": Case((), DOWN, VOLUMES),
+    "UpFirDnResample": Case((3, 2), RATIONAL, X),
+    "UpFirDnResample1d": Case((3, 2), RATIONAL, SIGNALS),
+    "UpFirDnResample3d": Case((3, 2), RATIONAL, VOLUMES),
     "UpFirDnSmooth": Case((), SMOOTH, X),
     "UpFirDnSmooth1d": Case((), SMOOTH, SIGNALS),
     "UpFirDnSmooth3d": Case((), SMOOTH, VOLUMES),
+    "FilteredLeakyReLU": Case((3,), FILTERED, X),
+    "FilteredSnake": Case((3,), SNAKE, SIGNALS),
+    "FilteredSnakeBeta": Case((3,), SNAKE, SIGNALS),
     "make_resample_kernel": Case(([1, 3, 3, 1],), {}),
     "ops.FusedLeakyReLU": Case(
         (3,), {"bias": True, "negative_slope": 0.2, "scale": SQRT2}, X
@@ -89,7 +122,13 @@ CASES = {
     "filters.deviation_from_rank_one": Case((ROWS,), {}),
     "filters.centroid": Case(([0.25, 0.75],), {}),
     "filters.kaiser_beta": Case((60.0,), {}),
+    "filters.kaiser_attenuation": Case((12, 0.25), {}),
+    "filters.kaiser_window": Case((12, 4.0), {}),
     "filters.kaiser_lowpass": Case((12, 0.5, 4.0), {}),
+    "filters.kaiser_sinc": Case((0.25, 0.3, 12), {}),
+    "filters.design_lowpass": Case((12, 8.0, 6.0, 32.0), {}),
+    "filters.design_radial_lowpass": Case((12, 8.0, 6.0, 32.0), {}),
+    "filters.design_rational_taps": Case((3, 2), {}),
     "filters.design_resample_taps": Case((3,), {"numtaps": 19, "attenuation": 50.0}),
     "filters.phases_sum_alike": Case(([1, 3, 3, 1], 2), {}),
     "geometry.output_size": Case((8, 2, 1, 2, 1, 4), {}),
@@ -101,13 +140,20 @@ CASES = {
     "geometry.polyphase": Case((2, 1, 2, 1, 4), {}),
     "geometry.upsample_pad": Case((4, 2), {}),
     "geometry.downsample_pad": Case((4, 2), {"ceil_mode": False}),
+    "geometry.filtered_pad": Case((12, 12, 2, 2), {}),
+    "geometry.rational_pad": Case((5,), {}),
     "geometry.smooth_pad": Case((4, 1, 2, 3, False), {}),
     "geometry.shift": Case((4, 2, 1, 2), {"centroid": 0.0}),
     "geometry.may_miss": Case((2, 2, 1, 4), {}),
     "geometry.row_range": Case((8, 1, 3, 2, 1, 2, 4), {}),
     "geometry.border": Case((2, 1, 2), {}),
 }  # fmt: skip
-ARGUMENTS_WITH_ANOTHER_DEFAULT = {"design_resample_taps": {"numtaps"}}  # None: from the factor
+ARGUMENTS_WITH_ANOTHER_DEFAULT = {  # None: from the factor, or from the sampling rate
+    "design_resample_taps": {"numtaps"},
+    "FilteredLeakyReLU": {"in_cutoff", "in_half_width", "out_cutoff", "out_half_width", "pad"},
+    "FilteredSnake": {"up_numtaps", "down_numtaps"},
+    "FilteredSnakeBeta": {"up_numtaps", "down_numtaps"},
+}
 
 
 def public(module: ModuleType, prefix: str) -> dict[str, Any]:
@@ -207,9 +253,12 @@ def test_the_functions_differentiate_twice(with_taps_y):
         assert torch.autograd.gradgradcheck(function, arguments)
 
 
-@pytest.mark.parametrize("name", ["UpFirDnUpsample", "UpFirDnDownsample", "UpFirDnSmooth"])
+IMAGES = ["UpFirDnUpsample", "UpFirDnDownsample", "UpFirDnSmooth", "UpFirDnResample"]
+
+
+@pytest.mark.parametrize("name", IMAGES)
 def test_the_method_of_the_layers_of_images(name):
-    layer = PUBLIC[name]().double()
+    layer = PUBLIC[name](*CASES[name].required).double()
     required, optional = parameters_of(layer.bias_act)
     assert required == ["input"]
     assert optional == EPILOGUE

@@ -85,7 +85,7 @@ def biased_activation(
         raise ValueError(f"clamp must be >= 0 or None, got clamp={clamp!r}")
     clamp = None if clamp == math.inf else clamp
     if bias is not None:
-        _check_bias(x, b, input, bias, dim)
+        check_bias(x, b, input, bias, dim)
 
     if (
         act in ("relu", "lrelu")
@@ -105,7 +105,12 @@ def biased_activation(
     return value.to(input.dtype)
 
 
-def _check_bias(x: str, b: str, input: Tensor, bias: Any, dim: Any) -> None:
+def check_bias(x: str, b: str, input: Tensor, bias: Any, dim: Any) -> None:
+    """A bias along dimension ``dim`` of the input.
+
+    Raises:
+        TypeError: for another kind or dtype. ValueError: for another shape, dimension or device.
+    """
     if not isinstance(bias, Tensor) or bias.dtype not in DTYPES:
         kind = bias.dtype if isinstance(bias, Tensor) else type(bias).__name__
         raise TypeError(f"{b} must be a floating-point tensor or None, got {kind}")

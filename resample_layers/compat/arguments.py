@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the four conventions share: checks that name the arguments as the original does."""
+"""What the conventions share: checks that name the arguments as the original does."""
 
 from __future__ import annotations
 

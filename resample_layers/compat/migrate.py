@@ -23,7 +23,7 @@ import sys
 import tempfile
 import tokenize
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -42,18 +42,37 @@ class Copied(NamedTuple):
     modules: dict[str, str]  # in the package: which module of compat stands for it
     exports: bool = False  # whether the package offers the functions, or only the modules
     deleted: bool = True
+    installed: bool = False  # whether a package of this name can be that of an index
+    least: int = 2  # so many of the modules make a package of this name a copy
+    generic: bool = False  # whether any code may have the names of the modules
+    beside: str = ""  # a module next to it, which goes too where compat has all that it defines
 
 
 ROSINALITY = {"fused_act": "rosinality", "upfirdn2d": "rosinality"}
-NVIDIA = ("bias_act", "conv2d_gradfix", "conv2d_resample", "fma", "upfirdn2d")
-MMCV = ("bias_act", "fused_bias_leakyrelu", "upfirdn2d")
-CODES = {
-    "rosinality": Copied("op", {**ROSINALITY, "conv2d_gradfix": "conv2d_gradfix"}, exports=True),
-    "basicsr": Copied("basicsr.ops", dict.fromkeys(ROSINALITY, "basicsr")),
-    "nvidia": Copied("torch_utils.ops", dict.fromkeys(NVIDIA, "nvidia")),
-    "mmcv": Copied("mmcv.ops", dict.fromkeys(MMCV, "mmcv"), exports=True, deleted=False),
+NVIDIA = ("bias_act", "conv2d_gradfix", "conv2d_resample", "filtered_lrelu", "fma", "upfirdn2d")
+MMCV = ("bias_act", "filtered_lrelu", "fused_bias_leakyrelu", "upfirdn2d")
+ALIAS_FREE = ("act", "filter", "resample")
+FUSED = ("torch", *(f"torch.{name}" for name in ALIAS_FREE), "cuda", "cuda.activation1d")
+BIGVGAN: dict[str, Any] = {
+    "exports": True,
+    "generic": True,
+    "beside": "activations",
 }
-SOURCES = re.compile(r"(upfirdn2d|bias_act|fused_bias_act).*\.(cpp|cu|h)")
+CODES: dict[str, tuple[Copied, ...]] = {
+    "rosinality": (Copied("op", {**ROSINALITY, "conv2d_gradfix": "conv2d_gradfix"}, exports=True),),
+    "basicsr": (Copied("basicsr.ops", dict.fromkeys(ROSINALITY, "basicsr"), installed=True),),
+    "nvidia": (Copied("torch_utils.ops", dict.fromkeys(NVIDIA, "nvidia"), installed=True),),
+    "mmcv": (
+        Copied(
+            "mmcv.ops", dict.fromkeys(MMCV, "mmcv"), exports=True, deleted=False, installed=True
+        ),
+    ),
+    "bigvgan": (
+        Copied("alias_free_activation", dict.fromkeys(FUSED, "bigvgan"), least=1, **BIGVGAN),
+        Copied("alias_free_torch", dict.fromkeys(ALIAS_FREE, "bigvgan"), installed=True, **BIGVGAN),
+    ),
+}
+SOURCES = re.compile(r"(upfirdn2d|bias_act|filtered_lrelu|fused_bias_act).*\.(cpp|cu|h)")
 
 
 class Known(NamedTuple):
@@ -62,16 +81,22 @@ class Known(NamedTuple):
     ours: str | None  # the module of compat that has the same functions
     gone: bool  # whether it is deleted
     replaced: bool  # whether an import of it becomes an import of ours
+    lacking: str = ""  # the name of a copied package that is nowhere under the folder
 
 
 class Migration:
     """What is to be changed and deleted under ``root``, and what stands against it."""
 
     def __init__(self, code: str, root: Path) -> None:
-        self.code, self.root, self.copied = code, root, CODES[code]
+        self.code, self.root, self.copies = code, root, CODES[code]
+        beside = {copied.beside for copied in self.copies if copied.beside}
+        modules = {name for copied in self.copies for name in copied.modules}
+        self.modules = {name.rpartition(".")[2] for name in modules | beside}
+        self.exports = any(copied.exports for copied in self.copies)
         self.known: dict[Parts, Known] = {}
         self.removed: list[Path] = []  # files and folders
         self.edited: dict[Path, bytes] = {}
+        self.lacking: dict[Path, set[str]] = {}  # packages that files import, and that are nowhere
         self.log: list[str] = []
         self.by_hand: list[str] = []  # what the user must do
         self.kept: list[str] = []  # what git can give back
@@ -79,22 +104,28 @@ class Migration:
         if root in (Path(root.anchor), Path.home()):
             self.problems.append(f"folder must be that of one code, got {root}")
             return
-        package = self.copied.package.split(".")
-        if len(package) > 1:  # it may be installed; another "op" may be anything
-            self._learn(tuple(package), False, False)
+        for copied in self.copies:
+            if copied.installed:  # another "op" may be anything
+                self._learn(copied, tuple(copied.package.split(".")), False, False)
         files = list(_files(root))
         folders = {path.parent for path in files}
-        if self.copied.deleted:
-            self._find_copies(folders)
-        lacking = not self.removed and not self.problems and len(package) == 1
-        for folder in folders if lacking else ():  # to find what imports a copy that is not there
-            self._learn((*folder.relative_to(root).parts, *package), False, True)
+        for copied in self.copies:
+            if copied.deleted:
+                self._find_copies(copied, folders)
+        found = self.removed or self.problems
+        lacking = [] if found else [copied for copied in self.copies if not copied.installed]
+        for copied in lacking:  # to find what imports a copy that is not there
+            for folder in folders:
+                package = *folder.relative_to(root).parts, copied.package
+                self._learn(copied, package, False, True, copied.package)
         inside = [path for gone in self.removed for path in (gone, *gone.rglob("*"))]
         self.deleted = [p for p in inside if not _is_folder(p) and p.parent.name != "__pycache__"]
         named = [path.relative_to(root).parts for path in self.deleted]
         self.paths = {"/".join(parts[i:]) for parts in named for i in range(len(parts))}
         self.paths.discard("__init__.py")  # any package has one
-        words = [package[-1], *self.copied.modules, "pkg_resources"]
+        words = [copied.package.rpartition(".")[2] for copied in self.copies] + ["pkg_resources"]
+        words += beside
+        words += [n for copied in self.copies if not copied.generic for n in copied.modules]
         words += [re.escape(name) for name in self.paths if "/" not in name]
         self.words = re.compile(os.fsencode(rf"\b({'|'.join(words)})\b"))
         for path in (path for path in files if not self._is_removed(path)):
@@ -103,10 +134,13 @@ class Migration:
                 self._tell(path, None, f"it is a link to {target}, which is deleted")
             elif path.is_file():  # no folder, and no pipe
                 self._read(path)
-        if lacking and self.edited:
-            self.problems = [f"no copy of {package[0]} was found under {root}"]
-            self.problems += [f"{self.name(path)}: it imports {package[0]}" for path in self.edited]
-            links = [p for p in files if p.name == package[0] and p.is_symlink()]
+        for name in (copied.package for copied in lacking):
+            users = [path for path, names in self.lacking.items() if name in names]
+            if not users:
+                continue
+            self.problems = [f"no copy of {name} was found under {root}"]
+            self.problems += [f"{self.name(path)}: it imports {name}" for path in users]
+            links = [p for p in files if p.name == name and p.is_symlink()]
             self.problems += [f"{self.name(p)}: it is a link to {p.resolve()}" for p in links]
 
     def check_git(self) -> Iterator[str]:
@@ -150,40 +184,64 @@ class Migration:
         """A path as it is printed."""
         return path.relative_to(self.root).as_posix()
 
-    def _learn(self, package: Parts, gone: bool, whole: bool) -> None:
+    def _learn(
+        self, copied: Copied, package: Parts, gone: bool, whole: bool, lacking: str = ""
+    ) -> None:
         """``gone``: the modules are deleted. ``whole``: so is the package, which has no others."""
-        ours = self.code if self.copied.exports else None
-        self.known[package] = Known(ours, gone and whole, whole)
-        for module, name in self.copied.modules.items():
-            self.known[(*package, module)] = Known(name, gone, True)
+        ours = self.code if copied.exports else None
+        self.known[package] = Known(ours, gone and whole, whole, lacking)
+        for module, name in copied.modules.items():
+            self.known[(*package, *module.split("."))] = Known(name, gone, True, lacking)
 
-    def _find_copies(self, folders: set[Path]) -> None:
-        name = self.copied.package.rpartition(".")[2]
+    def _find_copies(self, copied: Copied, folders: set[Path]) -> None:
+        name = copied.package.rpartition(".")[2]
         homes: dict[Path, bool] = {}  # the copies, and whether the package goes as a whole
+        beside: set[Path] = set()  # modules next to them, without the suffix
         for folder in sorted(f for f in folders | {f.parent for f in folders} if f.name == name):
             there = sorted(folder.iterdir())
-            parts = [path for path in there if path.name.removesuffix(".py") in self.copied.modules]
-            if len(parts) < 2:  # another package of this name
+            parts = [path for path in there if path.name.removesuffix(".py") in copied.modules]
+            if len(parts) < copied.least:  # another package of this name
                 continue
             if folder == self.root or not folder.is_relative_to(self.root):
                 self.problems += [f"folder must be that of the code above {name}, got {self.root}"]
                 continue
             parts += [path for path in there if SOURCES.fullmatch(path.name)]
             left = {path.name for path in there if path not in parts}
-            homes[folder] = self.copied.exports and left <= {"__init__.py", "__pycache__"}
+            homes[folder] = copied.exports and left <= {"__init__.py", "__pycache__"}
             self.removed += [folder] if homes[folder] else parts
+            file = folder.parent / f"{copied.beside}.py"
+            if copied.beside and file not in self.removed and self._replaces(file):
+                self.removed.append(file)
+                beside.add(file.with_suffix(""))
         for folder, whole in homes.items():
-            home = folder.relative_to(self.root).parts
-            for i in range(len(home)):  # people put any folder above the copy on the path
-                other = self.root.joinpath(*home[i:])
-                if other in homes or not (other.is_dir() or other.with_suffix(".py").exists()):
-                    self._learn(home[i:], True, whole)
+            for package in self._names(folder, homes):
+                self._learn(copied, package, True, whole)
+        for module in beside:
+            for package in self._names(module, beside):
+                self.known[package] = Known(self.code, True, True)
+
+    def _replaces(self, path: Path) -> bool:
+        """Whether we have all classes and functions that a file defines, one at least."""
+        try:
+            body = ast.parse(path.read_bytes()).body
+        except (OSError, SyntaxError, ValueError):
+            return False
+        names = {n.name for n in body if isinstance(n, (ast.ClassDef, ast.FunctionDef))}
+        return bool(names) and names <= set(_get(self.code).__all__)
+
+    def _names(self, path: Path, copies: Container[Path]) -> Iterator[Parts]:
+        """The dotted names of a copy: people put any folder above it on the path."""
+        home = path.relative_to(self.root).parts
+        for i in range(len(home)):
+            other = self.root.joinpath(*home[i:])
+            if other in copies or not (other.is_dir() or other.with_suffix(".py").exists()):
+                yield home[i:]
 
     def _find(self, parts: Parts) -> Known | None:
         """What is known of a name; what a module holds is known as the module is."""
         for n in range(len(parts), 0, -1):
             if known := self.known.get(parts[:n]):
-                return known if n == len(parts) or parts[n - 1] in self.copied.modules else None
+                return known if n == len(parts) or parts[n - 1] in self.modules else None
         return None
 
     def _is_removed(self, path: Path) -> bool:
@@ -250,11 +308,13 @@ class Migration:
         for alias in node.names:
             name, local = alias.name, alias.asname or alias.name
             parts = (*base, *name.split("."))
-            is_module = parts in self.known or parts[-1] in self.copied.modules
+            is_module = parts in self.known or parts[-1] in self.modules
             inner = self._find(parts) if is_module else None
             if compat and (outer.replaced if name == "*" else hasattr(compat, name)):
+                used = outer
                 module, bound[local] = f"{COMPAT}.{outer.ours}", getattr(compat, name, compat)
             elif inner and inner.ours and inner.replaced and "." not in local:
+                used = inner
                 module, name, bound[local] = COMPAT, inner.ours, _get(inner.ours)
             else:
                 theirs.append(alias)
@@ -264,11 +324,13 @@ class Migration:
                 elif (outer and outer.gone) or (inner and inner.gone):
                     self._tell(path, node, f"{COMPAT}.{self.code} has no {name}")
                 elif not level and self._is_gone(path, f"{parts[0]}.py"):  # op/ is on the path
-                    full = f"{self.copied.package}.{parts[0]}"
+                    full = f"{self._package_of(parts[0])}.{parts[0]}"
                     self._tell(path, node, f"{full} is deleted: import it by this name")
                 if parts == ("pkg_resources", "parse_version"):
                     self._tell(path, node, PKG_RESOURCES, by_hand=True)
                 continue
+            if used.lacking:
+                self.lacking.setdefault(path, set()).add(used.lacking)
             ours.setdefault(module, []).append(ast.alias(name, None if local == name else local))
         if not ours:
             return []
@@ -290,12 +352,16 @@ class Migration:
                 first, *rest = _chain(node)
                 found = None if first in stored else bound.get(first)
                 if isinstance(found, tuple):  # a package that exports the functions still has them
-                    if self.copied.exports or not self._is_gone(path, ".".join([*found, *rest])):
+                    if self.exports or not self._is_gone(path, ".".join([*found, *rest])):
                         continue
                     self._tell(path, node, f"{'.'.join([first, *rest])} is deleted")
                 elif found and not hasattr(found, rest[0]):
                     ours = f"{COMPAT}.{self.code}"
                     self._tell(path, node, f"{ours} has nothing for {first}.{rest[0]}")
+
+    def _package_of(self, module: str) -> str:
+        """The name of the copied package that has a module."""
+        return next((c.package for c in self.copies if module in c.modules), self.copies[0].package)
 
     def _tell(self, path: Path, node: Any, sentence: str, by_hand: bool = False) -> None:
         whom = self.by_hand if by_hand else self.problems
@@ -355,7 +421,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     by_hand = [f"by hand: {sentence}" for sentence in migration.by_hand]
     problems = migration.problems
     if not problems and not migration.edited:
-        nothing = f"nothing imports a copy of {CODES[given.code].package}: nothing was changed"
+        names = " or ".join(copied.package for copied in CODES[given.code])
+        nothing = f"nothing imports a copy of {names}: nothing was changed"
         _print(sys.stdout, *by_hand, nothing)
         return 0
     if not problems and (lost := list(migration.check_git())) and not given.force:

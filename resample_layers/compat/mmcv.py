@@ -15,7 +15,7 @@ import math
 
 from torch import Tensor
 
-from . import activation
+from . import activation, resampling
 from .arguments import as_count
 from .resampling import Call, Padding, Rate
 
@@ -24,6 +24,7 @@ __all__ = [
     "bias_act",
     "downsample2d",
     "filter2d",
+    "filtered_lrelu",
     "fused_bias_leakyrelu",
     "upfirdn2d",
     "upsample2d",
@@ -104,6 +105,32 @@ def bias_act(
     return activation.biased_activation(
         ("input", "bias"), input, bias, dim, act, alpha, gain, clamp
     )
+
+
+def filtered_lrelu(
+    input: Tensor,  # [N, C, H, W]
+    filter_up: Tensor | None = None,  # [kh, kw] or [taps]
+    filter_down: Tensor | None = None,  # [kh, kw] or [taps]
+    bias: Tensor | None = None,  # [C]
+    up: int = 1,
+    down: int = 1,
+    padding: Padding = 0,  # [x, y] or [x0, x1, y0, y1]
+    gain: float = math.sqrt(2.0),
+    slope: float = 0.2,
+    clamp: float | None = None,
+    flip_filter: bool = False,
+    use_custom_op: bool = True,
+) -> Tensor:
+    """:func:`resample_layers.compat.nvidia.filtered_lrelu`.
+
+    Raises:
+        TypeError, ValueError: if an argument is at fault.
+    """
+    names = "input", "filter_up", "filter_down", "bias"
+    return resampling.filtered_lrelu(
+        names, input, filter_up, filter_down, bias, up, down, padding, gain, slope, clamp,
+        flip_filter,
+    )  # fmt: skip
 
 
 def fused_bias_leakyrelu(

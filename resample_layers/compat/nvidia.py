@@ -12,17 +12,22 @@ What the original gets wrong, most of it without a word:
 - ``upfirdn2d`` with ``gain < 0`` and a separable filter loses it on the CPU: computed
 - ``bias_act`` ignores ``alpha`` unless ``act`` is 'lrelu': raises
 - ``bias_act`` has no third derivative on CUDA: has
+- ``filtered_lrelu`` on CUDA knows float16 and float32 alone, fails on an empty batch, and takes a
+  slow path with a warning for filters that are not in its table: no dtype, batch or filter is
+  special here
 - the filter has no gradient (an assertion): has
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..filters import normalise_taps
+from . import resampling
 from .activation import activation_funcs, biased_activation
 from .arguments import as_device, as_number
 from .conv2d_gradfix import conv2d, conv_transpose2d, no_weight_gradients
@@ -37,6 +42,7 @@ __all__ = [
     "conv_transpose2d",
     "downsample2d",
     "filter2d",
+    "filtered_lrelu",
     "fma",
     "no_weight_gradients",
     "setup_filter",
@@ -222,6 +228,53 @@ def bias_act(
     """
     _check_impl(impl)
     return biased_activation(("x", "b"), x, b, dim, act, alpha, gain, clamp)
+
+
+def filtered_lrelu(
+    x: Tensor,  # [N, C, H, W]
+    fu: Tensor | None = None,  # [kh, kw] or [taps]
+    fd: Tensor | None = None,  # [kh, kw] or [taps]
+    b: Tensor | None = None,  # [C]
+    up: int = 1,
+    down: int = 1,
+    padding: Padding = 0,  # [x, y] or [x0, x1, y0, y1]
+    gain: float = math.sqrt(2.0),
+    slope: float = 0.2,
+    clamp: float | None = None,
+    flip_filter: bool = False,
+    impl: str = "cuda",
+) -> Tensor:
+    """Bias, upsample, leaky ReLU, gain, clamp, downsample: StyleGAN3's activation, in one pass.
+
+    Args:
+        x: images, of the four floating-point dtypes.
+        fu: the filter after the upsampling; ``[taps]`` is separable; None is the identity. Scaled
+            by ``up ** 2``.
+        fd: the filter before the downsampling, likewise, and not scaled.
+        b: the bias, which is added before zeros are inserted and padded; None: none.
+        up: upsampling factor, one int for both axes.
+        down: downsampling factor, one int for both axes.
+        padding: of the upsampled image, an int for all sides, ``[x, y]`` or ``[x0, x1, y0, y1]``;
+            negative values crop.
+        gain: factor of the activation, > 0.
+        slope: of the leaky ReLU for negative values, >= 0.
+        clamp: largest magnitude of the activated image, > 0; None: none.
+        flip_filter: False: convolutions; True: correlations.
+        impl: 'cuda' or 'ref', which both mean ours.
+
+    Raises:
+        TypeError, ValueError: if an argument is at fault.
+
+    Example:
+        >>> x, f = torch.ones(1, 3, 8, 8), setup_filter([1, 3, 3, 1])
+        >>> filtered_lrelu(x, f, f, torch.zeros(3), up=2, down=2, padding=[3, 2, 3, 2]).shape
+        torch.Size([1, 3, 8, 8])
+    """
+    _check_impl(impl)
+    names = "x", "fu", "fd", "b"
+    return resampling.filtered_lrelu(
+        names, x, fu, fd, b, up, down, padding, gain, slope, clamp, flip_filter
+    )
 
 
 def fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:

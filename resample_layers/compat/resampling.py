@@ -8,6 +8,7 @@ filter is ``[kh, kw]`` or separable ``[taps]``; no filter is the identity.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -16,9 +17,11 @@ from torch import Tensor
 from .. import geometry, ops
 from ..ops.arguments import Pads, as_factors
 from ..ops.modes import is_tracing
+from .activation import check_bias
 from .arguments import (
     as_number,
     as_paddings,
+    as_rate,
     check_device,
     check_filter,
     check_images,
@@ -88,9 +91,83 @@ class Call:
                 f"padding={self.padding}"
             )
         gain = gain * self.gain
-        wide = torch.float64 in (self.input.dtype, self.filter.dtype)
-        taps = self.filter.to(torch.float64 if wide else torch.float32)  # the op sums in no less
+        taps = _wide(self.filter, self.input)
         kernel: Tensor | tuple[Tensor, Tensor] = taps
         if gain != 1:
             kernel = taps * gain if taps.dim() == 2 else (taps * gain, taps)
         return ops.upfirdn2d(self.input, kernel, up, down, pad)
+
+
+def filtered_lrelu(
+    names: tuple[str, str, str, str],  # of input, the two filters and the bias, for errors
+    input: Tensor,  # [N, C, H, W]
+    up_filter: Tensor | None,  # [kh, kw] or [taps]
+    down_filter: Tensor | None,
+    bias: Tensor | None,  # [C]
+    up: int,
+    down: int,
+    padding: Padding,
+    gain: float,
+    slope: float,
+    clamp: float | None,
+    flip_filter: bool,
+) -> Tensor:
+    """Bias, the op with ``up``, leaky ReLU, gain, clamp, the op with ``down``.
+
+    The first filter is scaled by ``up ** 2``: taps ``[taps]``, which serve both axes, by ``up``.
+
+    Raises:
+        TypeError, ValueError: if an argument is at fault.
+    """
+    x, fu, fd, b = names
+    check_images(x, input)
+    kernels = []
+    for name, taps in ((fu, up_filter), (fd, down_filter)):
+        if taps is not None:
+            check_filter(name, taps)
+            check_device((x, name), input, taps)
+            taps = taps.flip(tuple(range(taps.dim()))) if flip_filter else taps
+        kernels.append(taps)
+    if bias is not None:
+        check_bias(x, b, input, bias, 1)
+    up, down = as_rate("up", up), as_rate("down", down)
+    pads = x0, x1, y0, y1 = as_paddings(padding)
+    if (gain := as_number("gain", gain)) <= 0:
+        raise ValueError(f"gain must be > 0, got gain={gain!r}")
+    if (slope := as_number("slope", slope)) < 0:
+        raise ValueError(f"slope must be >= 0, got slope={slope!r}")
+    limit = math.inf if clamp is None else as_number("clamp", clamp, infinite=True)
+    if limit <= 0:
+        raise ValueError(f"clamp must be > 0 or None, got clamp={clamp!r}")
+
+    first, second = kernels
+    (kh, kw), (fh, fw) = (
+        (1, 1) if f is None else (f.shape[0], f.shape[-1]) for f in (first, second)
+    )
+    h, w = input.shape[2:]
+    sizes = [
+        geometry.output_size(h, up, 1, y0, y1, kh),
+        geometry.output_size(w, up, 1, x0, x1, kw),
+    ]
+    out = [
+        geometry.output_size(side, 1, down, 0, 0, k)
+        for side, k in zip(sizes, (fh, fw), strict=True)
+    ]
+    if not is_tracing() and min(*sizes, *out) < 1:  # traced: comparing would fix the sizes
+        raise ValueError(
+            f"output must be at least 1x1 (height x width), got {out[0]}x{out[1]} from "
+            f"{x} {h}x{w}, {fu} {kh}x{kw}, {fd} {fh}x{fw}, up={up}, down={down}, padding={pads}"
+        )
+    if up > 1:
+        first = _wide(input.new_ones(1) if first is None else first, input)
+        first = first * (up if first.dim() == 1 else up**2)
+    return ops.filtered_lrelu(
+        input, first, second, bias, up, down, pads, slope, gain,
+        None if limit == math.inf else limit,
+    )  # fmt: skip
+
+
+def _wide(filter: Tensor, input: Tensor) -> Tensor:
+    """A filter in the dtype that the op sums in, before it is scaled."""
+    wide = torch.float64 in (input.dtype, filter.dtype)
+    return filter.to(torch.float64 if wide else torch.float32)

@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""BigVGAN's ``alias_free_activation`` and ``activations``, and the package ``alias_free_torch``.
+
+Parameters, buffers and their names are the original's, so checkpoints load strictly both ways. A
+``filter`` stays in float32 in a half model, where the original rounds it.
+
+:class:`Activation1d` computes Snake and SnakeBeta and both filters in one pass, on every device,
+with gradients; what the original's fused CUDA kernel is for. It gives the numbers of the original's
+torch path. That kernel has no gradient, takes 12 taps and ratio 2 for granted, and does not
+continue the activated signal, so that its first three and last three samples are others.
+
+What the original gets wrong, most of it without a word:
+
+- ``UpSample1d`` with a kernel that is shorter than twice the ratio returns an empty signal, or does
+  not continue the signal at its ends: raises
+- ``kaiser_sinc_filter1d`` with a cutoff of 0 ends in an UnboundLocalError: raises a ValueError
+- ``Snake`` and ``SnakeBeta`` with ``alpha_logscale`` start at 1, whatever ``alpha`` is: at
+  ``alpha``
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from .. import filters, geometry, ops
+from ..alias_free import exponential
+from ..ops.arguments import as_factors
+from ..ops.border import MODES, extend
+from .arguments import as_count, as_number
+
+__all__ = [
+    "Activation1d",
+    "DownSample1d",
+    "LowPassFilter1d",
+    "Snake",
+    "SnakeBeta",
+    "UpSample1d",
+    "kaiser_sinc_filter1d",
+]
+
+Self = TypeVar("Self", bound="_Filtering")
+
+
+def kaiser_sinc_filter1d(cutoff: float, half_width: float, kernel_size: int) -> Tensor:
+    """The float32 taps ``[1, 1, kernel_size]`` of :func:`resample_layers.filters.kaiser_sinc`.
+
+    Raises:
+        TypeError, ValueError: if an argument is at fault.
+
+    Example:
+        >>> kaiser_sinc_filter1d(0.25, 0.3, 12)[0, 0, :3]
+        tensor([ 0.0020,  0.0094, -0.0255])
+    """
+    return _filter(_designed(cutoff, half_width, kernel_size))
+
+
+def _designed(cutoff: float, half_width: float, kernel_size: int) -> tuple[float, ...]:
+    if as_count("kernel_size", kernel_size) < 1:
+        raise ValueError(f"kernel_size must be >= 1, got kernel_size={kernel_size!r}")
+    return filters.kaiser_sinc(cutoff, half_width, kernel_size)
+
+
+def _filter(taps: Sequence[float], device: torch.device | None = None) -> Tensor:
+    return torch.tensor(taps, dtype=torch.float32, device=device).reshape(1, 1, -1)
+
+
+class _Filtering(nn.Module):
+    """A module with the buffer ``filter``, which no half type rounds."""
+
+    filter: Tensor  # [1, 1, taps]
+
+    def __init__(self, cutoff: float, half_width: float, kernel_size: int) -> None:
+        super().__init__()
+        self._taps = _designed(cutoff, half_width, kernel_size)
+        self.register_buffer("filter", _filter(self._taps))
+
+    def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        before = self._buffers.get("filter")
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        after = self._buffers.get("filter")
+        if before is None or after is None:  # the user made a parameter of it
+            return self
+        if before.is_meta and not after.is_meta:  # what to_empty gives holds anything
+            self.filter = _filter(self._taps, after.device).to(
+                torch.promote_types(after.dtype, torch.float32)
+            )
+        elif after.dtype in (torch.float16, torch.bfloat16):
+            self.filter = before.to(after.device, torch.float32)
+        return self
+
+
+class LowPassFilter1d(_Filtering):
+    """A low-pass filter of signals, and every ``stride``-th of the samples.
+
+    Args:
+        cutoff: frequency where the response is one half, in cycles per sample, in (0, 0.5].
+        half_width: half of the transition from pass band to stop band, in cycles per sample.
+        stride: the decimation factor.
+        padding: whether the signal is continued at its ends, which makes the output
+            ``ceil(T / stride)`` long.
+        padding_mode: how: 'replicate', 'reflect', 'circular' or 'constant', which is with zeros.
+        kernel_size: number of taps.
+
+    Shape:
+        - input: ``[B, C, T]``; output: ``[B, C, ceil(T / stride)]``
+
+    Raises:
+        TypeError, ValueError: if an argument is at fault.
+    """
+
+    def __init__(
+        self,
+        cutoff: float = 0.5,
+        half_width: float = 0.6,
+        stride: int = 1,
+        padding: bool = True,
+        padding_mode: str = "replicate",
+        kernel_size: int = 12,
+    ) -> None:
+        if padding_mode not in (*MODES, "constant"):
+            raise ValueError(
+                f"padding_mode must be one of {', '.join(MODES)}, constant, got {padding_mode!r}"
+            )
+        super().__init__(cutoff, half_width, kernel_size)
+        self.kernel_size = kernel_size
+        self.even = kernel_size % 2 == 0
+        self.pad_left, self.pad_right = (kernel_size - 1) // 2, kernel_size // 2
+        self.stride = _rate("stride", stride)
+        self.padding, self.padding_mode = padding, padding_mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        pad = (self.pad_left, self.pad_right) if self.padding else (0, 0)
+        if self.padding and self.padding_mode != "constant":
+            x, pad = extend(x, pad, self.padding_mode), (0, 0)
+        return ops.upfirdn1d(x, _correlated(self.filter), down=self.stride, pad=pad)
+
+
+class UpSample1d(_Filtering):
+    """Upsample signals by ``ratio``; they are continued by their end samples.
+
+    Args:
+        ratio: the factor.
+        kernel_size: number of taps, at least twice the ratio; None: 6 times the ratio.
+
+    Shape:
+        - input: ``[B, C, T]``; output: ``[B, C, T * ratio]``
+
+    Raises:
+        TypeError, ValueError: if an argument is at fault.
+    """
+
+    def __init__(self, ratio: int = 2, kernel_size: int | None = None) -> None:
+        ratio = _rate("ratio", ratio)
+        size = 6 * ratio if kernel_size is None else as_count("kernel_size", kernel_size)
+        if size < 2 * ratio:
+            raise ValueError(
+                f"kernel_size must be at least twice the ratio, here {2 * ratio}, got "
+                f"kernel_size={size}: the original loses the ends of the signal"
+            )
+        super().__init__(0.5 / ratio, 0.6 / ratio, size)
+        self.ratio = self.stride = ratio
+        self.kernel_size = size
+        self.pad = size // ratio - 1
+        self.pad_left = self.pad * ratio + (size - ratio) // 2
+        self.pad_right = self.pad * ratio + (size - ratio + 1) // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        pads = geometry.upsample_pad(self.kernel_size, self.ratio)
+        border = geometry.border(*pads, self.ratio)
+        pad = [p - b * self.ratio for p, b in zip(pads, border, strict=True)]
+        x = extend(x, border, "replicate")
+        return ops.upfirdn1d(x, _scaled(self.filter, self.ratio), up=self.ratio, pad=pad)
+
+
+class DownSample1d(nn.Module):
+    """Downsample signals by ``ratio`` with a :class:`LowPassFilter1d`.
+
+    Args:
+        ratio: the factor.
+        kernel_size: number of taps; None: 6 times the ratio.
+
+    Shape:
+        - input: ``[B, C, T]``; output: ``[B, C, ceil(T / ratio)]``
+
+    Raises:
+        TypeError, ValueError: if an argument is at fault.
+    """
+
+    def __init__(self, ratio: int = 2, kernel_size: int | None = None) -> None:
+        super().__init__()
+        self.ratio = ratio = _rate("ratio", ratio)
+        self.kernel_size = 6 * ratio if kernel_size is None else kernel_size
+        self.lowpass = LowPassFilter1d(
+            0.5 / ratio, 0.6 / ratio, stride=ratio, kernel_size=self.kernel_size
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.lowpass(x)
+        return out
+
+
+class Snake(nn.Module):
+    """``x + sin(alpha x) ** 2 / (alpha + 1e-9)`` with an alpha for each channel.
+
+    Args:
+        in_features: number of channels.
+        alpha: the value that alpha starts at.
+        alpha_trainable: whether the parameter wants a gradient.
+        alpha_logscale: whether the parameter holds the logarithm of alpha.
+
+    Shape:
+        - input, output: ``[B, in_features, T]``
+
+    Raises:
+        TypeError, ValueError: if an argument is at fault.
+    """
+
+    _names: tuple[str, ...] = ("alpha",)  # of the parameters
+    alpha: Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        alpha: float = 1.0,
+        alpha_trainable: bool = True,
+        alpha_logscale: bool = False,
+    ) -> None:
+        super().__init__()
+        self.in_features = as_count("in_features", in_features)
+        self.alpha_logscale = alpha_logscale
+        start = as_number("alpha", alpha)
+        if alpha_logscale and start <= 0:
+            raise ValueError(f"alpha must be > 0 for alpha_logscale=True, got alpha={alpha!r}")
+        value = torch.full((in_features,), math.log(start) if alpha_logscale else start)
+        for name in self._names:
+            setattr(self, name, nn.Parameter(value.clone(), requires_grad=bool(alpha_trainable)))
+
+    def alpha_and_beta(self) -> tuple[Tensor, Tensor | None]:
+        """The two numbers of each channel as they stand in the formula; no beta: it is alpha."""
+        values = [getattr(self, name) for name in self._names]
+        values = [exponential(v) if self.alpha_logscale else v for v in values]
+        return values[0], values[1] if len(values) > 1 else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        alpha, beta = self.alpha_and_beta()
+        return ops.filtered_snake(x, alpha, beta)
+
+
+class SnakeBeta(Snake):
+    """``x + sin(alpha x) ** 2 / (beta + 1e-9)``: :class:`Snake` with a parameter ``beta`` too.
+
+    Shape:
+        - input, output: ``[B, in_features, T]``
+
+    Raises:
+        TypeError, ValueError: if an argument is at fault.
+    """
+
+    _names = ("alpha", "beta")
+    beta: Tensor
+
+
+class Activation1d(nn.Module):
+    """An activation of signals at ``up_ratio`` times their sampling rate, without aliasing.
+
+    Args:
+        activation: a module, which is called between the filters. :class:`Snake` and
+            :class:`SnakeBeta` of this module are computed in one pass with them, so hooks on them
+            do not run.
+        up_ratio, down_ratio: the factors.
+        up_kernel_size, down_kernel_size: number of taps; the first at least twice ``up_ratio``.
+        fused: False: the activation is called, whatever it is.
+
+    Shape:
+        - input: ``[B, C, T]``; output: ``[B, C, ceil(T * up_ratio / down_ratio)]``
+
+    Raises:
+        TypeError, ValueError: if an argument is at fault.
+
+    Example:
+        >>> layer = Activation1d(SnakeBeta(8, alpha_logscale=True))
+        >>> layer(torch.ones(1, 8, 100)).shape
+        torch.Size([1, 8, 100])
+        >>> list(layer.state_dict())
+        ['act.alpha', 'act.beta', 'upsample.filter', 'downsample.lowpass.filter']
+    """
+
+    def __init__(
+        self,
+        activation: nn.Module,
+        up_ratio: int = 2,
+        down_ratio: int = 2,
+        up_kernel_size: int = 12,
+        down_kernel_size: int = 12,
+        fused: bool = True,
+    ) -> None:
+        super().__init__()
+        self.up_ratio, self.down_ratio = up_ratio, down_ratio
+        self.act = activation
+        self.upsample = UpSample1d(up_ratio, up_kernel_size)
+        self.downsample = DownSample1d(down_ratio, down_kernel_size)
+        self.fused = fused
+
+    def forward(self, x: Tensor) -> Tensor:
+        act: Any = self.act
+        if not self.fused or type(act) not in (Snake, SnakeBeta):
+            out: Tensor = self.downsample(act(self.upsample(x)))
+            return out
+        up, down = self.upsample, self.downsample.lowpass
+        alpha, beta = act.alpha_and_beta()
+        return ops.filtered_snake(
+            x, alpha, beta, _scaled(up.filter, up.ratio), _correlated(down.filter),
+            up=up.ratio, down=down.stride, pad=geometry.upsample_pad(up.kernel_size, up.ratio),
+            down_pad=(down.pad_left, down.pad_right), padding_mode="replicate",
+        )  # fmt: skip
+
+
+def _rate(name: str, value: Any) -> int:
+    return as_factors(name, value, 1)[0]
+
+
+def _scaled(filter: Tensor, ratio: int) -> Tensor:
+    """The taps ``[taps]`` of a transposed convolution, which is a true one, with their gain."""
+    return filter.reshape(-1) * ratio
+
+
+def _correlated(filter: Tensor) -> Tensor:
+    """The taps ``[taps]`` of a correlation, as a true convolution has them."""
+    return filter.reshape(-1).flip(0)
