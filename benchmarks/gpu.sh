@@ -19,6 +19,8 @@
 #   training    a training step of the StyleGAN2 example, without and with CUDA graphs, and NVIDIA's
 #               own: training.json, profile.txt
 #   half        the same in float16: training-float16.json, profile-float16.txt
+#   tune        rows of the table beside their candidates (benchmarks/cuda/tuning_rows.inc), for
+#               channels_last and filters of one axis
 #   tests_most  tests of compile, export, transforms, gradients and layers; in parallel with
 #               pytest-xdist, as are the next two
 #   tests       the rest of tests/test_*.py
@@ -42,7 +44,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 here=$PWD out=${OUT:-runs/gpu} stylegan3='' only='' minutes=9.5 quick=() told=''
-names=' build compile check tests_cuda racecheck benchmark training half tests_most tests memcheck native plot host '
+names=' build compile check tests_cuda racecheck benchmark training half tune tests_most tests memcheck native plot host '
 while [ $# -gt 0 ]; do
   case $1 in
     --stylegan3 | --out | --only | --minutes)
@@ -170,6 +172,17 @@ checked() { # STEP: its log's line of a nonzero number of calls, none wrong
 
 check() { timed "$kernels/bench_kernels" check && checked check; }
 
+# The candidates are a build of its own, with more rows
+tune() {
+  local rows=$here/benchmarks/cuda/tuning_rows.inc folder=$here/build/tune_kernels filter
+  if [ ! -x "$folder/bench_kernels" ]; then
+    ROWS=$rows timed bash benchmarks/cuda/run.sh "$folder" none || return
+  fi
+  for filter in 'nhwc smooth t4 ' 'nhwc up2    t4 ' 'nhwc down2  t4 ' line- deep-; do
+    timed "$folder/bench_kernels" tune "$filter" || return
+  done
+}
+
 # NVIDIA's ops are compiled when they are first called; the lock that torch takes makes a step that
 # comes too early wait for them
 if [ ${#peer[@]} -gt 0 ] && [ -n "$gpu" ] && { wanted benchmark || wanted training || wanted half; }
@@ -223,6 +236,7 @@ wait_for_peers
 step benchmark 60 450 '' "${module[@]}" benchmarks.gpu "${arguments[@]}" "${quick[@]}"
 step training 60 240 '' "${module[@]}" benchmarks.gpu_training "${arguments[@]}"
 step half 60 240 "$no_gpu" "${module[@]}" benchmarks.gpu_training --precision float16 "${arguments[@]}"
+step tune 30 240 "${no_gpu:-$no_nvcc}" tune
 step tests_most 60 480 '' parallel_tests "${most[@]}"
 step tests 60 480 '' parallel_tests "${rest[@]}"
 step memcheck 30 240 "$no_sanitizer" sanitize memcheck variants 'ERROR SUMMARY: 0 errors'

@@ -129,6 +129,7 @@ struct Case {
   bool last, planar, flip;
   int64_t n, c, in_h, in_w, out_h, out_w;
   int up, down, taps, pad;
+  Axes axes = Axes::both;  // that have taps, factors and pads
 };
 
 int size_of(Dtype dtype) {
@@ -173,9 +174,11 @@ UpFirDn2dParams params_of(const Case& k, const void* in, void* out) {
     const int skip = k.dtype == Dtype::float64 ? 320 : 160;  // bytes: other taps than x has
     p.taps_x = taps, p.taps_y = static_cast<const char*>(taps) + skip;
   }
-  p.kh = p.kw = k.taps;
-  p.up_x = p.up_y = k.up, p.down_x = p.down_y = k.down;
-  p.pad_x0 = p.pad_y0 = k.pad;
+  const bool x = k.axes != Axes::y, y = k.axes != Axes::x;
+  p.kw = x ? k.taps : 1, p.kh = y ? k.taps : 1;
+  p.up_x = x ? k.up : 1, p.up_y = y ? k.up : 1;
+  p.down_x = x ? k.down : 1, p.down_y = y ? k.down : 1;
+  p.pad_x0 = x ? k.pad : 0, p.pad_y0 = y ? k.pad : 0;
   p.flip = k.flip, p.dtype = k.dtype;
   return p;
 }
@@ -370,22 +373,26 @@ int check(const Extent& extent) {
       // Every row, and the choice: sizes about tile edges, aligned and odd ones
       for (int row = extent.chosen ? -1 : 0; row < kVariantCount; ++row) {
         const int ups[] = {1, 2, 1, 4, 1, 3}, downs[] = {1, 1, 2, 1, 4, 2};
+        const bool chosen = row < 0;
         for (int f = 0; f < 6; ++f) {
-          const bool chosen = row < 0;
           if (!chosen && (kVariants[row].up != ups[f] || kVariants[row].down != downs[f])) continue;
-          for (int taps : lengths) {
-            for (bool planar : {false, true}) {
-              if (planar && taps > 8) continue;
-              int turn = 0;
-              for (const auto& s : sizes) {
-                const int64_t out_h = s[0] * ups[f] / downs[f] + 1 + turn % 2;
-                const int64_t out_w = s[1] * ups[f] / downs[f] + (turn % 2);
-                const Case k{"check", dtype, last, planar, turn % 2 == 1, 3, last ? 24 : 5, s[0],
-                             s[1], out_h, std::max<int64_t>(out_w, 1), ups[f], downs[f], taps,
-                             taps / 2 + turn % 3};
-                ++turn;
-                check_call(k, false, row, small);
-                if (taps == 4) check_call(k, true, row, small);
+          for (Axes axes : {Axes::both, Axes::x, Axes::y}) {
+            if (!chosen && kVariants[row].axes != axes) continue;
+            for (int taps : lengths) {
+              for (bool planar : {false, true}) {
+                if (planar && taps > 8 && axes == Axes::both) continue;
+                int turn = 0;
+                for (const auto& s : sizes) {
+                  const int64_t longer = 1 + turn % 2, wider = turn % 2;
+                  const int64_t out_h = axes == Axes::x ? s[0] : s[0] * ups[f] / downs[f] + longer;
+                  const int64_t out_w = axes == Axes::y ? s[1] : s[1] * ups[f] / downs[f] + wider;
+                  const Case k{"check", dtype, last, planar, turn % 2 == 1, 3, last ? 24 : 5, s[0],
+                               s[1], out_h, std::max<int64_t>(out_w, 1), ups[f], downs[f], taps,
+                               taps / 2 + turn % 3, axes};
+                  ++turn;
+                  check_call(k, false, row, small);
+                  if (taps == 4) check_call(k, true, row, small);
+                }
               }
             }
           }
@@ -449,6 +456,28 @@ double copy_bandwidth() {
   return std::max(by_memcpy, by_kernel);
 }
 
+// Filters of one axis: signals of 8 x 128 channels, and lines across 64 slices of 64 x 64.
+void add_lines(Dtype dtype, bool last, std::vector<Case>* cases) {
+  for (int taps : {4, 12}) {
+    for (Axes axes : {Axes::x, Axes::y}) {
+      const bool x = axes == Axes::x;
+      const int64_t c = x ? 128 : 64, beside = x ? 1 : 4096, size = x ? 65536 : 64;
+      auto add = [&](const char* op, int64_t in, int64_t out, int up, int down) {
+        char name[96];
+        std::snprintf(name, sizeof name, "%-4s %-4s %-6s t%-2d c%-3d %5d ->%5d", name_of(dtype),
+                      last ? "nhwc" : "nchw", op, taps, static_cast<int>(c), static_cast<int>(in),
+                      static_cast<int>(out));
+        cases->push_back(Case{name, dtype, last, false, false, 8, c, x ? beside : in,
+                              x ? in : beside, x ? beside : out, x ? out : beside, up, down, taps,
+                              taps / 2, axes});
+      };
+      add(x ? "line-s" : "deep-s", size, size, 1, 1);
+      add(x ? "line-u" : "deep-u", size / 2, size, 2, 1);
+      add(x ? "line-d" : "deep-d", size, size / 2, 1, 2);
+    }
+  }
+}
+
 // The activation of a layer without a filter; plain: a scaled copy.
 Case one_tap(Dtype dtype, bool last, int64_t c, int64_t s) {
   char name[96];
@@ -464,6 +493,7 @@ std::vector<Case> layers(bool quick) {
   for (Dtype dtype : types) {
     if (quick && dtype == Dtype::bfloat16) continue;
     for (bool last : {false, true}) {
+      add_lines(dtype, last, &cases);
       for (int taps : {4, 12, 24}) {
         const int64_t layers[][2] = {{512, 64}, {256, 128}, {128, 256}, {64, 512}, {32, 1024}};
         for (const auto& l : layers) {
@@ -537,7 +567,7 @@ void bench(const char* filter, bool quick) {
         time_launches(f.rotation, [&](int i) { REQUIRE(upfirdn2d_cuda(params(i), nullptr)); });
     const double rate = static_cast<double>(f.in_bytes + f.out_bytes) / seconds;
     char fused[16] = "";
-    if (k.taps <= 4 && !k.planar) {
+    if (k.taps <= 4 && !k.planar && k.axes == Axes::both) {
       EpilogueParams e{};
       e.bias = pool.taps, e.noise_strength = pool.taps, e.noise = pool.in;
       e.slope = 0.2, e.gain = 1.4, e.clamp = -1;
@@ -567,7 +597,7 @@ void tune(const char* filter) {
     };
     std::vector<Result> results;
     for (int row = 0; row < kVariantCount; ++row) {
-      UpFirDn2dParams p = params_of(k, pool.in, pool.out);
+      const UpFirDn2dParams p = in_table_form(params_of(k, pool.in, pool.out), false);
       if (!serves(kVariants[row], p)) continue;
       for (int walk : {16, 32, 64, 128, 256}) {
         for (int part = 1; part <= 4; part *= 2) {

@@ -4,6 +4,8 @@
 // call, as table.cuh.
 #pragma once
 
+#include <utility>
+
 #include "table.cuh"
 
 namespace resample_layers {
@@ -51,7 +53,53 @@ inline bool multiple(const void* pointer, int64_t bytes) {
   return reinterpret_cast<uintptr_t>(pointer) % static_cast<uintptr_t>(bytes) == 0;
 }
 
-// Can this row serve this call?
+// The call as the table knows it: a kernel of one row or column is taps of that axis, and, where
+// nothing depends on what is a channel (no epilogue), a filter of one axis takes what lies beside
+// the samples of a line for channels, or for rows.
+inline UpFirDn2dParams in_table_form(const UpFirDn2dParams& call, bool fused) {
+  UpFirDn2dParams p = call;
+  if (p.kernel != nullptr && (p.kh == 1 || p.kw == 1)) {
+    (p.kh == 1 ? p.taps_x : p.taps_y) = p.kernel;
+    p.kernel = nullptr;
+  }
+  const bool x_alone = p.kh == 1 && p.up_y == 1 && p.down_y == 1 && p.pad_y0 == 0 &&
+                       p.in.h == p.out.h;
+  const bool y_alone = p.kw == 1 && p.up_x == 1 && p.down_x == 1 && p.pad_x0 == 0 &&
+                       p.in.w == p.out.w;
+  if (fused || p.kernel != nullptr || x_alone == y_alone) return p;
+
+  // Is the outer one of two axes as a continuation of the inner one?
+  auto joins = [](int64_t outer, int64_t outer_stride, int64_t inner, int64_t inner_stride) {
+    return outer == 1 || inner == 1 || outer_stride == inner * inner_stride;
+  };
+  auto joined = [](int64_t outer_stride, int64_t inner, int64_t inner_stride) {
+    return inner == 1 ? outer_stride : inner_stride;
+  };
+  const Plane4d in = p.in, out = p.out;
+  if (dense(out, Layout::contiguous) && (in.w == 1 || in.stride_w == 1)) {
+    if (y_alone && in.w > 1 && joins(in.n, in.stride_n, in.c, in.stride_c)) {
+      // Lines down an image: its columns are channels of one column
+      const int64_t stride_n = joined(in.stride_n, in.c, in.stride_c);
+      p.in = {in.n * in.c, in.w, in.h, 1, stride_n, 1, in.stride_h, 1};
+      p.out = {out.n * out.c, out.w, out.h, 1, out.h * out.w, 1, out.w, 1};
+    } else if (x_alone && in.h == 1) {
+      // Signals: channels are rows
+      p.in = {in.n, 1, in.c, in.w, in.stride_n, 0, in.stride_c, in.stride_w};
+      p.out = {out.n, 1, out.c, out.w, out.c * out.w, 0, out.w, 1};
+    }
+  } else if (dense(out, Layout::channels_last) && x_alone &&
+             joins(in.n, in.stride_n, in.h, in.stride_h)) {
+    // Lines of pixels: they lead down an image of one column
+    p.in = {in.n * in.h, in.c, in.w, 1, joined(in.stride_n, in.h, in.stride_h), in.stride_c,
+            in.stride_w, 1};
+    p.out = {out.n * out.h, out.c, out.w, 1, out.w * out.c, 1, out.c, 1};
+    std::swap(p.taps_x, p.taps_y), std::swap(p.kw, p.kh);
+    std::swap(p.up_x, p.up_y), std::swap(p.down_x, p.down_y), std::swap(p.pad_x0, p.pad_y0);
+  }
+  return p;
+}
+
+// Can this row serve this call, in the table's form?
 inline bool serves(const Variant& v, const UpFirDn2dParams& p) {
   if (p.dtype == Dtype::float64) return false;
   const int element = p.dtype == Dtype::float32 ? 4 : 2;
@@ -60,10 +108,11 @@ inline bool serves(const Variant& v, const UpFirDn2dParams& p) {
   if (s.rows == 0 || (v.widest > 0 && p.out.w > v.widest)) return false;
 
   // Filter
-  if ((v.method == Method::separable) != (p.kernel == nullptr)) return false;
-  if (p.up_x != v.up || p.up_y != v.up || p.down_x != v.down || p.down_y != v.down) return false;
-  if (p.kh > v.taps || p.kw > v.taps) return false;
-  if (v.exact && (p.kh != v.taps || p.kw != v.taps)) return false;
+  if ((v.method == Method::planar) != (p.kernel != nullptr)) return false;
+  if (p.up_x != v.up_x() || p.up_y != v.up_y()) return false;
+  if (p.down_x != v.down_x() || p.down_y != v.down_y()) return false;
+  if (p.kh > v.taps_y() || p.kw > v.taps_x()) return false;
+  if (v.exact && (p.kh != v.taps_y() || p.kw != v.taps_x())) return false;
 
   // Layout, and every coordinate and offset inside one plane (one sample) in 32 bits
   if (!dense(p.out, v.layout)) return false;
@@ -99,7 +148,7 @@ struct TileColumns {
   int64_t up, down, taps, slack, wide;
 
   TileColumns(const Variant& v, const UpFirDn2dParams& p, const Numbers& s)
-      : up(v.up), down(v.down), taps(p.kw), slack(0), wide(0) {
+      : up(v.up_x()), down(v.down_x()), taps(p.kw), slack(0), wide(0) {
     if (v.layout == Layout::channels_last) return;
     const bool aligned_rows = multiple(p.output, 16) && p.out.w % s.vector == 0;
     if (v.method == Method::separable && !aligned_rows) slack = s.vector - 1;
@@ -127,17 +176,9 @@ inline int64_t channel_threads(const Variant& v, const UpFirDn2dParams& p, const
                            ceil_div(v.bytes == 16 ? 64 : 32, s.load * s.element));
 }
 
-// The tile of one row for one call, of `tiles_x` tiles along x. False where it does not fit
-// (threads, shared memory, grid).
-inline bool fit_tile(const Variant& v, const UpFirDn2dParams& p, const Limits& limits,
-                     int64_t tiles_x, TilePlan* plan) {
-  const Numbers s = numbers_of(v, p.dtype == Dtype::float32 ? 4 : 2);
-  const bool last = v.layout == Layout::channels_last;
-  const bool planar = v.method == Method::planar;
-  const int64_t up = v.up, down = v.down, threads = most_threads(v, p);
+// What the call says.
+inline TileArgs args_of(const UpFirDn2dParams& p) {
   TileArgs a{};
-
-  // What the call says
   a.input = p.input, a.output = p.output;
   a.kernel = p.kernel, a.taps_x = p.taps_x, a.taps_y = p.taps_y;
   a.in_stride_n = p.in.stride_n, a.in_stride_c = p.in.stride_c;
@@ -149,9 +190,31 @@ inline bool fit_tile(const Variant& v, const UpFirDn2dParams& p, const Limits& l
   a.kh = static_cast<int>(p.kh), a.kw = static_cast<int>(p.kw);
   a.pad_x = static_cast<int>(p.pad_x0), a.pad_y = static_cast<int>(p.pad_y0);
   a.flip = p.flip;
+  return a;
+}
+
+// Rows of one block: at most `walk`, and fewer where the grid would leave multiprocessors idle.
+// blocks: of the grid, if each walked down the whole image.
+inline int64_t rows_of_block(const Variant& v, int64_t walk, int64_t rows, int64_t step,
+                             int64_t blocks, const Limits& limits) {
+  const int64_t wanted = ceil_div(static_cast<int64_t>(limits.multiprocessors) * 8, blocks);
+  const int64_t spread = round_up(ceil_div(rows, wanted), step);
+  const int64_t shortest = round_up(std::max<int64_t>(v.taps_y() / v.up_y(), step), step);
+  return std::min(round_up(std::min(walk, rows), step), std::max(spread, shortest));
+}
+
+// The tile of one row for one call, of `tiles_x` tiles along x. False where it does not fit
+// (threads, shared memory, grid).
+inline bool fit_tile(const Variant& v, const UpFirDn2dParams& p, const Limits& limits,
+                     int64_t tiles_x, TilePlan* plan) {
+  const Numbers s = numbers_of(v, p.dtype == Dtype::float32 ? 4 : 2);
+  const bool last = v.layout == Layout::channels_last;
+  const bool planar = v.method == Method::planar;
+  const int64_t up = v.up_x(), down = v.down_x(), threads = most_threads(v, p);
+  TileArgs a = args_of(p);
 
   // Rows. Steps begin where y * down - pad_y is a multiple of up.
-  a.shift_y = static_cast<int>(floor_mod(-p.pad_y0, up));
+  a.shift_y = static_cast<int>(floor_mod(-p.pad_y0, v.up_y()));
   const int64_t rows = p.out.h + a.shift_y;
   const int64_t walk = planar ? std::max(v.walk, s.rows) : v.walk;
 
@@ -194,16 +257,9 @@ inline bool fit_tile(const Variant& v, const UpFirDn2dParams& p, const Limits& l
   a.split = 1;
   while (s.rows % (2 * a.split) == 0 && 2 * a.split * a.groups <= a.columns) a.split *= 2;
 
-  // Rows of one block: fewer where the grid would leave multiprocessors idle
-  const int64_t step = s.rows;
   const int64_t others = ceil_div(a.planes, a.slots) * tiles_x;
-  const int64_t wanted = ceil_div(static_cast<int64_t>(limits.multiprocessors) * 8, others);
-  int64_t tile_h = round_up(std::min<int64_t>(walk, rows), step);
-  if (!planar) {
-    const int64_t spread = round_up(ceil_div(rows, wanted), step);
-    const int64_t shortest = round_up(std::max<int64_t>(v.taps / up, step), step);
-    tile_h = std::min(tile_h, std::max(spread, shortest));
-  }
+  const int64_t tile_h = planar ? round_up(std::min<int64_t>(walk, rows), s.rows)
+                                : rows_of_block(v, walk, rows, s.rows, others, limits);
   a.tile_h = static_cast<int>(tile_h);
   a.tiles_y = static_cast<int>(ceil_div(rows, tile_h));
 
@@ -216,7 +272,7 @@ inline bool fit_tile(const Variant& v, const UpFirDn2dParams& p, const Limits& l
     a.margin = static_cast<int>(round_up(before, s.period));
     const int64_t longest = std::max<int64_t>(
         static_cast<int64_t>(a.columns) * s.load,
-        static_cast<int64_t>(a.groups) * s.period + window_of(s.run, up - 1, up, down, v.taps));
+        static_cast<int64_t>(a.groups) * s.period + window_of(s.run, up - 1, up, down, v.taps_x()));
     a.pitch = padded_index(static_cast<int>(a.margin + longest), s.period) + 1;
   }
   const int64_t buffers = planar ? 1 : 2;
@@ -243,9 +299,55 @@ inline bool fit_tile(const Variant& v, const UpFirDn2dParams& p, const Limits& l
   return true;
 }
 
+// The tile of a row whose method is `columns`.
+inline bool plan_columns(const Variant& v, const UpFirDn2dParams& p, const Limits& limits,
+                         TilePlan* plan) {
+  const Numbers s = numbers_of(v, p.dtype == Dtype::float32 ? 4 : 2);
+  const int64_t threads = most_threads(v, p);
+  TileArgs a = args_of(p);
+
+  // Steps and runs begin where y * down - pad_y is one below a multiple of up.
+  a.shift_y = static_cast<int>(floor_mod(1 - v.up_y() - p.pad_y0, v.up_y()));
+  a.shift_x = static_cast<int>(floor_mod(1 - v.up_x() - p.pad_x0, v.up_x()));
+  const int64_t rows = p.out.h + a.shift_y, runs = ceil_div(p.out.w + a.shift_x, s.run);
+
+  // Along the channels of a pixel so many threads as take 128 bytes, a line of the cache, and more
+  // where the image is too narrow for the others.
+  const int64_t vectors = p.in.c / s.load;
+  const int64_t line = std::max<int64_t>(1, 128 / (s.load * s.element));
+  const int64_t reach = round_up(std::max<int64_t>(1, threads / runs), line);
+  const int64_t parts = ceil_div(vectors, std::min({vectors, reach, threads}));
+  const int64_t share = std::min(parts == 1 ? vectors : round_up(ceil_div(vectors, parts), line),
+                                 threads);
+  a.tiles_x = static_cast<int>(ceil_div(runs, std::min(runs, threads / share)));
+  a.columns = static_cast<int>(ceil_div(runs, a.tiles_x));
+  a.tile_w = a.columns * s.run;
+  a.channels = static_cast<int>(share * s.load);
+  a.slot_threads = static_cast<int>(a.columns * share);
+  a.planes = p.in.n * ceil_div(vectors, share);
+  a.slots = static_cast<int>(
+      std::max<int64_t>(1, std::min<int64_t>(threads / a.slot_threads, a.planes)));
+
+  const int64_t others = ceil_div(a.planes, a.slots) * a.tiles_x;
+  a.tile_h = static_cast<int>(rows_of_block(v, v.walk, rows, s.rows, others, limits));
+  a.tiles_y = static_cast<int>(ceil_div(rows, a.tile_h));
+
+  const int64_t blocks = others * a.tiles_y;
+  if (blocks > 0x7fffffff) return false;
+  plan->grid = static_cast<unsigned>(blocks);
+  plan->block = static_cast<unsigned>(round_up(a.slots * a.slot_threads, 32));
+  plan->shared = 0;
+  plan->args = a;
+  plan->efficiency = 1;
+  plan->looked_at = 1;
+  return true;
+}
+
 // The tile of one row for one call. False where none fits.
 inline bool plan_tile(const Variant& v, const UpFirDn2dParams& p, const Limits& limits,
                       TilePlan* plan) {
+  if (v.method == Method::columns) return plan_columns(v, p, limits, plan);
+
   // The fewest tiles: as wide as the threads of a block reach
   const Numbers s = numbers_of(v, p.dtype == Dtype::float32 ? 4 : 2);
   const TileColumns tile_columns(v, p, s);
@@ -307,10 +409,11 @@ inline TilePlan choose(const UpFirDn2dParams& p, const Limits& limits, bool fuse
     plan.variant = kPointwise;
     return plan;
   }
+  const UpFirDn2dParams call = in_table_form(p, fused);
   for (int row = 0; row < kVariantCount; ++row) {
     const Variant& v = kVariants[row];
-    if ((fused && !v.fused) || !serves(v, p)) continue;
-    if (!plan_tile(v, p, limits, &plan)) continue;
+    if ((fused && !v.fused) || !serves(v, call)) continue;
+    if (!plan_tile(v, call, limits, &plan)) continue;
     plan.variant = row;
     return plan;
   }

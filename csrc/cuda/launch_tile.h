@@ -18,36 +18,14 @@ cudaError_t launch_tile(const TilePlan& plan, const EpilogueParams* epilogue,
 }  // namespace resample_layers
 
 #if defined(__CUDACC__)
-#include <utility>
-
 #include "tile.cuh"
 
 namespace resample_layers {
 
 template <class T, class Epilogue>
-using TileKernel = void (*)(TileArgs, Epilogue);
-
-// The kernel of one row; null where there is none for this type and epilogue.
-template <class T, int Row, class Epilogue>
-TileKernel<T, Epilogue> tile_kernel_of() {
-  if constexpr (has_kernel<T>(kVariants[Row], Epilogue::kActive)) {
-    return tile_kernel<T, Row, Epilogue>;
-  } else {
-    return nullptr;
-  }
-}
-
-template <class T, class Epilogue, int... Rows>
-TileKernel<T, Epilogue> find_tile_kernel(int row, std::integer_sequence<int, Rows...>) {
-  static const TileKernel<T, Epilogue> kernels[] = {tile_kernel_of<T, Rows, Epilogue>()...};
-  return kernels[row];
-}
-
-template <class T, class Epilogue>
 cudaError_t launch_tile_with(const TilePlan& plan, const Epilogue& epilogue,
                              cudaStream_t stream) {
-  const auto kernel = find_tile_kernel<T, Epilogue>(
-      plan.variant, std::make_integer_sequence<int, kVariantCount>{});
+  const auto kernel = find_tile_kernel<T, Epilogue>(plan.variant);
   if (kernel == nullptr) return cudaErrorInvalidDeviceFunction;
   if (plan.shared > 48 * 1024) {
     const cudaError_t error =

@@ -119,7 +119,8 @@ DEVICE void planar_contiguous(const TileArgs& a, const Epilogue& epilogue) {
   const bool exact = BARRIER_ANY(5, !finite);
   if (!at.active) return;
   if (exact) {
-    exact_tile<T, S>(a, at, epilogue, n, channel, 1, at.lane, a.slot_threads);
+    exact_tile<T>(exact_filter<S>(a), a, at, Layout::contiguous, epilogue, n, channel, 1, at.lane,
+                  a.slot_threads);
     return;
   }
 
@@ -188,7 +189,8 @@ DEVICE void planar_channels_last(const TileArgs& a, const Epilogue& epilogue) {
   const bool exact = BARRIER_ANY(6, !finite);
   if (!mine.active) return;
   if (exact) {
-    exact_tile<T, S>(a, at, epilogue, mine.n, mine.channel, S::kLoad, mine.column, a.columns);
+    exact_tile<T>(exact_filter<S>(a), a, at, Layout::channels_last, epilogue, mine.n, mine.channel,
+                  S::kLoad, mine.column, a.columns);
     return;
   }
 

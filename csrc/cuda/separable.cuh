@@ -14,14 +14,12 @@
 
 namespace resample_layers {
 
-// Taps in the order in which a window meets its samples. Zero beyond the last one,
-// where they are never used. Returns whether all that this thread loads are finite.
+// One axis' taps to shared memory. Returns whether all that this thread loads are finite.
 template <int kTaps>
 DEVICE bool load_taps(float* shared, const void* taps, int count, bool flip) {
-  const float* const from = static_cast<const float*>(taps);
   bool finite = true;
   for (int t = threadIdx.x; t < kTaps; t += blockDim.x) {
-    const float tap = t < count ? from[flip ? t : count - 1 - t] : 0.0f;
+    const float tap = window_tap(taps, count, flip, t);
     shared[t] = tap;
     finite = finite && is_finite(tap);
   }
@@ -66,16 +64,16 @@ struct Walker {
   }
 
   // Row k of the step.
-  DEVICE void filter(int k, const float (&f)[S::kTaps], int taps, float (&sum)[kLoad]) const {
+  DEVICE void filter(int k, const float (&f)[S::kTapsY], int taps, float (&sum)[kLoad]) const {
 #pragma unroll
     for (int e = 0; e < kLoad; ++e) sum[e] = 0.0f;
 #pragma unroll
-    for (int t = 0; t < S::kTaps; ++t) {
-      if ((k * S::kDown + t) % S::kUp != 0) continue;
+    for (int t = 0; t < S::kTapsY; ++t) {
+      if ((k * S::kDownY + t) % S::kUpY != 0) continue;
       if (S::kExact || t < taps) {
 #pragma unroll
         for (int e = 0; e < kLoad; ++e) {
-          sum[e] += f[t] * window[(k * S::kDown + t) / S::kUp][e];
+          sum[e] += f[t] * window[(k * S::kDownY + t) / S::kUpY][e];
         }
       }
     }
@@ -109,20 +107,20 @@ struct Runs {
 
 // One run of outputs from its window in shared memory.
 template <class S, int kPhase>
-DEVICE void filter_run(const float* window, const float (&f)[S::kTaps], int taps,
+DEVICE void filter_run(const float* window, const float (&f)[S::kTapsX], int taps,
                        float (&sum)[S::kRun]) {
 #pragma unroll
   for (int r = 0; r < S::kRun; ++r) sum[r] = 0.0f;
 #pragma unroll
-  for (int j = 0; j < window_of(S::kRun, kPhase, S::kUp, S::kDown, S::kTaps); ++j) {
+  for (int j = 0; j < window_of(S::kRun, kPhase, S::kUpX, S::kDownX, S::kTapsX); ++j) {
     // The last output of the run is the one that meets sample j with its earliest tap.
-    const int first_tap = j * S::kUp - kPhase - (S::kRun - 1) * S::kDown;
+    const int first_tap = j * S::kUpX - kPhase - (S::kRun - 1) * S::kDownX;
     if (S::kExact || first_tap < taps) {
       const float sample = window[padded_index(j, S::kPeriod)];
 #pragma unroll
       for (int r = 0; r < S::kRun; ++r) {
-        const int t = j * S::kUp - kPhase - r * S::kDown;
-        if (t < 0 || t >= S::kTaps) continue;
+        const int t = j * S::kUpX - kPhase - r * S::kDownX;
+        if (t < 0 || t >= S::kTapsX) continue;
         if (S::kExact || t < taps) sum[r] += f[t] * sample;
       }
     }
@@ -132,13 +130,13 @@ DEVICE void filter_run(const float* window, const float (&f)[S::kTaps], int taps
 template <class T, class S, class Epilogue>
 DEVICE void separable_contiguous(const TileArgs& a, const Epilogue& epilogue) {
   SHARED_MEMORY(float, shared);
-  constexpr int kLogUp = log2_of(S::kUp);
+  constexpr int kLogUp = log2_of(S::kUpX);
   const TileThread at(a);
   float* const taps_x = shared;
   float* const taps_y = shared + S::kTaps;
   float* const sums = shared + 2 * S::kTaps + at.slot * 2 * a.slot_floats;
-  const bool finite_x = load_taps<S::kTaps>(taps_x, a.taps_x, a.kw, a.flip);
-  const bool finite_y = load_taps<S::kTaps>(taps_y, a.taps_y, a.kh, a.flip);
+  const bool finite_x = load_taps<S::kTapsX>(taps_x, a.taps_x, a.kw, a.flip);
+  const bool finite_y = load_taps<S::kTapsY>(taps_y, a.taps_y, a.kh, a.flip);
 
   // Planes
   int channel;
@@ -156,7 +154,7 @@ DEVICE void separable_contiguous(const TileArgs& a, const Epilogue& epilogue) {
   auto early = [&](int y) {
     return a.slack == 0 ? 0 : (misalignment + y * a.out_w) & (S::kVector - 1);
   };
-  auto start = [&](int y) { return (at.x0 - early(y)) * S::kDown - a.pad_x; };
+  auto start = [&](int y) { return (at.x0 - early(y)) * S::kDownX - a.pad_x; };
   // Where this thread's sums of a row go; the same in all rows unless rows shift.
   int to[S::kLoad];
   auto find_columns = [&](int column, int y) {
@@ -166,17 +164,18 @@ DEVICE void separable_contiguous(const TileArgs& a, const Epilogue& epilogue) {
   };
 
   // First rows, on their way before anything waits
-  const int lowest = ((at.x0 - a.slack) * S::kDown - a.pad_x) >> kLogUp;
+  const int lowest = ((at.x0 - a.slack) * S::kDownX - a.pad_x) >> kLogUp;
   const int column = (lowest & ~(S::kLoad - 1)) + at.lane * S::kLoad;
   const T* const plane =
       static_cast<const T*>(a.input) + n * a.in_stride_n + channel * a.in_stride_c;
   Walker<T, S> walker(RowReader<T, S::kLoad>(plane + column, a.in_stride_h, a.in_h,
                                              at.active && column >= 0 && column < a.in_w,
-                                             (at.y0 * S::kDown - a.pad_y) >> kLogUp));
+                                             (at.y0 * S::kDownY - a.pad_y) >> log2_of(S::kUpY)));
   walker.load_first();
   if (BARRIER_ANY(1, !finite_x || !finite_y)) {
     if (at.active) {
-      exact_tile<T, S>(a, at, epilogue, n, channel, 1, at.lane, a.slot_threads);
+      exact_tile<T>(exact_filter<S>(a), a, at, Layout::contiguous, epilogue, n, channel, 1,
+                    at.lane, a.slot_threads);
     }
     return;
   }
@@ -198,7 +197,7 @@ DEVICE void separable_contiguous(const TileArgs& a, const Epilogue& epilogue) {
     // Vertically
     walker.take_coming();
     if (at.active) {
-      float f[S::kTaps];
+      float f[S::kTapsY];
       taps_to_registers(taps_y, f);
 #pragma unroll
       for (int k = 0; k < S::kRows; ++k) {
@@ -217,13 +216,13 @@ DEVICE void separable_contiguous(const TileArgs& a, const Epilogue& epilogue) {
 
     // Horizontally
     if (at.active) {
-      float f[S::kTaps];
+      float f[S::kTapsX];
       taps_to_registers(taps_x, f);
       for (int g = runs.first; g < a.groups; g += runs.stride) {
         const int offset = g * S::kRun;
         if (offset >= a.tile_w) continue;
         const float* const column_window =
-            buffer + padded_index(a.margin + offset * S::kDown / S::kUp, S::kPeriod);
+            buffer + padded_index(a.margin + offset * S::kDownX / S::kUpX, S::kPeriod);
         for (int k = runs.row; k < S::kRows; k += a.split) {
           const NoiseRun<S::kRun, Epilogue> here = coming;
           coming = k + a.split < S::kRows ? load_noise(g, y + k + a.split)
@@ -234,7 +233,7 @@ DEVICE void separable_contiguous(const TileArgs& a, const Epilogue& epilogue) {
           if (x >= a.out_w || x + S::kRun <= 0) continue;
           const float* const window = column_window + k * a.pitch;
           float sum[S::kRun];
-          with_phase<S::kUp>(start(out_y) & (S::kUp - 1), [&](auto phase) {
+          with_phase<S::kUpX>(start(out_y) & (S::kUpX - 1), [&](auto phase) {
             filter_run<S, decltype(phase)::value>(window, f, a.kw, sum);
           });
           store_run<T, S::kRun>(out + out_y * a.out_w, x, a.out_w, sum, epilogue, here, strength,
@@ -252,7 +251,7 @@ DEVICE void separable_contiguous(const TileArgs& a, const Epilogue& epilogue) {
 
 template <class S, int kPhase>
 DEVICE void filter_pixels(const float* window, int vector, int vectors, int channels,
-                          const float (&f)[S::kTaps], int taps,
+                          const float (&f)[S::kTapsX], int taps,
                           float (&sum)[S::kRun][S::kLoad]) {
 #pragma unroll
   for (int r = 0; r < S::kRun; ++r) {
@@ -260,16 +259,16 @@ DEVICE void filter_pixels(const float* window, int vector, int vectors, int chan
     for (int e = 0; e < S::kLoad; ++e) sum[r][e] = 0.0f;
   }
 #pragma unroll
-  for (int j = 0; j < window_of(S::kRun, kPhase, S::kUp, S::kDown, S::kTaps); ++j) {
-    const int first_tap = j * S::kUp - kPhase - (S::kRun - 1) * S::kDown;
-    const bool read_by_none = j * S::kUp < kPhase;
+  for (int j = 0; j < window_of(S::kRun, kPhase, S::kUpX, S::kDownX, S::kTapsX); ++j) {
+    const int first_tap = j * S::kUpX - kPhase - (S::kRun - 1) * S::kDownX;
+    const bool read_by_none = j * S::kUpX < kPhase;
     if (!read_by_none && (S::kExact || first_tap < taps)) {
       float sample[S::kLoad];
       Channels<S::kLoad>::read(window + j * channels, vector, vectors, sample);
 #pragma unroll
       for (int r = 0; r < S::kRun; ++r) {
-        const int t = j * S::kUp - kPhase - r * S::kDown;
-        if (t < 0 || t >= S::kTaps) continue;
+        const int t = j * S::kUpX - kPhase - r * S::kDownX;
+        if (t < 0 || t >= S::kTapsX) continue;
         if (S::kExact || t < taps) {
 #pragma unroll
           for (int e = 0; e < S::kLoad; ++e) sum[r][e] += f[t] * sample[e];
@@ -282,14 +281,14 @@ DEVICE void filter_pixels(const float* window, int vector, int vectors, int chan
 template <class T, class S, class Epilogue>
 DEVICE void separable_channels_last(const TileArgs& a, const Epilogue& epilogue) {
   SHARED_MEMORY(float, shared);
-  constexpr int kLogUp = log2_of(S::kUp);
+  constexpr int kLogUp = log2_of(S::kUpX);
   const TileThread at(a);
   const ChannelThread<S::kLoad> mine(a, at);
   float* const taps_x = shared;
   float* const taps_y = shared + S::kTaps;
   float* const sums = shared + 2 * S::kTaps;
-  const bool finite_x = load_taps<S::kTaps>(taps_x, a.taps_x, a.kw, a.flip);
-  const bool finite_y = load_taps<S::kTaps>(taps_y, a.taps_y, a.kh, a.flip);
+  const bool finite_x = load_taps<S::kTapsX>(taps_x, a.taps_x, a.kw, a.flip);
+  const bool finite_y = load_taps<S::kTapsY>(taps_y, a.taps_y, a.kh, a.flip);
 
   // Channels
   T* const out = static_cast<T*>(a.output) + mine.n * a.out_h * a.out_w * a.c + mine.channel;
@@ -300,17 +299,18 @@ DEVICE void separable_channels_last(const TileArgs& a, const Epilogue& epilogue)
   const float* const noise = epilogue.noise_image(mine.n);
 
   // First rows, on their way before anything waits
-  const int start = at.x0 * S::kDown - a.pad_x;
+  const int start = at.x0 * S::kDownX - a.pad_x;
   const int column = (start >> kLogUp) + mine.column;
   const T* const top = static_cast<const T*>(a.input) + mine.n * a.in_stride_n +
                        static_cast<int64_t>(column) * a.in_stride_w + mine.channel;
   Walker<T, S> walker(RowReader<T, S::kLoad>(top, a.in_stride_h, a.in_h,
                                              mine.active && column >= 0 && column < a.in_w,
-                                             (at.y0 * S::kDown - a.pad_y) >> kLogUp));
+                                             (at.y0 * S::kDownY - a.pad_y) >> log2_of(S::kUpY)));
   walker.load_first();
   if (BARRIER_ANY(3, !finite_x || !finite_y)) {
     if (mine.active) {
-      exact_tile<T, S>(a, at, epilogue, mine.n, mine.channel, S::kLoad, mine.column, a.columns);
+      exact_tile<T>(exact_filter<S>(a), a, at, Layout::channels_last, epilogue, mine.n,
+                    mine.channel, S::kLoad, mine.column, a.columns);
     }
     return;
   }
@@ -331,7 +331,7 @@ DEVICE void separable_channels_last(const TileArgs& a, const Epilogue& epilogue)
     // Vertically
     walker.take_coming();
     if (mine.active) {
-      float f[S::kTaps];
+      float f[S::kTapsY];
       taps_to_registers(taps_y, f);
 #pragma unroll
       for (int k = 0; k < S::kRows; ++k) {
@@ -348,13 +348,13 @@ DEVICE void separable_channels_last(const TileArgs& a, const Epilogue& epilogue)
 
     // Horizontally: a thread keeps its channels
     if (mine.active) {
-      float f[S::kTaps];
+      float f[S::kTapsX];
       taps_to_registers(taps_x, f);
       for (int g = runs.first; g < a.groups; g += runs.stride) {
         const int offset = g * S::kRun;
         const int x = at.x0 + offset;
         if (offset >= a.tile_w || x >= a.out_w) continue;
-        const float* const column_window = buffer + offset * S::kDown / S::kUp * a.channels;
+        const float* const column_window = buffer + offset * S::kDownX / S::kUpX * a.channels;
         for (int k = runs.row; k < S::kRows; k += a.split) {
           const NoiseRun<S::kRun, Epilogue> here = coming;
           coming = k + a.split < S::kRows ? load_noise(g, y + k + a.split)
@@ -363,7 +363,7 @@ DEVICE void separable_channels_last(const TileArgs& a, const Epilogue& epilogue)
           if (static_cast<unsigned>(out_y) >= static_cast<unsigned>(a.out_h)) continue;
           const float* const window = column_window + k * a.pitch;
           float sum[S::kRun][S::kLoad];
-          with_phase<S::kUp>(start & (S::kUp - 1), [&](auto phase) {
+          with_phase<S::kUpX>(start & (S::kUpX - 1), [&](auto phase) {
             filter_pixels<S, decltype(phase)::value>(window, mine.vector, mine.vectors,
                                                      a.channels, f, a.kw, sum);
           });

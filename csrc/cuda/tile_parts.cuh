@@ -26,7 +26,7 @@ struct TileThread {
     const uint32_t group = rest / static_cast<uint32_t>(a.tiles_y);
     slot = static_cast<int>(thread / static_cast<uint32_t>(a.slot_threads));
     lane = static_cast<int>(thread) - slot * a.slot_threads;
-    x0 = static_cast<int>(block - rest * a.tiles_x) * a.tile_w;
+    x0 = static_cast<int>(block - rest * a.tiles_x) * a.tile_w - a.shift_x;
     y0 = static_cast<int>(rest - group * a.tiles_y) * a.tile_h - a.shift_y;
     plane = static_cast<int64_t>(group) * a.slots + slot;
     active = slot < a.slots && plane < a.planes;
@@ -82,13 +82,24 @@ struct RowReader {
   }
 };
 
+// Taps in the order in which a window meets its samples. Zero beyond the last one, where they are
+// never used.
+DEVICE float window_tap(const void* taps, int count, bool flip, int t) {
+  if (t >= count) return 0.0f;
+  return taps ? static_cast<const float*>(taps)[flip ? t : count - 1 - t] : 1.0f;
+}
+
 template <int kTaps>
 DEVICE void taps_to_registers(const float* shared, float (&f)[kTaps]) {
-  static_assert(kTaps % 4 == 0, "four at a time");
+  if constexpr (kTaps == 1) {
+    f[0] = shared[0];
+  } else {
+    static_assert(kTaps % 4 == 0, "four at a time");
 #pragma unroll
-  for (int t = 0; t < kTaps; t += 4) {
-    const float4 four = load_shared_4(shared + t);
-    f[t] = four.x, f[t + 1] = four.y, f[t + 2] = four.z, f[t + 3] = four.w;
+    for (int t = 0; t < kTaps; t += 4) {
+      const float4 four = load_shared_4(shared + t);
+      f[t] = four.x, f[t + 1] = four.y, f[t + 2] = four.z, f[t + 3] = four.w;
+    }
   }
 }
 
@@ -244,24 +255,29 @@ DEVICE void store_pixel(T* p, float (&sum)[kLoad], const Epilogue& epilogue, flo
 // where the taps are finite. Where one is not, which the block learns at the barrier behind
 // its taps, the outputs of the tile are computed one by one over the samples that exist.
 
+// A kernel of one row or column, which is taps of one axis alone, is both.
 template <class S>
 DEVICE Filter<int> exact_filter(const TileArgs& a) {
-  return Filter<int>{a.kernel, a.taps_x,  a.taps_y, a.kh,    a.kw,   S::kUp,        S::kUp,
-                     S::kDown, S::kDown,  a.pad_x,  a.pad_y, a.in_h, a.in_w,        a.in_stride_h,
+  const void* const kernel = a.taps_x == nullptr   ? (a.taps_y ? a.taps_y : a.kernel)
+                             : a.taps_y == nullptr ? a.taps_x
+                                                   : nullptr;
+  return Filter<int>{kernel,    a.taps_x, a.taps_y, a.kh,   a.kw,   S::kUpX, S::kUpY, S::kDownX,
+                     S::kDownY, a.pad_x,  a.pad_y,  a.in_h, a.in_w, a.in_stride_h,
                      a.in_stride_w, a.flip};
 }
 
 // The outputs of a tile that every `threads`-th of its positions holds, from `first` on, of
-// `channels` neighbouring channels.
-template <class T, class S, class Epilogue>
-DEVICE void exact_tile(const TileArgs& a, const TileThread& at, const Epilogue& epilogue,
-                       int64_t n, int first_channel, int channels, int first, int threads) {
-  const Filter<int> filter = exact_filter<S>(a);
-  const bool last = S::v.layout == Layout::channels_last;
+// `channels` neighbouring channels. It knows nothing of the row of the table, so that all kernels
+// of a type share it.
+template <class T, class Epilogue>
+DEVICE void exact_tile(const Filter<int>& filter, const TileArgs& a, const TileThread& at,
+                       Layout layout, const Epilogue& epilogue, int64_t n, int first_channel,
+                       int channels, int first, int threads) {
+  const int64_t pixels = static_cast<int64_t>(a.out_h) * a.out_w;
 #pragma unroll 1
   for (int i = first; i < a.tile_w * a.tile_h; i += threads) {
     const int y = at.y0 + i / a.tile_w, x = at.x0 + i % a.tile_w;
-    if (y < 0 || y >= a.out_h || x >= a.out_w) continue;
+    if (y < 0 || y >= a.out_h || x < 0 || x >= a.out_w) continue;
     const int position = y * a.out_w + x;
 #pragma unroll 1
     for (int c = first_channel; c < first_channel + channels; ++c) {
@@ -271,9 +287,10 @@ DEVICE void exact_tile(const TileArgs& a, const TileThread& at, const Epilogue& 
       if constexpr (Epilogue::kActive) {
         sum = epilogue(sum, epilogue.noise(n, position), epilogue.bias(c));
       }
-      const int64_t pixels = static_cast<int64_t>(a.out_h) * a.out_w;
-      const int64_t to = n * a.c * pixels + (last ? static_cast<int64_t>(position) * a.c + c
-                                                  : c * pixels + position);
+      const int64_t to =
+          n * a.c * pixels + (layout == Layout::channels_last
+                                  ? static_cast<int64_t>(position) * a.c + c
+                                  : c * pixels + position);
       static_cast<T*>(a.output)[to] = from_accumulate<T>(sum);
     }
   }

@@ -161,10 +161,14 @@ const char* upfirdn2d_cuda_variant(const UpFirDn2dParams& params, bool fused, ch
   } else {
     const Variant& v = kVariants[plan.variant];
     const TileArgs& a = plan.args;
-    std::snprintf(buffer, size, "%d:%s-%s-u%dd%d-t%d%s-b%d tile %dx%d slots %d block %u grid %u",
-                  plan.variant, v.method == Method::separable ? "sep" : "pln",
-                  v.layout == Layout::contiguous ? "nchw" : "nhwc", v.up, v.down, v.taps,
-                  v.exact ? "" : "m", v.bytes, a.tile_h, a.tile_w, a.slots, plan.block, plan.grid);
+    const char* const method = v.method == Method::separable ? "sep"
+                               : v.method == Method::columns ? "col"
+                                                             : "pln";
+    const char* const axes = v.axes == Axes::both ? "" : v.axes == Axes::x ? "-x" : "-y";
+    std::snprintf(buffer, size, "%d:%s-%s%s-u%dd%d-t%d%s-b%d tile %dx%d slots %d block %u grid %u",
+                  plan.variant, method, v.layout == Layout::contiguous ? "nchw" : "nhwc", axes,
+                  v.up, v.down, v.taps, v.exact ? "" : "m", v.bytes, a.tile_h, a.tile_w, a.slots,
+                  plan.block, plan.grid);
   }
   return buffer;
 }

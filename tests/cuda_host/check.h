@@ -16,6 +16,7 @@ namespace check {
 using resample_layers::kGeneric;
 using resample_layers::kPointwise;
 constexpr int kGeneric64 = -3;         // the generic kernel as it is for the largest arrays
+constexpr int kChosen = -4;            // the row of the table that the library chooses
 
 // A tap that is not finite. Infinite: with samples and taps that are positive, so that no sum
 // depends on its order.
@@ -23,7 +24,7 @@ enum class BadTap { none, nan, infinite };
 
 // One call. Arrays live in the checker; strides follow from layout, gap and offset.
 struct Call {
-  int row = kGeneric;                  // of the table, or kGeneric, kPointwise, kGeneric64
+  int row = kGeneric;                  // of the table, or one of the numbers above
   int threads = 0, walk = 0;           // smaller tiles than the table's; 0: the table's
   int64_t n = 1, c = 1, in_h = 1, in_w = 1, out_h = 1, out_w = 1;
   int64_t kh = 1, kw = 1, up_x = 1, up_y = 1, down_x = 1, down_y = 1, pad_x = 0, pad_y = 0;

@@ -8,7 +8,6 @@
 #include <limits>
 #include <memory>
 #include <random>
-#include <utility>
 
 #include "bias_act_grad.cuh"
 #include "check.h"
@@ -115,22 +114,14 @@ std::vector<double> fill_taps(int64_t count, A* data, std::mt19937_64& random,
 
 // ------------------------------------------------------------------ the launches
 
-template <class T, int Row, class Epilogue>
-void emulate_row(const TilePlan& plan, const Epilogue& epilogue) {
-  if constexpr (has_kernel<T>(kVariants[Row], Epilogue::kActive)) {
-    cuda_host::launch(plan.grid, plan.block, plan.shared,
-                      [&] { tile_kernel<T, Row, Epilogue>(plan.args, epilogue); });
-  } else {
-    cuda_host::fail("a row without a kernel for this type and epilogue");
+template <class T, class Epilogue>
+void emulate_tile(const TilePlan& plan, const Epilogue& epilogue) {
+  if (plan.block > static_cast<unsigned>(round_up(kVariants[plan.variant].threads, 32))) {
+    cuda_host::fail("more threads than the kernel's bound");
   }
-}
-
-template <class T, class Epilogue, int... Rows>
-void emulate_tile(const TilePlan& plan, const Epilogue& epilogue,
-                  std::integer_sequence<int, Rows...>) {
-  using Function = void (*)(const TilePlan&, const Epilogue&);
-  static const Function functions[] = {emulate_row<T, Rows, Epilogue>...};
-  functions[plan.variant](plan, epilogue);
+  const auto kernel = find_tile_kernel<T, Epilogue>(plan.variant);
+  if (kernel == nullptr) cuda_host::fail("a row without a kernel for this type and epilogue");
+  cuda_host::launch(plan.grid, plan.block, plan.shared, [&] { kernel(plan.args, epilogue); });
 }
 
 template <class T, class Epilogue>
@@ -145,7 +136,7 @@ bool emulate(const Call& call, const UpFirDn2dParams& p, const EpilogueParams* p
                       [&] { kernel(plan.args, epilogue); });
     return true;
   }
-  if (call.row < 0) {
+  if (call.row == kGeneric || call.row == kGeneric64) {
     if (call.row == kGeneric && !fits_32_bits(p)) return false;
     const unsigned grid = std::min(generic_blocks(p), 3u);
     cuda_host::launch(grid, 64, 0, [&] {
@@ -158,18 +149,20 @@ bool emulate(const Call& call, const UpFirDn2dParams& p, const EpilogueParams* p
     return true;
   }
   if constexpr (sizeof(T) < 8) {
-    Variant v = kVariants[call.row];
-    if (Epilogue::kActive && !v.fused) return false;
-    if (!serves(v, p)) return false;
-    if (call.threads > 0) v.threads = call.threads, v.narrow = 0;
-    if (call.walk > 0) v.walk = call.walk;
     TilePlan plan{};
-    if (!plan_tile(v, p, Limits{}, &plan)) return false;
-    plan.variant = call.row;
-    if (plan.block > static_cast<unsigned>(round_up(kVariants[call.row].threads, 32))) {
-      cuda_host::fail("more threads than the kernel's bound");
+    if (call.row == kChosen) {
+      plan = choose(p, Limits{}, Epilogue::kActive);
+      if (plan.variant < 0) return false;
+    } else {
+      Variant v = kVariants[call.row];
+      if (Epilogue::kActive && !v.fused) return false;
+      if (!serves(v, p)) return false;
+      if (call.threads > 0) v.threads = call.threads, v.narrow = 0;
+      if (call.walk > 0) v.walk = call.walk;
+      if (!plan_tile(v, p, Limits{}, &plan)) return false;
+      plan.variant = call.row;
     }
-    emulate_tile<T>(plan, epilogue, std::make_integer_sequence<int, kVariantCount>{});
+    emulate_tile<T>(plan, epilogue);
     return true;
   }
   return false;

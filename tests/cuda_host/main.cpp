@@ -7,6 +7,7 @@
 //   cuda_host conversions                   every float16, and rounding
 //   cuda_host sweep FIRST LAST EXTRA ORDER  rows; random calls beside the edges; thread order
 //   cuda_host generic COUNT ORDER           random rates, strides, crops; the kernel's gradient
+//   cuda_host axes COUNT ORDER              filters of one axis, as the library chooses
 //   cuda_host taps ORDER                    taps of NaN and infinity, and clamps without an end
 //   cuda_host large                         kernel gradients of far positions and of many taps
 //   cuda_host pointwise COUNT ORDER         one tap: edges of vectors, lines, blocks; random calls
@@ -82,6 +83,13 @@ struct Tally {
   int64_t served = 0, wrong = 0;
   double worst = 0;
   bool print = true;
+  int removed_barrier = -1;
+
+  // Without a barrier, one wrong call tells all, and so does one that never meets the barrier.
+  bool enough() const {
+    return removed_barrier >= 0 && served > 0 &&
+           (wrong > 0 || cuda_host::barriers_met[static_cast<size_t>(removed_barrier)] == 0);
+  }
 
   template <class AnyCall>
   void add(double error, const char* type, const AnyCall& call) {
@@ -107,18 +115,20 @@ Call call_of(int row, int element, Random& random, int64_t out_h, int64_t out_w)
   const Numbers s = numbers_of(v, element);
   Call p;
   p.row = row;
-  p.separable = v.method == Method::separable;
+  p.separable = v.method != Method::planar;
   p.channels_last = v.layout == Layout::channels_last;
-  p.up_x = p.up_y = v.up, p.down_x = p.down_y = v.down;
-  p.kh = v.exact ? v.taps : random(1, v.taps), p.kw = v.exact ? v.taps : random(1, v.taps);
+  p.up_x = v.up_x(), p.up_y = v.up_y(), p.down_x = v.down_x(), p.down_y = v.down_y();
+  p.kh = v.exact ? v.taps_y() : random(1, v.taps_y());
+  p.kw = v.exact ? v.taps_x() : random(1, v.taps_x());
   p.out_h = out_h, p.out_w = out_w;
   p.pad_x = random(-3, v.taps + 2), p.pad_y = random(-3, v.taps + 2);
   p.flip = random.coin();
   p.seed = static_cast<uint64_t>(random(1, 1 << 30));
-  auto size = [&](int64_t out, int64_t k, int64_t pad) {
-    return std::max<int64_t>(1, (out * v.down + k - pad) / v.up + random(-4, 4));
+  auto size = [&](int64_t out, int64_t down, int64_t k, int64_t pad, int64_t up) {
+    return std::max<int64_t>(1, (out * down + k - pad) / up + random(-4, 4));
   };
-  p.in_h = size(out_h, p.kh, p.pad_y), p.in_w = size(out_w, p.kw, p.pad_x);
+  p.in_h = size(out_h, p.down_y, p.kh, p.pad_y, p.up_y);
+  p.in_w = size(out_w, p.down_x, p.kw, p.pad_x, p.up_x);
   p.n = random(1, 2), p.c = random(1, 3);
   if (p.channels_last) {
     p.c = s.load * random(1, 3);
@@ -137,15 +147,17 @@ int few_threads(int row, int element) {
   const Variant& v = kVariants[row];
   const Numbers s = numbers_of(v, element);
   if (v.layout == Layout::channels_last) {
-    return std::min(v.threads, 2 * ((2 * s.run * v.down + v.taps) / v.up + 3));
+    return std::min(v.threads, 2 * ((2 * s.run * v.down_x() + v.taps_x()) / v.up_x() + 3));
   }
-  const int columns = ((2 * s.run + s.vector) * v.down + v.taps) / v.up + 2 * s.load + 2;
+  const int columns =
+      ((2 * s.run + s.vector) * v.down_x() + v.taps_x()) / v.up_x() + 2 * s.load + 2;
   return std::min(v.threads, (columns + s.load - 1) / s.load);
 }
 
-Tally sweep_row(int row, int extra, bool print = true) {
+Tally sweep_row(int row, int extra, int removed_barrier = -1) {
   Tally tally;
-  tally.print = print;
+  tally.print = removed_barrier < 0;
+  tally.removed_barrier = removed_barrier;
   const Variant& v = kVariants[row];
   for (int type = 0; type < 3; ++type) {
     const int element = type == 0 ? 4 : 2;
@@ -170,6 +182,7 @@ Tally sweep_row(int row, int extra, bool print = true) {
       call.fused = v.fused && h % 4 == 0;
       call.noise_per_sample = h % 8 == 0;
       tally.add(run_any(type, call), kTypeNames[type], call);
+      if (tally.enough()) return tally;
     }
 
     // The table's own tile, several small planes in one block, a tall image
@@ -179,6 +192,7 @@ Tally sweep_row(int row, int extra, bool print = true) {
       if (i == 0) call.n = 3, call.c = call.channels_last ? call.c : 7;
       call.fused = v.fused && i == 1;
       tally.add(run_any(type, call), kTypeNames[type], call);
+      if (tally.enough()) return tally;
     }
 
     // Random calls
@@ -190,6 +204,42 @@ Tally sweep_row(int row, int extra, bool print = true) {
       call.noise_per_sample = random.coin();
       if (random(0, 3) == 0) call.pad_x = -random(1, 20), call.pad_y = random(-9, 40);
       tally.add(run_any(type, call), kTypeNames[type], call);
+      if (tally.enough()) return tally;
+    }
+  }
+  return tally;
+}
+
+// Filters of one axis: kernels of one row or column and taps, in both layouts. Every one of them
+// has a row of the table.
+Tally sweep_one_axis(int count) {
+  Tally tally;
+  Random random{std::mt19937_64(17)};
+  for (int type = 0; type < 3; ++type) {
+    for (int i = 0; i < count; ++i) {
+      const bool along_x = random.coin();
+      const int64_t up = random(1, 2), down = up == 2 ? 1 : random(1, 2);
+      const int64_t lengths[] = {4, 12, random(2, 32)};
+      Call p;
+      p.row = kChosen;
+      p.n = random(1, 3), p.c = random.coin() ? random(1, 5) : 8 * random(1, 3);
+      p.separable = random.coin(), p.flip = random.coin(), p.channels_last = random.coin();
+      p.nan = random(0, 3) == 0;
+      if (!p.nan && random(0, 3) == 0) p.bad_tap = random.coin() ? BadTap::nan : BadTap::infinite;
+      // The other axis: of signals one sample; vectors of columns and others
+      const int64_t wide = random.coin() ? random(2, 9) : 8 * random(1, 9);
+      const int64_t beside = along_x ? random(1, 3) : wide;
+      const int64_t size = random(1, 150), pad = random(-3, 9), k = lengths[random(0, 2)];
+      (along_x ? p.kw : p.kh) = k, (along_x ? p.pad_x : p.pad_y) = pad;
+      (along_x ? p.up_x : p.up_y) = up, (along_x ? p.down_x : p.down_y) = down;
+      (along_x ? p.in_h : p.in_w) = (along_x ? p.out_h : p.out_w) = beside;
+      (along_x ? p.out_w : p.out_h) = size;
+      (along_x ? p.in_w : p.in_h) =
+          std::max<int64_t>(1, (size * down + k - pad) / up - random(0, 4));
+      p.row_gap = random(0, 2) == 0 ? random(1, 8) : 0;
+      p.seed = static_cast<uint64_t>(random(1, 1 << 30));
+      const double error = run_any(type, p);
+      tally.add(error < 0 ? HUGE_VAL : error, kTypeNames[type], p);
     }
   }
   return tally;
@@ -605,6 +655,46 @@ int check_plans() {
     }
   }
 
+  // Four taps, channels_last: without shared memory, whatever the size
+  for (Dtype dtype : {Dtype::float32, Dtype::float16, Dtype::bfloat16}) {
+    for (int size : {4, 33, 64, 1024}) {
+      const int cases[][4] = {
+          {size, size + 1, 1, 1}, {size, 2 * size, 2, 1}, {2 * size, size, 1, 2}};
+      for (const auto& k : cases) {
+        for (bool fused : {false, true}) {
+          const UpFirDn2dParams p =
+              params_of(8, 64, k[0], k[0], k[1], k[1], k[2], k[3], 4, dtype, true);
+          const TilePlan plan = choose(p, Limits{}, fused);
+          wrong += expect(plan.variant >= 0 && plan.shared == 0 &&
+                              kVariants[plan.variant].method == Method::columns,
+                          "channels_last and four taps: columns");
+        }
+      }
+    }
+  }
+
+  // A filter of one axis, given as a kernel of one row or column
+  for (Dtype dtype : {Dtype::float32, Dtype::float16}) {
+    for (bool last : {false, true}) {
+      for (int taps : {4, 12, 32}) {
+        UpFirDn2dParams p = params_of(4, 16, 1, 96, 1, 192, 1, 1, taps, dtype, last);
+        p.kernel = p.taps_x, p.taps_x = p.taps_y = nullptr;
+        p.kh = 1, p.pad_y0 = 0, p.up_x = 2;
+        const TilePlan signal = choose(p, Limits{}, false);
+        wrong += expect(signal.variant >= 0 && kVariants[signal.variant].axes ==
+                                                   (last ? Axes::y : Axes::x),
+                        "a signal has rows of one axis");
+        p = params_of(4, 16, 96, 80, 48, 80, 1, 1, taps, dtype, last);
+        p.kernel = p.taps_x, p.taps_x = p.taps_y = nullptr;
+        p.kw = 1, p.pad_x0 = 0, p.down_y = 2;
+        const TilePlan across = choose(p, Limits{}, false);
+        wrong += expect(across.variant >= 0 && kVariants[across.variant].axes == Axes::y,
+                        "lines across images have rows of one axis");
+        wrong += expect(choose(p, Limits{}, true).variant == kGeneric, "but not with an epilogue");
+      }
+    }
+  }
+
   // Sizes
   auto variant = [](const UpFirDn2dParams& p) { return choose(p, Limits{}, false); };
   const Dtype f32 = Dtype::float32;
@@ -735,8 +825,8 @@ int check_barrier(int number) {
   int red = 0, green = 0;
   // Two more rows stand for the generic kernels, with the kernel's gradient, and for the
   // activation's gradient.
-  auto sweep = [](int row) {
-    if (row < kVariantCount) return sweep_row(row, 0, false);
+  auto sweep = [number](int row) {
+    if (row < kVariantCount) return sweep_row(row, 0, number);
     return row == kVariantCount ? sweep_generic(8, false) : barriers_of_activation();
   };
   for (int row = 0; row < kVariantCount + 2; ++row) {
@@ -773,9 +863,12 @@ int main(int argc, char** argv) {
   if (command == "list") {
     for (int row = 0; row < kVariantCount; ++row) {
       const Variant& v = kVariants[row];
-      std::printf("%d %s %s up %d down %d taps %d\n", row,
-                  v.method == Method::separable ? "separable" : "planar",
-                  v.layout == Layout::contiguous ? "contiguous" : "channels_last", v.up, v.down,
+      std::printf("%d %s %s%s up %d down %d taps %d\n", row,
+                  v.method == Method::separable ? "separable"
+                  : v.method == Method::columns ? "columns"
+                                                : "planar",
+                  v.layout == Layout::contiguous ? "contiguous" : "channels_last",
+                  v.axes == Axes::both ? "" : v.axes == Axes::x ? " x" : " y", v.up, v.down,
                   v.taps);
     }
     return 0;
@@ -795,6 +888,10 @@ int main(int argc, char** argv) {
   if (command == "generic" && argc == 4) {
     set_order(argv[3]);
     return report("generic", sweep_generic(std::atoi(argv[2])));
+  }
+  if (command == "axes" && argc == 4) {
+    set_order(argv[3]);
+    return report("one axis", sweep_one_axis(std::atoi(argv[2])));
   }
   if (command == "taps" && argc == 3) {
     set_order(argv[2]);

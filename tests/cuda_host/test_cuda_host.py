@@ -124,6 +124,12 @@ def test_generic(emulator: Path, order: str) -> None:
 
 
 @pytest.mark.parametrize("order", ORDERS)
+def test_one_axis(emulator: Path, order: str) -> None:
+    """Filters of one axis, in both layouts, run on rows of the table and equal the oracle."""
+    run(emulator, "axes", str(20 * max(EXTRA, 1)), order)
+
+
+@pytest.mark.parametrize("order", ORDERS)
 def test_taps_that_are_not_finite(emulator: Path, order: str) -> None:
     """NaN and infinity spread over existing samples only; a clamp is at most finite."""
     run(emulator, "taps", order)
