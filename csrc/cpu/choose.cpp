@@ -194,6 +194,10 @@ constexpr int64_t kDirectBytes = 96 * 1024;
 // Elements of a block of rows. Fewer: the cost of calls shows; more: reading, arithmetic
 // and writing no longer overlap.
 constexpr int64_t kBlockElements = 1024;
+// Output rows are summed together, from the input rows that they share, where they have more
+// taps in y than this times the stride. With fewer, that was measured to gain nothing, and the
+// longer blocks cost up to 20 % (12 taps, down 2, rows of 1024 elements).
+constexpr int64_t kSharingTaps = 8;
 // The same for streams, which also keep open rows: a row, and a block.
 constexpr int64_t kStreamRow = 1024;
 constexpr int64_t kStreamElements = 2048;
@@ -222,8 +226,6 @@ bool channels_last(const Plane4d& a) { return a.stride_c == 1 && a.c > 1 && a.st
 
 bool is_half(Dtype dtype) { return dtype == Dtype::float16 || dtype == Dtype::bfloat16; }
 
-bool is_paired(Walk walk) { return walk == Walk::stream_paired || walk == Walk::rows_paired; }
-
 // Columns of a tile: as many as fill rows of `row_elements` elements.
 void cut_columns(Plan& plan, int64_t row_elements) {
   const AxisPlan& x = plan.x;
@@ -237,11 +239,8 @@ void cut_columns(Plan& plan, int64_t row_elements) {
 
   // Pitches: rows long enough to afford it begin on a cache line.
   const int64_t pixels = x.stride * (plan.tile_steps - 1) + x.span;
-  const int64_t components = is_paired(plan.walk)                  ? 2
-                             : plan.columns == Columns::pixelwise ? 1
-                                                                   : x.stride;
-  plan.component_pitch = is_paired(plan.walk) ? ceil_div(pixels * plan.channels, 2)
-                                              : ceil_div(pixels, components) * plan.channels;
+  const int64_t components = plan.columns == Columns::pixelwise ? 1 : x.stride;
+  plan.component_pitch = ceil_div(pixels, components) * plan.channels;
   if (plan.channels > 1) plan.component_pitch += kPieceSlack;
   plan.most_lead = plan.component_pitch >= 64 ? 16 : 1;
   plan.component_pitch = round_up(plan.component_pitch + plan.most_lead - 1, plan.most_lead);
@@ -381,24 +380,8 @@ bool serves_stream(const Plan& plan, const Request& request) {
   return usual;
 }
 
-bool serves_rows_paired(const Plan& plan, const Request& request) {
-  const AxisPlan& x = plan.x;
-  return request.params.dtype == Dtype::bfloat16 && has_adjacent_input(plan) &&
-         (plan.channels == 1 || plan.in.stride_w == plan.channels) && has_dense_output(plan) &&
-         x.phases == 1 && x.stride == 1 && x.taps[0] >= 1 && x.taps[0] <= 8;
-}
-
-bool serves_stream_paired(const Plan& plan, const Request& request) {
-  return serves_stream(plan, request) && serves_rows_paired(plan, request);
-}
-
 bool serves_rows_direct(const Plan& plan, const Request& request) {
   return !request.half() && has_adjacent_input(plan);
-}
-
-// Pixels of a few channels are cheaper to split once they are sums of the accumulate type.
-bool serves_rows_late(const Plan& plan, const Request&) {
-  return plan.x.stride > 1 && plan.channels > 1 && plan.columns != Columns::pixelwise;
 }
 
 bool serves_rows(const Plan&, const Request&) { return true; }
@@ -455,8 +438,10 @@ void cut_rows(Plan& plan, const Request& request) {
   const AxisPlan &x = plan.x, &y = plan.y;
   const int64_t bytes = plan.walk == Walk::rows_direct ? kDirectBytes : kSeparableBytes;
   cut_columns(plan, bytes / request.element / (y.span + 2));
+  const int64_t taps = *std::max_element(y.taps, y.taps + y.phases);
+  plan.shared_rows = taps > kSharingTaps * y.stride ? kSharedRows : 1;
   const int64_t fitting = kBlockElements / plan.slot_pitch;
-  const int64_t steps = std::min(std::max<int64_t>(1, fitting), y.steps);
+  const int64_t steps = std::min(std::max(plan.shared_rows, fitting), y.steps);
   set_row_slots(plan, y.span + y.stride * (steps - 1));
   plan.block_steps = at_most_unfinished(plan, steps);
   const int64_t buffer = plan.block_steps * plan.slot_pitch;
@@ -467,7 +452,7 @@ void cut_rows(Plan& plan, const Request& request) {
   plan.zeros_at = scratch.take(std::max(plan.slot_pitch, plan.line_pitch) + kSlack);
   plan.scratch_elements = scratch.size();
   plan.pointer_count = std::max(2 * *std::max_element(x.taps, x.taps + x.phases),
-                                *std::max_element(y.taps, y.taps + y.phases));
+                                taps + std::min(taps, y.stride) * (plan.block_steps - 1));
 }
 
 // The table: the first row that serves a call runs it.
@@ -482,11 +467,8 @@ constexpr WalkRow kWalks[] = {
     {Walk::single, "single", serves_single, cut_single},
     {Walk::planar, "planar", serves_planar, cut_planar},
     {Walk::sliding, "sliding", serves_sliding, cut_sliding},
-    {Walk::stream_paired, "stream-paired", serves_stream_paired, cut_stream},
     {Walk::stream, "stream", serves_stream, cut_stream},
-    {Walk::rows_paired, "rows-paired", serves_rows_paired, cut_rows},
     {Walk::rows_direct, "rows-direct", serves_rows_direct, cut_rows},
-    {Walk::rows_late, "rows-late", serves_rows_late, cut_rows},
     {Walk::rows, "rows", serves_rows, cut_rows},
 };
 
@@ -509,12 +491,11 @@ Columns choose_columns(const Plan& plan, int64_t element) {
   return x.phases > 1 ? Columns::interleaved : Columns::plain;
 }
 
-// Two phases that alternate by elements, of equal taps: those of an up 2, or pairs.
+// Two phases that alternate by elements, of equal taps: those of an up 2.
 bool joins(const Plan& plan) {
   const AxisPlan& x = plan.x;
-  return is_paired(plan.walk) ||
-         (plan.walk != Walk::planar && plan.channels == 1 && x.phases == 2 && x.taps[0] >= 1 &&
-          x.taps[0] == x.taps[1] && x.taps[0] <= 8);
+  return plan.walk != Walk::planar && plan.channels == 1 && x.phases == 2 && x.taps[0] >= 1 &&
+         x.taps[0] == x.taps[1] && x.taps[0] <= 8;
 }
 
 }  // namespace
@@ -571,16 +552,6 @@ void plan_upfirdn2d(const UpFirDn2dParams& call, const EpilogueParams* epilogue,
     plan.weights_xy = planned.weights_y.data();
   }
   if (!request.single) locate_taps(planned);
-  if (is_paired(plan.walk)) {  // tables of taps count even and odd elements
-    std::vector<A>& weights = planned.weights_x;
-    weights.resize(2 * plan.tap_count);
-    std::copy_n(weights.begin(), plan.tap_count, weights.begin() + plan.tap_count);
-    planned.tap_component.resize(2 * plan.tap_count);
-    planned.tap_pixel.resize(2 * plan.tap_count);
-    plan.tap_component = planned.tap_component.data();
-    plan.tap_pixel = planned.tap_pixel.data();
-    plan.tap_count *= 2;
-  }
   plan.weights_x = planned.weights_x.data();
   plan.weights_y = planned.weights_y.data();
   row->cut(plan, request);

@@ -39,16 +39,12 @@ struct AxisPlan {
 
 // The ways through a tile; the table in choose.cpp says what each serves.
 enum class Walk : int32_t {
-  single,         // one output at a time, from the samples that exist
-  planar,         // not separable: all taps at once
-  sliding,        // long pixels, few taps: both passes in registers
-  stream_paired,  // 16-bit types, few taps: both passes in registers; bfloat16, see below
-  stream,         // the same without pairs
-  rows_paired,    // passes by rows; bfloat16, rows fetched as even and odd elements, as they
-                  // come out of 32-bit loads
-  rows_direct,    // passes by rows; rows are read where they lie, split after the first pass
-  rows_late,      // passes by rows; rows are fetched, split after the first pass
-  rows,           // passes by rows; rows are fetched and split before the first pass
+  single,       // one output at a time, from the samples that exist
+  planar,       // not separable: all taps at once
+  sliding,      // long pixels, few taps: both passes in registers
+  stream,       // 16-bit types, few taps: both passes in registers
+  rows_direct,  // passes by rows, which are read where they lie
+  rows,         // passes by rows, which are fetched first
 };
 
 // How the outputs of a row are made from the phases in x.
@@ -58,6 +54,9 @@ enum class Columns : int32_t {
   interleaved,  // a row of each phase in scratch, then interleaved
   pixelwise,    // pixel by pixel, for long pixels
 };
+
+// Output rows that are summed in y together where they have most of their input rows in common.
+constexpr int64_t kSharedRows = 4;
 
 struct Plan {
   const void* input;
@@ -87,6 +86,7 @@ struct Plan {
   int64_t unit_steps;       // rows of one unit of work       [steps in y]
   int64_t y_units;
   int64_t block_steps;      // [steps in y]
+  int64_t shared_rows;      // output rows that are summed in y together: 1 or kSharedRows
   int64_t row_slots;        // fetched rows that are kept     [rows], a power of two
   bool far;                 // Walk::sliding: input and output are larger than caches: prefetch
 

@@ -84,14 +84,14 @@ void with_heap(const Call& call, const Run& run) {
 template <class Run>
 void with_stack(const Run& run) {
   alignas(64) char memory[kStackBytes];
-  const void* pointers[64];
+  const void* pointers[256];
   run(memory, pointers);
 }
 
 template <class Run>
 void with_scratch(const Call& call, const Run& run) {
   const Plan& plan = *call.plan;
-  if (plan.scratch_elements * call.element <= kStackBytes && plan.pointer_count <= 64) {
+  if (plan.scratch_elements * call.element <= kStackBytes && plan.pointer_count <= 256) {
     with_stack(run);
   } else {
     with_heap(call, run);

@@ -71,6 +71,10 @@ struct Vec<float> {
     a = _mm512_permutex2var_ps(even, low, odd);
     b = _mm512_permutex2var_ps(even, _mm512_add_epi32(low, _mm512_set1_epi32(8)), odd);
   }
+  // Elements of a and b by their numbers, which go on from a to b.
+  typedef __m512i Numbers;
+  static Numbers numbers(const int32_t* p) { return _mm512_loadu_si512(p); }
+  static R pick(R a, R b, Numbers n) { return _mm512_permutex2var_ps(a, n, b); }
   static double sum(R r) {
     float lanes[16];
     store(lanes, r);
@@ -129,6 +133,11 @@ struct Vec<double> {
     a = _mm512_permutex2var_pd(even, low, odd);
     b = _mm512_permutex2var_pd(even, _mm512_add_epi64(low, _mm512_set1_epi64(4)), odd);
   }
+  typedef __m512i Numbers;
+  static Numbers numbers(const int32_t* p) {
+    return _mm512_cvtepi32_epi64(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static R pick(R a, R b, Numbers n) { return _mm512_permutex2var_pd(a, n, b); }
   static double sum(R r) {
     double lanes[8];
     store(lanes, r);

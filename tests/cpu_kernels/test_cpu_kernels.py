@@ -68,14 +68,13 @@ def test_sweep(built, level):
         ("planar", "bfloat16", "channels_last", 64, "4x4", 1, 1, True),
         ("sliding", "float16", "channels_last", 64, 4, 1, 2, False),
         ("sliding", "bfloat16", "channels_last", 64, 4, 1, 1, True),
-        ("stream-paired", "bfloat16", "contiguous", 8, 4, 1, 1, False),
-        ("stream-paired", "bfloat16", "channels_last", 3, 8, 1, 1, False),
+        ("stream", "bfloat16", "channels_last", 3, 8, 1, 1, False),
         ("stream", "float16", "contiguous", 8, 4, 1, 1, False),
         ("stream", "bfloat16", "contiguous", 8, 4, 2, 1, False),
-        ("rows-paired", "bfloat16", "contiguous", 8, 4, 1, 1, True),
         ("rows-direct", "float32", "contiguous", 8, 12, 2, 1, False),
         ("rows-direct", "float64", "channels_last", 3, 4, 1, 2, True),
-        ("rows-late", "float16", "channels_last", 3, 4, 1, 2, False),
+        ("rows", "bfloat16", "contiguous", 8, 4, 1, 1, True),
+        ("rows", "float16", "channels_last", 3, 4, 1, 2, False),
         ("rows", "float16", "contiguous", 8, 12, 1, 2, False),
         ("rows", "bfloat16", "channels_last", 64, 12, 2, 1, False),
     ],
@@ -287,6 +286,70 @@ def test_an_outer_product_is_found_to_the_rounding_of_its_taps(library, dtype, f
     off = rounded.copy()
     off[0, 0] = -off[0, 0]
     assert run(off) == "planar"
+
+
+@pytest.mark.parametrize("channels", range(2, 10))
+@pytest.mark.parametrize("walk", ["separable", "planar"])
+@pytest.mark.parametrize(("up", "down"), [(2, 1), (1, 2), (2, 3), (3, 2)])
+def test_pixels_of_a_few_channels(library, up, down, walk, channels):
+    """channels_last: rows are joined and split by patterns that depend on the channels.
+
+    Two images, so that one tile follows another; wide rows, so that there are several tiles.
+    """
+    rng = np.random.default_rng(channels)
+    for dtype, width in ((d, w) for d in ("bfloat16", "float32", "float64") for w in (37, 1400)):
+        n, h = (2, 7) if width == 37 else (1, 3)
+        accumulate = "float64" if dtype == "float64" else "float32"
+        x = harness.stored(rng.standard_normal((n, h, width, channels)), dtype)
+        out = np.zeros((n, h * up // down, width * up // down, channels), x.dtype)
+        taps = rng.standard_normal(4).astype(accumulate)
+        kernel = rng.standard_normal((4, 4)).astype(accumulate)
+        pointers = (0, taps.ctypes.data, taps.ctypes.data)
+        if walk == "planar":
+            pointers = (kernel.ctypes.data, 0, 0)
+        else:
+            kernel = np.outer(taps.astype(np.float64), taps)
+        rates = ((up, up), (down, down), (1, 2))
+        arrays = []
+        for a in (x, out):
+            rows, columns = a.shape[1:3]
+            strides = (rows * columns * channels, 1, columns * channels, channels)
+            arrays += [(a.shape[0], channels, rows, columns), strides]
+        values = harness.arguments(*arrays, (4, 4), *rates, False, dtype)
+        library.forward(x.ctypes.data, out.ctypes.data, *pointers, values, 1, None)
+        planes = harness.to_float(x).transpose(0, 3, 1, 2)
+        size = out.shape[1:3]
+        wanted = harness.reference(planes, kernel.astype(np.float64), *rates, size, False)
+        most = harness.reference(abs(planes), abs(kernel.astype(np.float64)), *rates, size, False)
+        error = abs(harness.to_float(out).transpose(0, 3, 1, 2) - wanted)
+        spacing = harness.EPSILON[accumulate]
+        assert (error <= 20 * spacing * most + 0.51 * harness.EPSILON[dtype] * abs(wanted)).all()
+
+
+@pytest.mark.parametrize("taps", [9, 12, 24])
+@pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2), (1, 3)])
+def test_rows_that_are_summed_together_are_those_of_single_rows(library, up, down, taps):
+    """To the last bit, zeros of both signs included: where a block ends must not matter."""
+    rng = np.random.default_rng(taps)
+    x = rng.standard_normal((1, 2, 40, 45)).astype(np.float32)
+    x[:, 0, 10:20] = -0.0
+    x[:, 1, :, 20:30] = 0.0
+    k = tuple(rng.standard_normal((2, taps)))
+    rates = ((up, up), (down, down))
+    whole = call(
+        library, x, np.outer(k[1], k[0]), *rates, (5, 4), (37 * up // down, 40), separable=k
+    )
+    for row in range(whole.shape[2]):
+        alone = call(
+            library,
+            x,
+            np.outer(k[1], k[0]),
+            *rates,
+            (5, 4 - row * down),
+            (1, 40),
+            separable=k,
+        )
+        assert alone.tobytes() == whole[:, :, row : row + 1].tobytes(), row
 
 
 def test_long_kernels_use_the_heap(library):
