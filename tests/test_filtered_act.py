@@ -15,6 +15,7 @@ from torch._functorch.aot_autograd import make_boxed_func
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import grad, jvp, vmap
 
+from resample_layers import FilteredLeakyReLU, FilteredSnakeBeta
 from resample_layers.ops import extension, filtered_lrelu, filtered_snake, native
 from resample_layers.ops.filtered_act import FILTERED_ACT, FILTERED_ACT_GRAD, Formula
 from resample_layers.ops.nonlinearity import GELU, LEAKY_RELU, NONLINEARITIES, SILU, SNAKE
@@ -419,17 +420,19 @@ def test_strides_of_any_kind(device):
 
 
 class Net(torch.nn.Module):
-    """Both functions as a user calls them."""
+    """Both functions as a user calls them, and the layers made of them."""
 
     def __init__(self):
         super().__init__()
+        self.image_layer = FilteredLeakyReLU(3, up=4, radial=True, filter_size=2)
+        self.signal_layer = FilteredSnakeBeta(3, log_scale=True)
         self.taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
         self.bias = torch.nn.Parameter(torch.randn(3))
         self.alpha = torch.nn.Parameter(torch.rand(3) + 0.5)
 
     def forward(self, x):
         x = filtered_lrelu(x, 2 * self.taps, self.taps, self.bias, up=2, down=2, pad=(3, 3))
-        x = x.flatten(2)
+        x = self.signal_layer(self.image_layer(x).flatten(2))
         return filtered_snake(
             x, self.alpha, None, 2 * self.taps, self.taps, up=2, down=2, pad=(2, 1),
             down_pad=(1, 2), padding_mode="replicate",
@@ -463,14 +466,14 @@ def test_compiled_with_one_graph_and_the_fused_gradient(device):
     )
     for size in ((2, 3, 6, 5), (3, 3, 7, 9), (2, 3, 8, 4)):
         x = torch.randn(size, device=device, requires_grad=True)
-        leaves = (x, net.bias, net.alpha)
+        leaves = (x, *net.parameters())
         out, expected = compiled(x), net(x)
         torch.testing.assert_close(out, expected)
         ours = torch.autograd.grad(out.square().sum(), leaves)
         theirs = torch.autograd.grad(expected.square().sum(), leaves)
         torch.testing.assert_close(ours, theirs)
-    assert seen.count("resample_layers.filtered_act.default") == 2
-    assert seen.count("resample_layers.filtered_act_grad.default") == 2
+    assert seen.count("resample_layers.filtered_act.default") == 4
+    assert seen.count("resample_layers.filtered_act_grad.default") == 4
     torch._dynamo.reset()
 
 
@@ -482,7 +485,7 @@ def test_export_and_onnx(tmp_path):
     sizes = {"x": {0: torch.export.Dim("n"), 2: torch.export.Dim("h"), 3: torch.export.Dim("w")}}
     program = torch.export.export(net, (x,), dynamic_shapes=sizes, strict=False)
     names = [str(node.target) for node in program.graph.nodes]
-    assert names.count("resample_layers.filtered_act.default") == 2
+    assert names.count("resample_layers.filtered_act.default") == 4
     other = torch.randn(3, 3, 9, 7)
     torch.testing.assert_close(program.module()(other), net(other))
     for kind in ("program", "tracer"):
