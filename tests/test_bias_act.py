@@ -398,7 +398,9 @@ def draw_gradient(choose, device):
     return grad, output, *taps, noise, strength, choose.random() < 0.7, samples, *rest
 
 
-@pytest.mark.parametrize("path", [GRAD, RAW_GRAD, native.bias_act_grad], ids=str)
+@pytest.mark.parametrize(
+    "path", [GRAD, RAW_GRAD, native.bias_act_grad], ids=["registered", "raw", "native"]
+)
 def test_the_gradient_and_its_sums(path, device):
     choose = random.Random(3)
     for _ in range(300):
