@@ -56,7 +56,7 @@ struct FilteredActParams {
   int32_t activation;      // a Nonlinearity (nonlinearity.h)
   double slope;            // of the negative side; leaky_relu only
   double gain;             // after the activation, > 0
-  double clamp;            // largest magnitude; negative: none
+  double clamp;            // largest magnitude, > 0; negative: none
   Dtype dtype;             // of input, output and grad
 };
 

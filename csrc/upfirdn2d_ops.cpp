@@ -20,6 +20,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
@@ -232,6 +233,11 @@ Dtype dtype_of(ScalarType type, const char* name) {
   return Dtype::float32;
 }
 
+const char* name_of(Dtype dtype) {
+  constexpr const char* kNames[] = {"float16", "bfloat16", "float32", "float64"};
+  return kNames[int(dtype)];
+}
+
 int64_t element_size(Dtype dtype) {
   return dtype == Dtype::float64 ? 8 : dtype == Dtype::float32 ? 4 : 2;
 }
@@ -274,6 +280,13 @@ void check_same_device(const Tensor& a, const Tensor& b, const char* name) {
                   " must be on the device of input");
 }
 
+// "[3, 1]"
+std::string shape_of(const Tensor& t) {
+  std::string text = "[";
+  for (int64_t i = 0; i < t.dim(); ++i) text += (i > 0 ? ", " : "") + std::to_string(t.size(i));
+  return text + "]";
+}
+
 // Contiguous, of the given type; nothing is copied where it is so already.
 Tensor as_dense(const Tensor& tensor, ScalarType type) {
   Tensor result = tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
@@ -297,15 +310,22 @@ struct PaddedGeometry : Geometry {
   }
 };
 
+void check_factors(const Ints& factors, const char* name) {
+  STD_TORCH_CHECK(factors.size() == 2, name, " must have 2 values (x, y), got ", factors.size());
+  STD_TORCH_CHECK(factors[0] >= 1 && factors[1] >= 1, name, " must be >= 1 in both axes, got (",
+                  factors[0], ", ", factors[1], ")");
+}
+
+// The names are those that the operator gives to the kernel and to the pads.
 PaddedGeometry geometry_of(const Ints& up, const Ints& down, const Ints& pad, int64_t kh,
-                           int64_t kw) {
-  STD_TORCH_CHECK(up.size() == 2 && down.size() == 2 && pad.size() == 4,
-                  "up and down must have 2 values (x, y) and pad 4 (x0, x1, y0, y1), got ",
-                  up.size(), ", ", down.size(), " and ", pad.size());
-  STD_TORCH_CHECK(up[0] >= 1 && up[1] >= 1 && down[0] >= 1 && down[1] >= 1,
-                  "up and down must be >= 1, got up=(", up[0], ", ", up[1], "), down=(", down[0],
-                  ", ", down[1], ")");
-  STD_TORCH_CHECK(kh >= 1 && kw >= 1, "kernel must have at least one tap, got ", kh, "x", kw);
+                           int64_t kw, const char* kernel_name = "kernel",
+                           const char* pad_name = "pad") {
+  check_factors(up, "up");
+  check_factors(down, "down");
+  STD_TORCH_CHECK(pad.size() == 4, pad_name, " must have 4 values (x0, x1, y0, y1), got ",
+                  pad.size());
+  STD_TORCH_CHECK(kh >= 1 && kw >= 1, kernel_name,
+                  " must have at least one tap, got height x width ", kh, "x", kw);
   PaddedGeometry g{};
   g.kh = kh, g.kw = kw;
   g.up_x = up[0], g.up_y = up[1];
@@ -337,7 +357,7 @@ class EpilogueOperands {
   EpilogueOperands(const Epilogue& e, const Plane4d& out, ScalarType accumulate) {
     if (e.bias) {
       STD_TORCH_CHECK(e.bias->dim() == 1 && e.bias->size(0) == out.c, "bias must be [", out.c,
-                      "], got ", e.bias->numel(), " elements");
+                      "], got ", shape_of(*e.bias));
       bias_ = as_dense(*e.bias, accumulate);
       params_.bias = bias_->const_data_ptr();
     }
@@ -595,8 +615,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> upfirdn2d_bias_act_grad(
 
 // ---------------------------------------------------------------- filtered activations
 
-// The operands of filtered_act, and of its gradient, as they come; `wide` where any of them
-// asks for float64 throughout.
+// The operands of filtered_act, and of its gradient, as they come. `wide`: whether the input or
+// a kernel asks for float64 throughout; _accumulate_dtype of filtered_act.py has the same rule.
 struct FilteredAct {
   const Tensor &input, &up_kernel, &down_kernel;
   const std::optional<Tensor>&bias, &alpha, &beta, &up_taps_y, &down_taps_y;
@@ -608,11 +628,8 @@ struct FilteredAct {
 
   bool wide() const {
     const auto is_wide = [](const Tensor& t) { return t.scalar_type() == ScalarType::Double; };
-    bool any = is_wide(input) || is_wide(up_kernel) || is_wide(down_kernel);
-    for (const std::optional<Tensor>* t : {&bias, &alpha, &beta, &up_taps_y, &down_taps_y}) {
-      any = any || (*t && is_wide(**t));
-    }
-    return any;
+    return is_wide(input) || is_wide(up_kernel) || is_wide(down_kernel) ||
+           (up_taps_y && is_wide(*up_taps_y)) || (down_taps_y && is_wide(*down_taps_y));
   }
 };
 
@@ -644,8 +661,10 @@ class FilteredOperands {
     p.down_filter = filter(input, call.down_kernel, call.down_taps_y, "down_kernel",
                            "down_taps_y");
     const Ints one = {1, 1};
-    first_ = geometry_of(call.up, one, call.up_pad, p.up_filter.kh, p.up_filter.kw);
-    second_ = geometry_of(one, call.down, call.down_pad, p.down_filter.kh, p.down_filter.kw);
+    first_ = geometry_of(call.up, one, call.up_pad, p.up_filter.kh, p.up_filter.kw, "up_kernel",
+                         "up_pad");
+    second_ = geometry_of(one, call.down, call.down_pad, p.down_filter.kh, p.down_filter.kw,
+                          "down_kernel", "down_pad");
     p.up_x = first_.up_x, p.up_y = first_.up_y;
     p.down_x = second_.down_x, p.down_y = second_.down_y;
     p.up_pad_x0 = first_.pad_x0, p.up_pad_y0 = first_.pad_y0;
@@ -661,7 +680,12 @@ class FilteredOperands {
     STD_TORCH_CHECK(0 <= call.activation && call.activation < kNonlinearities,
                     "activation must be in [0, ", kNonlinearities, "), got ", call.activation);
     STD_TORCH_CHECK(!has_parameters(call.activation) || (call.alpha && call.beta),
-                    "activation ", call.activation, " must come with alpha and beta");
+                    "activation ", call.activation, " must come with alpha and beta, got ",
+                    call.alpha ? "alpha without beta" : call.beta ? "beta without alpha" : "none");
+    STD_TORCH_CHECK(std::isfinite(call.gain) && call.gain > 0,
+                    "gain must be finite and > 0, got ", call.gain);
+    STD_TORCH_CHECK(!call.clamp || (std::isfinite(*call.clamp) && *call.clamp > 0),
+                    "clamp must be finite and > 0, got ", call.clamp.value_or(0));
     p.bias = parameter(input, call.bias, p.in.c, "bias");
     p.alpha = parameter(input, call.alpha, p.in.c, "alpha");
     p.beta = parameter(input, call.beta, p.in.c, "beta");
@@ -686,9 +710,12 @@ class FilteredOperands {
                 const char* name, const char* name_y) {
     const int64_t rank = kernel.dim();
     STD_TORCH_CHECK(rank == 1 || rank == 2, name, " must have 1 or 2 dimensions, got ", rank);
-    STD_TORCH_CHECK(taps_y.has_value() == (rank == 1) && (!taps_y || taps_y->dim() == 1), name_y,
-                    " must have 1 dimension, and come with a kernel of 1 dimension and not with "
-                    "one of 2, got ", taps_y ? taps_y->dim() : 0, " and ", rank);
+    STD_TORCH_CHECK(rank == 2 || taps_y, name, " of 1 dimension must come with ", name_y,
+                    ", got none");
+    STD_TORCH_CHECK(rank == 1 || !taps_y, name, " of 2 dimensions must come without ", name_y,
+                    ", got ", name_y, " of shape ", taps_y ? shape_of(*taps_y) : "");
+    STD_TORCH_CHECK(!taps_y || taps_y->dim() == 1, name_y, " must have 1 dimension, got ",
+                    taps_y ? taps_y->dim() : 0);
     check_same_device(input, kernel, name);
     dtype_of(kernel.scalar_type(), name);
     Filter f{};
@@ -711,7 +738,7 @@ class FilteredOperands {
     check_same_device(input, *values, name);
     dtype_of(values->scalar_type(), name);
     STD_TORCH_CHECK(values->dim() == 1 && values->size(0) == channels, name, " must be [",
-                    channels, "], got ", values->numel(), " elements");
+                    channels, "], got ", shape_of(*values));
     return keep(*values);
   }
 
@@ -748,14 +775,17 @@ Tensor filtered_act(const Tensor& input, std::optional<Tensor> bias, std::option
   if (elements(p.out) == 0) return output;
   p.input = input.const_data_ptr();
   p.output = output.mutable_data_ptr();
-  // Nothing but padding: m is zero, and one sample of zero without bias says the same
+  // Nothing but padding: m is zero, as it is for one sample of zero and one tap of zero. The
+  // taps of up_kernel meet no sample, and one that is NaN changes nothing.
   std::optional<Tensor> zero;
   if (elements(p.in) == 0) {
     const std::array<int64_t, 1> one = {1};
-    zero = torch::stable::new_zeros(input, one);
+    zero = torch::stable::new_zeros(input, one, operands.accumulate());
     p.input = zero->const_data_ptr();
     p.in = Plane4d{p.in.n, p.in.c, 1, 1, 0, 0, 0, 0};
     p.bias = nullptr;
+    p.up_filter = Filter{zero->const_data_ptr(), nullptr, nullptr, 1, 1};
+    p.up_pad_x0 = p.up_pad_y0 = 0;
   }
   device.run(p);
   return output;
@@ -776,20 +806,17 @@ FourTensors filtered_act_grad(
   STD_TORCH_CHECK(needs.size() == 3, "needs must have 3 values, got ", needs.size());
   check_same_device(input, grad, "grad");
   const ScalarType type = input.scalar_type();
-  if (type != ScalarType::Double && (call.wide() || grad.scalar_type() == ScalarType::Double)) {
-    dtype_of(type, "input");
+  const Dtype dtype = dtype_of(type, "input");
+  const Dtype grad_dtype = dtype_of(grad.scalar_type(), "grad");
+  STD_TORCH_CHECK(grad_dtype == dtype, "grad must be ", name_of(dtype), ", the dtype of input, got ",
+                  name_of(grad_dtype));
+  if (type != ScalarType::Double && call.wide()) {
     FourTensors results = filtered_act_grad(
         torch::stable::to(grad, ScalarType::Double), torch::stable::to(input, ScalarType::Double),
         bias, alpha, beta, up_kernel, up_taps_y, down_kernel, down_taps_y, up, down, up_pad,
         down_pad, replicate, activation, negative_slope, gain, clamp, needs);
     std::get<0>(results) = torch::stable::to(std::get<0>(results), type);
     return results;
-  }
-  if (grad.scalar_type() != type) {
-    dtype_of(grad.scalar_type(), "grad");
-    return filtered_act_grad(torch::stable::to(grad, type), input, bias, alpha, beta, up_kernel,
-                             up_taps_y, down_kernel, down_taps_y, up, down, up_pad, down_pad,
-                             replicate, activation, negative_slope, gain, clamp, needs);
   }
   const Device device(input);
   FilteredActGradParams p{};

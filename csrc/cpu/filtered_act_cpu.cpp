@@ -191,6 +191,10 @@ GradBand make_grad_band(const Axis& axis, Range in, const Range* in_before) {
 // cache. Less: what neighbours both compute, which signals have little of, costs more.
 constexpr int64_t kBlockBytes = 192 * 1024;
 constexpr int64_t kSignalBytes = 96 * 1024;
+// Bytes of all the blocks of a thread. Where they take more, blocks of m get a quarter smaller
+// and half as many channels, so that the halo stays a small part; kMostCuts cuts are tried.
+constexpr int64_t kThreadBytes = 440 * 1024;
+constexpr int kMostCuts = 6;
 // Elements of m that are worth a unit of work, and how many units are wanted at least.
 constexpr int64_t kLeastElements = 16384;
 constexpr int64_t kLeastUnits = 32;
@@ -229,23 +233,26 @@ struct Cut {
   int64_t units() const { return batches * groups * strips * x.count; }
 };
 
-// A unit takes at least `side_by_side` channels, which share cache lines. Where `join_images`,
-// it takes all images but where units are few: sums of a unit take memory.
-Cut make_cut(const CutAxis& y, const CutAxis& x, int64_t n, int64_t channels, int64_t element,
+// A block of m has about `elements`. A unit takes `side_by_side` channels, which share cache
+// lines, or more; fewer only where the least part of each does not fit into a block. Where
+// `join_images`, it takes all images but where units are few: sums of a unit take memory.
+Cut make_cut(const CutAxis& y, const CutAxis& x, int64_t n, int64_t channels, int64_t elements,
              int64_t side_by_side, bool by_row, bool join_images) {
-  const int64_t elements = (by_row ? kSignalBytes : kBlockBytes) / element;
   Cut c{};
   c.planes = by_row ? 1 : std::min(channels, side_by_side);
   const int64_t least_rows = by_row ? std::min(channels, std::max<int64_t>(8, side_by_side))
                                     : y.halo + std::max(y.halo, kFreshRows);
-  const int64_t fitting = elements / c.planes;
   const int64_t height = y.mid(y.size), width = x.mid(x.size);
   const int64_t rows = std::min(height, least_rows);
+  const int64_t least_columns = ceil_div(4 * x.halo, x.rate);
+  const int64_t least = rows * std::min(width, x.mid(least_columns));
+  while (c.planes > 1 && c.planes * least > elements) c.planes = ceil_div(c.planes, 2);
+  const int64_t fitting = elements / c.planes;
   const auto period = [](const CutAxis& axis, int64_t wanted) {
     return axis.period <= 64 ? round_up(wanted, axis.period) : 1;
   };
   // Columns: whole rows where they fit, else such that the halo is a small part.
-  const int64_t columns = std::max(x.length(fitting / rows), ceil_div(4 * x.halo, x.rate));
+  const int64_t columns = std::max(x.length(fitting / rows), least_columns);
   c.x = columns >= x.size ? Parts{x.size, x.size, 1} : cut(x.size, columns, period(x, 16));
   const int64_t tile = x.mid(c.x.length);
   const int64_t most = std::max(y.length(fitting / tile), ceil_div(y.halo, y.rate));
@@ -286,7 +293,16 @@ struct Stage {
 
 enum StageIndex { kUp, kDown, kDownAdjoint, kUpAdjoint };
 
-struct Call {
+// Sizes of a thread's blocks, the largest of all bands.
+struct BlockSizes {
+  int64_t in_rows, in_columns, mid_rows, mid_columns, grad_rows, grad_columns, out_rows,
+      out_columns, fold_rows, fold_columns;
+};
+
+// Elements of one plane of a block, whose rows begin on cache lines.
+int64_t plane_elements(int64_t rows, int64_t columns) { return rows * round_up(columns, 16); }
+
+struct Call : BlockSizes {
   const FilteredActParams* params;
   const FilteredActGradParams* grad;  // null: forward
   Plane4d in, out, grads;             // grads: of the gradient of the output
@@ -297,11 +313,17 @@ struct Call {
   Cut cut;
   const Kernels* kernels;
   double limit;
-  // Sizes of blocks, the largest of all bands.
-  int64_t in_rows, in_columns, mid_rows, mid_columns, grad_rows, grad_columns, out_rows,
-      out_columns, fold_rows, fold_columns;
   double* sums[3];                    // of bias, alpha, beta: [units, unit_channels]; or null
   int64_t unit_channels;
+
+  // Elements of all the blocks of a thread.
+  int64_t block_elements() const {
+    return cut.planes * (plane_elements(in_rows, in_columns) +
+                         plane_elements(mid_rows, mid_columns) +
+                         plane_elements(grad_rows, grad_columns) +
+                         plane_elements(out_rows, out_columns) +
+                         plane_elements(fold_rows, fold_columns));
+  }
 
   // The first channel of a unit.
   int64_t first_channel(int64_t group, int64_t strip) const {
@@ -385,10 +407,9 @@ template <class A>
 class Worker {
  public:
   explicit Worker(const Call& call) : call_(call) {
-    // Rows begin on cache lines.
     const auto lay_out = [&](int64_t rows, int64_t columns, int64_t& at, int64_t& plane) {
       at = elements_;
-      plane = rows * round_up(columns, 16);
+      plane = plane_elements(rows, columns);
       elements_ += call.cut.planes * plane;
     };
     lay_out(call.in_rows, call.in_columns, in_at_, in_plane_);
@@ -816,6 +837,26 @@ void measure_gradient(const Axis& axis, const Parts& parts, int64_t bands, int64
   });
 }
 
+// Calls attempt(elements of a block of m, channels), which cuts the call and measures its
+// blocks, until the blocks of a thread fit.
+template <class A, class Attempt>
+void fit(Call& call, int64_t channels, const Attempt& attempt) {
+  int64_t elements = (call.by_row ? kSignalBytes : kBlockBytes) / int64_t(sizeof(A));
+  for (int i = 0; i < kMostCuts; ++i) {
+    static_cast<BlockSizes&>(call) = BlockSizes{};
+    attempt(elements, channels);
+    if (call.block_elements() * int64_t(sizeof(A)) <= kThreadBytes) return;
+    elements -= elements / 4;
+    if (!call.by_row) channels = std::max<int64_t>(1, channels / 2);
+  }
+}
+
+// Whether a thread works in the array itself, which has the accumulate type.
+template <class A>
+bool is_in_place(const FilteredActParams& params, const Plane4d& array) {
+  return element_size(params.dtype) == sizeof(A) && array.stride_w == 1 && !params.replicate;
+}
+
 template <class A>
 void filtered_act(const FilteredActParams& params, ParallelFor parallel_for, int num_threads) {
   Call call{};
@@ -826,11 +867,15 @@ void filtered_act(const FilteredActParams& params, ParallelFor parallel_for, int
   };
   const int64_t together =
       std::max(side_by_side(call.in, params.dtype), side_by_side(call.out, params.dtype));
-  call.cut = make_cut(cut_axis(call.y), cut_axis(call.x), call.in.n, call.channels, sizeof(A),
-                      together, call.by_row, false);
-  measure_forward(call.y, call.cut.y, call.cut.bands, call.in_rows, call.mid_rows,
-                  call.out_rows);
-  measure_forward(call.x, call.cut.x, 1, call.in_columns, call.mid_columns, call.out_columns);
+  fit<A>(call, together, [&](int64_t elements, int64_t channels) {
+    call.cut = make_cut(cut_axis(call.y), cut_axis(call.x), call.in.n, call.channels, elements,
+                        channels, call.by_row, false);
+    measure_forward(call.y, call.cut.y, call.cut.bands, call.in_rows, call.mid_rows,
+                    call.out_rows);
+    measure_forward(call.x, call.cut.x, 1, call.in_columns, call.mid_columns, call.out_columns);
+    if (is_in_place<A>(params, call.in) && params.bias == nullptr) call.in_rows = 0;
+    if (is_in_place<A>(params, call.out)) call.out_rows = 0;
+  });
   run<A>(call, parallel_for, num_threads);
 }
 
@@ -850,12 +895,17 @@ void filtered_act_grad(const FilteredActGradParams& params, ParallelFor parallel
                 side_by_side(call.grads, params.dtype)});
   const bool parameters = params.grad_alpha != nullptr || params.grad_beta != nullptr;
   const bool wanted[3] = {params.grad_bias != nullptr, parameters, parameters};
-  call.cut = make_cut(cut_axis(call.y), cut_axis(call.x), call.in.n, call.channels, sizeof(A),
-                      together, call.by_row, wanted[0] || parameters);
-  measure_gradient(call.y, call.cut.y, call.cut.bands, call.in_rows, call.mid_rows,
-                   call.grad_rows, call.out_rows, call.fold_rows);
-  measure_gradient(call.x, call.cut.x, 1, call.in_columns, call.mid_columns, call.grad_columns,
-                   call.out_columns, call.fold_columns);
+  fit<A>(call, together, [&](int64_t elements, int64_t channels) {
+    call.cut = make_cut(cut_axis(call.y), cut_axis(call.x), call.in.n, call.channels, elements,
+                        channels, call.by_row, wanted[0] || parameters);
+    measure_gradient(call.y, call.cut.y, call.cut.bands, call.in_rows, call.mid_rows,
+                     call.grad_rows, call.out_rows, call.fold_rows);
+    measure_gradient(call.x, call.cut.x, 1, call.in_columns, call.mid_columns,
+                     call.grad_columns, call.out_columns, call.fold_columns);
+    if (is_in_place<A>(params, call.in) && params.bias == nullptr) call.in_rows = 0;
+    if (is_in_place<A>(params, call.grads)) call.out_rows = 0;
+    if (is_in_place<A>(params, call.out)) call.fold_rows = 0;
+  });
 
   // Sums of each unit, in double, which are added up in the order of the units.
   const Cut& cut = call.cut;
