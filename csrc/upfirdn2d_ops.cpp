@@ -310,6 +310,19 @@ struct PaddedGeometry : Geometry {
   }
 };
 
+// A kernel of 2 dimensions, or the taps of both axes.
+void check_ranks(const Tensor& kernel, const std::optional<Tensor>& taps_y, const char* name,
+                 const char* name_y) {
+  const int64_t rank = kernel.dim();
+  STD_TORCH_CHECK(rank == 1 || rank == 2, name, " must have 1 or 2 dimensions, got ", rank);
+  STD_TORCH_CHECK(rank == 2 || taps_y, name, " of 1 dimension must come with ", name_y,
+                  ", got none");
+  STD_TORCH_CHECK(rank == 1 || !taps_y, name, " of 2 dimensions must come without ", name_y,
+                  ", got ", name_y, " of shape ", taps_y ? shape_of(*taps_y) : "");
+  STD_TORCH_CHECK(!taps_y || taps_y->dim() == 1, name_y, " must have 1 dimension, got ",
+                  taps_y ? taps_y->dim() : 0);
+}
+
 void check_factors(const Ints& factors, const char* name) {
   STD_TORCH_CHECK(factors.size() == 2, name, " must have 2 values (x, y), got ", factors.size());
   STD_TORCH_CHECK(factors[0] >= 1 && factors[1] >= 1, name, " must be >= 1 in both axes, got (",
@@ -438,13 +451,9 @@ Tensor checked_resample(const Tensor& input, const Tensor& kernel,
                         const std::optional<Tensor>& taps_y, const Ints& up, const Ints& down,
                         const Ints& pad, bool flip, const Epilogue* epilogue) {
   const Plane4d in = plane_of(input, "input");
-  const int64_t rank = kernel.dim();
-  STD_TORCH_CHECK(rank == 1 || rank == 2, "kernel must have 1 or 2 dimensions, got ", rank);
-  STD_TORCH_CHECK(taps_y.has_value() == (rank == 1) && (!taps_y || taps_y->dim() == 1),
-                  "taps_y must have 1 dimension, and come with a kernel of 1 dimension and not "
-                  "with one of 2, got ", taps_y ? taps_y->dim() : 0, " and ", rank);
+  check_ranks(kernel, taps_y, "kernel", "taps_y");
   const int64_t kh = taps_y ? taps_y->size(0) : kernel.size(0);
-  const int64_t kw = kernel.size(rank - 1);
+  const int64_t kw = kernel.size(kernel.dim() - 1);
   const PaddedGeometry g = geometry_of(up, down, pad, kh, kw);
   check_same_device(input, kernel, "kernel");
   if (taps_y) check_same_device(input, *taps_y, "taps_y");
@@ -708,18 +717,11 @@ class FilteredOperands {
 
   Filter filter(const Tensor& input, const Tensor& kernel, const std::optional<Tensor>& taps_y,
                 const char* name, const char* name_y) {
-    const int64_t rank = kernel.dim();
-    STD_TORCH_CHECK(rank == 1 || rank == 2, name, " must have 1 or 2 dimensions, got ", rank);
-    STD_TORCH_CHECK(rank == 2 || taps_y, name, " of 1 dimension must come with ", name_y,
-                    ", got none");
-    STD_TORCH_CHECK(rank == 1 || !taps_y, name, " of 2 dimensions must come without ", name_y,
-                    ", got ", name_y, " of shape ", taps_y ? shape_of(*taps_y) : "");
-    STD_TORCH_CHECK(!taps_y || taps_y->dim() == 1, name_y, " must have 1 dimension, got ",
-                    taps_y ? taps_y->dim() : 0);
+    check_ranks(kernel, taps_y, name, name_y);
     check_same_device(input, kernel, name);
     dtype_of(kernel.scalar_type(), name);
     Filter f{};
-    f.kw = kernel.size(rank - 1);
+    f.kw = kernel.size(kernel.dim() - 1);
     f.kh = taps_y ? taps_y->size(0) : kernel.size(0);
     if (!taps_y) {
       f.kernel = keep(kernel);

@@ -751,15 +751,25 @@ X, K = torch.ones(1, 2, 3, 4), torch.ones(2, 2)
     [
         ((X[0], K, None, (1, 1), (1, 1), (0,) * 4, False), "input must have 4 dimensions"),
         ((X, X[0], None, (1, 1), (1, 1), (0,) * 4, False), "kernel must have 1 or 2 dimensions"),
-        ((X, K, K[0], (1, 1), (1, 1), (0,) * 4, False), "taps_y must have 1 dimension, and come"),
+        (
+            (X, K, K[0], (1, 1), (1, 1), (0,) * 4, False),
+            r"kernel of 2 dimensions must come without taps_y, got taps_y of shape \[2\]",
+        ),
         (
             (X, K[0], None, (1, 1), (1, 1), (0,) * 4, False),
-            "taps_y must have 1 dimension, and come",
+            "kernel of 1 dimension must come with taps_y, got none",
         ),
+        ((X, K[0], K, (1, 1), (1, 1), (0,) * 4, False), "taps_y must have 1 dimension, got 2"),
         ((X, K[:0], None, (1, 1), (1, 1), (0,) * 4, False), "kernel must have at least one tap"),
-        ((X, K, None, (0, 1), (1, 1), (0,) * 4, False), r"up and down must be >= 1, got up=\(0, 1"),
-        ((X, K, None, (1, 1, 1), (1, 1), (0,) * 4, False), "up and down must have 2 values"),
-        ((X, K, None, (1, 1), (1, 1), (0,) * 3, False), "pad 4"),
+        (
+            (X, K, None, (0, 1), (1, 1), (0,) * 4, False),
+            r"up must be >= 1 in both axes, got \(0, 1\)",
+        ),
+        (
+            (X, K, None, (1, 1, 1), (1, 1), (0,) * 4, False),
+            r"up must have 2 values \(x, y\), got 3",
+        ),
+        ((X, K, None, (1, 1), (1, 1), (0,) * 3, False), "pad must have 4 values .*, got 3"),
         ((X, K, None, (1, 1), (1, 1), (-4, 0, 0, 0), False), "output must be at least 0x0"),
         ((X.int(), K, None, (1, 1), (1, 1), (0,) * 4, False), "input must be float16, bfloat16,"),
         ((X, K.int(), None, (1, 1), (1, 1), (0,) * 4, False), "kernel must be float16, bfloat16,"),
