@@ -9,7 +9,9 @@ and BigVGAN therefore upsample before each activation and filter and downsample 
     a   = clamp(gain * f(m), -clamp, clamp)
     out = F(a, down_kernel, down, down_pad)
 
-Compiled kernels keep ``m`` and ``a``, which are the large images, in cache or shared memory. With
+Compiled kernels keep ``m`` and ``a``, which are the large images, in cache or shared memory; those
+of CUDA have run in the emulation of the tests, and not yet on a GPU. Without compiled kernels the
+op is computed piece by piece, so that ``m`` and ``a`` of a piece fit a budget. With
 ``B`` the transpose of ``F``, ``g`` the gradient of ``out``, the gradients are::
 
     g_a     = B(g, down_kernel)        g_m = gain * f'(m) * g_a, and 0 where a was clamped
@@ -65,7 +67,7 @@ def filtered_lrelu(
     down_pad: Sequence[int] = (0, 0),
     padding_mode: str = "zeros",
 ) -> Tensor:
-    """Upsample, leaky ReLU, downsample: StyleGAN3's activation, in one pass over memory.
+    """Upsample, leaky ReLU, downsample: StyleGAN3's activation, as one operator.
 
     ::
 
@@ -94,8 +96,8 @@ def filtered_lrelu(
     Returns:
         The result, of the input's dtype, device and memory format, rounded once; half types are
         computed in float32. Gradients of every order exist in all tensors; where the activated
-        signal was clamped they are zero. The first order in ``input`` and ``bias`` is computed in
-        one pass, and saves nothing but the input.
+        signal was clamped they are zero. The first order in ``input`` and ``bias`` is computed by
+        one operator, and saves nothing but the input.
 
     Shape:
         - input: ``[N, C, H, W]``; bias: ``[C]``
@@ -163,7 +165,7 @@ def filtered_snake(
     down_pad: int | Sequence[int] = 0,
     padding_mode: str = "zeros",
 ) -> Tensor:
-    """Upsample, Snake, downsample: BigVGAN's activation of signals, in one pass over memory.
+    """Upsample, Snake, downsample: BigVGAN's activation of signals, as one operator.
 
     ::
 
@@ -194,8 +196,8 @@ def filtered_snake(
     Returns:
         The result, of the input's dtype, device and order in memory, rounded once; half types are
         computed in float32. Gradients of every order exist in all tensors. The first order in
-        ``input``, ``alpha``, ``beta`` and ``bias`` is computed in one pass, and saves nothing but
-        these.
+        ``input``, ``alpha``, ``beta`` and ``bias`` is computed by one operator, and saves nothing
+        but these.
 
     Shape:
         - input: ``[N, C, L]``; alpha, beta, bias: ``[C]``
