@@ -9,7 +9,9 @@ and BigVGAN therefore upsample before each activation and filter and downsample 
     a   = clamp(gain * f(m), -clamp, clamp)
     out = F(a, down_kernel, down, down_pad)
 
-Compiled kernels keep ``m`` and ``a``, which are the large images, in cache or shared memory. With
+Compiled kernels keep ``m`` and ``a``, which are the large images, in cache or shared memory; those
+of CUDA have run in the emulation of the tests, and not yet on a GPU. Without compiled kernels the
+op is computed piece by piece, so that ``m`` and ``a`` of a piece fit a budget. With
 ``B`` the transpose of ``F``, ``g`` the gradient of ``out``, the gradients are::
 
     g_a     = B(g, down_kernel)        g_m = gain * f'(m) * g_a, and 0 where a was clamped
@@ -65,7 +67,7 @@ def filtered_lrelu(
     down_pad: Sequence[int] = (0, 0),
     padding_mode: str = "zeros",
 ) -> Tensor:
-    """Upsample, leaky ReLU, downsample: StyleGAN3's activation, in one pass over memory.
+    """Upsample, leaky ReLU, downsample: StyleGAN3's activation, as one operator.
 
     ::
 
@@ -164,7 +166,7 @@ def filtered_snake(
     down_pad: int | Sequence[int] = 0,
     padding_mode: str = "zeros",
 ) -> Tensor:
-    """Upsample, Snake, downsample: BigVGAN's activation of signals, in one pass over memory.
+    """Upsample, Snake, downsample: BigVGAN's activation of signals, as one operator.
 
     ::
 
