@@ -23,7 +23,7 @@ import sys
 import tempfile
 import tokenize
 import warnings
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -145,10 +145,9 @@ class Migration:
             elif path.is_file():  # no folder, and no pipe
                 self._read(path)
         for path in self.beside if self.edited else []:
-            compare = (
-                f"compare its formulas with those of {COMPAT}.{code}: only names were compared"
-            )
-            self._tell(path, None, compare, True)
+            ours = f"{COMPAT}.{code}"
+            sentence = f"compare its formulas with those of {ours}: only names were compared"
+            self._tell(path, None, sentence, by_hand=True)
         for name in (copied.package for copied in lacking):
             users = [path for path, names in self.lacking.items() if name in names]
             if not users:
@@ -173,8 +172,8 @@ class Migration:
         # A capital H: git was not told to overlook changes of the file
         kept = {entry[2:] for entry in os.fsdecode(tracked).split("\0") if entry[:2] == "H "}
         different = set(os.fsdecode(changed).split("\0"))
-        inside = [self.name(path) for path in self.deleted if path not in self.removed]
-        ignored = self._ignored(inside)
+        no_code = [p for p in self.deleted if p not in self.removed and p.suffix != ".py"]
+        ignored = self._ignored(map(self.name, no_code))
         for name in map(self.name, [*self.edited, *self.deleted]):
             if name in ignored:  # such as what the loader of a kernel has built
                 continue
@@ -185,7 +184,7 @@ class Migration:
             else:
                 self.kept.append(name)
 
-    def _ignored(self, names: list[str]) -> set[str]:
+    def _ignored(self, names: Iterable[str]) -> set[str]:
         """Which of these files git does not track because it was told so."""
         command = ["git", "-C", str(self.root), "check-ignore", "--stdin", "-z"]
         given = os.fsencode("".join(f"{name}\0" for name in names))
@@ -254,7 +253,9 @@ class Migration:
             return False
         body = [n for n in body if not isinstance(n, (ast.Import, ast.ImportFrom))]
         texts = [n for n in body if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)]
-        names = {getattr(n, "name", None) for n in body if n not in texts}  # None: an assignment
+        names = {
+            getattr(n, "name", None) for n in body if n not in texts
+        }  # None: it is something else
         return bool(names) and names <= set(_get(self.code).__all__)
 
     def _given(self, module: Parts, seen: Sequence[Parts] = ()) -> set[str]:
@@ -266,7 +267,7 @@ class Migration:
             if file.suffix != ".py" or name[-len(module) :] != module or name in seen:
                 continue
             try:
-                nodes = list(_walk_outside(ast.parse(file.read_bytes())))
+                nodes = list(_walk_top(ast.parse(file.read_bytes())))
             except (OSError, SyntaxError, ValueError):
                 continue
             bound = {local for node in nodes for local in _bound(node)}
@@ -333,9 +334,8 @@ class Migration:
         starts = [0, *itertools.accumulate(map(len, text.splitlines(keepends=True)))]
         newline = b"\r\n" if b"\r\n" in text else b"\n"
         bound: dict[str, Any] = {}  # what imports bind: what we have, or the parts of its name
-        stored = {n for node in nodes if not isinstance(node, ast.alias) for n in _bound(node)}
-        imported = {n for node in nodes if isinstance(node, ast.alias) for n in _bound(node)}
-        free = {node.id for node in nodes if isinstance(node, ast.Name)} - stored - imported
+        free = {node.id for node in nodes if isinstance(node, ast.Name)}
+        free -= {name for node in nodes for name in _bound(node)}  # a star import may bind these
         log: list[str] = []
         pieces, last = [], len(text)  # of the new text, from its end to its beginning
         imports = [node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
@@ -349,7 +349,7 @@ class Migration:
                 between = b"; " if before.strip() else newline + before
                 pieces += [text[end:last], between.join(map(str.encode, lines))]
                 last = start
-        self._check(path, nodes, bound, stored)
+        self._check(path, nodes, bound)
         if log:
             self.log += log
             text = b"".join([text[:last], *reversed(pieces)])
@@ -360,10 +360,7 @@ class Migration:
     def _replace(
         self, path: Path, node: Any, bound: dict[str, Any], free: Container[str]
     ) -> list[str]:
-        """The lines that take the place of an import; none: it stays.
-
-        ``free``: what the file reads and does not bind, unless a star import does.
-        """
+        """The lines that take the place of an import; none: it stays."""
         level = getattr(node, "level", 0)
         beside = self.root if level else path.parent
         base = _base(path.parent.relative_to(self.root).parts, node)
@@ -376,15 +373,12 @@ class Migration:
             given, kept = self._given(base), set(compat.__all__)
             aliases = [ast.alias(name) for name in sorted(given & kept)] or aliases
             if lost := [name for name in sorted(given - kept) if name in free]:
-                self._tell(
-                    path, node, f"{COMPAT}.{outer.ours} has no {', '.join(lost)}, which * gives"
-                )
+                self._lacks(path, node, f"no {', '.join(lost)}, which * gives", base)
         for alias in aliases:
             name, local = alias.name, alias.asname or alias.name
             parts = (*base, *name.split("."))
-            is_module = parts in self.known or parts[-1] in self.modules
-            is_module = is_module or isinstance(node, ast.Import)
-            inner = self._find(parts, beside) if is_module else None
+            is_name = isinstance(node, ast.ImportFrom) and parts not in self.known
+            inner = None if is_name and name not in self.modules else self._find(parts, beside)
             if compat and (hasattr(compat, name) or (name == "*" and outer.lacking)):
                 used = outer
                 module, bound[local] = f"{COMPAT}.{outer.ours}", getattr(compat, name, compat)
@@ -399,12 +393,13 @@ class Migration:
                 elif (outer and outer.gone) or (inner and inner.gone):
                     self._lacks(path, node, f"no {name}", parts)
                 elif name == "*" and outer and outer.replaced:  # it is installed
-                    self._tell(path, node, f"import by name what {'.'.join(base)} gives", True)
+                    by_name = f"import by name what {'.'.join(base)} gives"
+                    self._tell(path, node, by_name, by_hand=True)
                 elif not level and self._is_gone(path, f"{parts[0]}.py"):  # op/ is on the path
                     full = f"{self._package_of(parts[0])}.{parts[0]}"
                     self._tell(path, node, f"{full} is deleted: import it by this name")
                 if parts == ("pkg_resources", "parse_version"):
-                    self._tell(path, node, PKG_RESOURCES, True)
+                    self._tell(path, node, PKG_RESOURCES, by_hand=True)
                 continue
             if used.lacking:
                 self.lacking.setdefault(path, set()).add(used.lacking)
@@ -415,10 +410,10 @@ class Migration:
         new: list[Any] = [ast.ImportFrom(module, names, 0) for module, names in ours.items()]
         return [ast.unparse(line) for line in [node] * bool(theirs) + new]
 
-    def _check(
-        self, path: Path, nodes: list[Any], bound: dict[str, Any], stored: Container[str]
-    ) -> None:
+    def _check(self, path: Path, nodes: list[Any], bound: dict[str, Any]) -> None:
         """What strings name and attributes read must be there afterwards."""
+        variables = [node for node in nodes if isinstance(node, (ast.Name, ast.arg))]
+        stored = {name for node in variables for name in _bound(node)}
         calls = [node for node in nodes if isinstance(node, ast.Call)]
         calls = [n for n in calls if _chain(n.func)[-1] in ("import_module", "__import__")]
         imported = [a for c in calls for a in (*c.args, *(k.value for k in c.keywords))]
@@ -427,7 +422,7 @@ class Migration:
                 if not self._is_gone(path, node.value, node in imported):
                     continue
                 if path.name == "setup.py":
-                    self._tell(path, node, f"remove {node.value!r}, which is deleted", True)
+                    self._tell(path, node, f"remove {node.value!r}, which is deleted", by_hand=True)
                 else:
                     self._tell(path, node, f"{node.value!r} is deleted")
             elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
@@ -445,7 +440,7 @@ class Migration:
         return next((c.package for c in self.copies if module in c.modules), self.copies[0].package)
 
     def _lacks(self, path: Path, node: Any, what: str, parts: Sequence[str]) -> None:
-        is_loader = not self.loaders.isdisjoint(parts)
+        is_loader = not self.loaders.isdisjoint(parts[-2:])
         remedy = "; delete the preload: nothing is built" if is_loader else ""
         self._tell(path, node, f"{COMPAT}.{self.code} has {what}{remedy}")
 
@@ -481,7 +476,7 @@ def _base(home: Parts, node: Any) -> Parts:
     return above + (tuple(inside.split(".")) if inside else ())
 
 
-def _walk_outside(module: ast.Module) -> Iterator[ast.AST]:
+def _walk_top(module: ast.Module) -> Iterator[ast.AST]:
     """The nodes of a module that are in no function and in no class."""
     nodes: list[ast.AST] = [module]
     for node in nodes:
