@@ -232,6 +232,16 @@ Dtype dtype_of(ScalarType type, const char* name) {
   return Dtype::float32;
 }
 
+const char* name_of(ScalarType type) {
+  switch (type) {
+    case ScalarType::Half: return "float16";
+    case ScalarType::BFloat16: return "bfloat16";
+    case ScalarType::Float: return "float32";
+    case ScalarType::Double: return "float64";
+    default: return "another type";
+  }
+}
+
 int64_t element_size(Dtype dtype) {
   return dtype == Dtype::float64 ? 8 : dtype == Dtype::float32 ? 4 : 2;
 }
@@ -536,7 +546,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> upfirdn2d_bias_act_grad(
                   "grad must be [", out.n, ", ", out.c, ", ", out.h, ", ", out.w,
                   "], the shape of output, got [", own.n, ", ", own.c, ", ", own.h, ", ", own.w,
                   "]");
-  STD_TORCH_CHECK(grad.scalar_type() == output.scalar_type(), "grad must have output's dtype");
+  STD_TORCH_CHECK(grad.scalar_type() == output.scalar_type(), "grad must have output's dtype, ",
+                  name_of(output.scalar_type()), ", got ", name_of(grad.scalar_type()));
   STD_TORCH_CHECK(noise_samples == 0 || noise_samples == 1 || noise_samples == out.n,
                   "noise_samples must be 0, 1 or ", out.n, ", got ", noise_samples);
   BiasActGradParams p{};
