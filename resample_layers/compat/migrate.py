@@ -32,6 +32,7 @@ PKG_RESOURCES = (
     "setuptools 82 dropped pkg_resources; write instead: "
     "from torch.torch_version import TorchVersion as parse_version"
 )
+UNREADABLE = OSError, SyntaxError, ValueError, LookupError, RecursionError, MemoryError
 Parts = tuple[str, ...]  # of a dotted name, or of a path from the root
 
 
@@ -248,8 +249,8 @@ class Migration:
     def _replaces(self, path: Path) -> bool:
         """Whether a file only defines classes and functions, one at least, and we have them all."""
         try:
-            body = ast.parse(path.read_bytes()).body
-        except (OSError, SyntaxError, ValueError):
+            body = _parse(path.read_bytes()).body
+        except UNREADABLE:
             return False
         body = [n for n in body if not isinstance(n, (ast.Import, ast.ImportFrom))]
         texts = [n for n in body if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)]
@@ -267,8 +268,8 @@ class Migration:
             if file.suffix != ".py" or name[-len(module) :] != module or name in seen:
                 continue
             try:
-                nodes = list(_walk_top(ast.parse(file.read_bytes())))
-            except (OSError, SyntaxError, ValueError):
+                nodes = list(_walk_top(_parse(file.read_bytes())))
+            except UNREADABLE:
                 continue
             bound = {local for node in nodes for local in _bound(node)}
             for node in nodes:
@@ -324,10 +325,8 @@ class Migration:
                 return
             encoding = tokenize.detect_encoding(io.BytesIO(raw).readline)[0]
             text = raw.decode(encoding).encode()  # nodes count the bytes of UTF-8
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what a compiler thinks of other people's code
-                nodes = list(ast.walk(ast.parse(text.decode())))
-        except (OSError, SyntaxError, ValueError, LookupError, RecursionError, MemoryError) as e:
+            nodes = list(ast.walk(_parse(text.decode())))
+        except UNREADABLE as e:
             if self.removed:
                 self._tell(path, None, f"it may import what is deleted, and cannot be parsed: {e}")
             return
@@ -463,6 +462,12 @@ def _files(root: Path) -> Iterator[Path]:
 
 def _is_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
+
+
+def _parse(code: bytes | str) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a compiler thinks of other people's code
+        return ast.parse(code)
 
 
 def _is_module(path: Path) -> bool:
