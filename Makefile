@@ -14,7 +14,7 @@ OP_TESTS := $(addprefix tests/test_,upfirdn2d.py functions.py gradients.py nonfi
 	doors.py compile.py transforms.py errors.py layers.py dimensions.py)
 OLDEST_TESTS := $(addprefix tests/test_,distributed.py export.py coexistence.py)
 
-.PHONY: demo test test-native test-oldest lint format bench parity fuzz-checkpoints check wheel test-wheel clean
+.PHONY: demo test test-native test-oldest lint format bench parity fuzz-checkpoints resources check wheel test-wheel clean
 
 demo: $(VENV)/.examples  ## train the StyleGAN2 of the examples on handwritten digits
 	$(BIN)/python -m examples.stylegan2.train --out runs/demo --overwrite
@@ -46,6 +46,9 @@ parity: $(VENV)/.test  ## compare the StyleGAN2 with the original codes; PEERS=D
 
 fuzz-checkpoints: $(VENV)/.test  ## give FILES broken and malicious files to the checkpoints' reader
 	$(BIN)/python scripts/fuzz_checkpoints.py --files $(or $(FILES),100000)
+
+resources: $(VENV)/.build  ## registers and spills of all CUDA kernels; needs nvcc, no GPU
+	$(BIN)/python tests/cuda_host/check_resources.py
 
 check:  ## what CI checks
 	.ci/run

@@ -5,7 +5,7 @@ import argparse
 
 import torch
 
-from . import cpu, demo, dimensions, filtered, overhead
+from . import cpu, demo, dimensions, filtered, overhead, rational
 
 SECTIONS = {
     "overhead": lambda a: overhead.run(a.seconds),
@@ -14,6 +14,7 @@ SECTIONS = {
     "epilogue": lambda a: cpu.epilogue(a.seconds),
     "dimensions": lambda a: dimensions.run(a.seconds),
     "filtered": lambda a: filtered.run(a.seconds),
+    "rational": lambda a: rational.run(a.seconds),
     "memory": lambda a: cpu.memory(),
     "memory-gradient": lambda a: cpu.gradient_memory(),
     "demo": lambda a: demo.run(a.steps),

@@ -76,8 +76,10 @@ struct KernelGradParams : Geometry {
 
 // The gradient of what may follow the op, found from the output: of z, the sum with noise and
 // bias, before the activation:
-//   z_grad = gain * (output > 0 ? grad : slope * grad), 0 where |output| reached the clamp
-//   result = tap * z_grad
+//   u      = output > 0 ? grad : slope * grad, 0 where |output| reached the clamp
+//   z_grad = gain * u
+//   result = tap * z_grad where there is a tap, else u: it is rounded, and must not overflow for
+//            a gain that the caller gives to the taps of what comes next
 //   bias_grad[c]        = sum over n, pixels of z_grad
 //   noise_grad[n or 0]  = noise_strength * sum over c (and n) of z_grad
 //   strength_grad       = sum over n, c, pixels of noise * z_grad
@@ -86,8 +88,8 @@ struct BiasActGradParams {
   const void* grad;            // of output                          [dtype]
   const void* output;          //                                    [dtype]
   void* result;                //                                    [dtype]
-  const void* tap_x;           // their product is the tap;          [accumulate type]
-  const void* tap_y;           // null: 1                            [accumulate type]
+  const void* tap_x;           // their product is the tap, where    [accumulate type]
+  const void* tap_y;           // one is null, the other one         [accumulate type]
   const void* noise;           // [N or 1, pixels]; null: strength_grad is not wanted
   const void* noise_strength;  // one number, on the device; null: 1 [accumulate type]
   void* bias_grad;             // [C]; null: not wanted              [accumulate type]

@@ -233,9 +233,14 @@ Dtype dtype_of(ScalarType type, const char* name) {
   return Dtype::float32;
 }
 
-const char* name_of(Dtype dtype) {
-  constexpr const char* kNames[] = {"float16", "bfloat16", "float32", "float64"};
-  return kNames[int(dtype)];
+const char* name_of(ScalarType type) {
+  switch (type) {
+    case ScalarType::Half: return "float16";
+    case ScalarType::BFloat16: return "bfloat16";
+    case ScalarType::Float: return "float32";
+    case ScalarType::Double: return "float64";
+    default: return "another type";
+  }
 }
 
 int64_t element_size(Dtype dtype) {
@@ -565,7 +570,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> upfirdn2d_bias_act_grad(
                   "grad must be [", out.n, ", ", out.c, ", ", out.h, ", ", out.w,
                   "], the shape of output, got [", own.n, ", ", own.c, ", ", own.h, ", ", own.w,
                   "]");
-  STD_TORCH_CHECK(grad.scalar_type() == output.scalar_type(), "grad must have output's dtype");
+  STD_TORCH_CHECK(grad.scalar_type() == output.scalar_type(), "grad must have output's dtype, ",
+                  name_of(output.scalar_type()), ", got ", name_of(grad.scalar_type()));
   STD_TORCH_CHECK(noise_samples == 0 || noise_samples == 1 || noise_samples == out.n,
                   "noise_samples must be 0, 1 or ", out.n, ", got ", noise_samples);
   BiasActGradParams p{};
@@ -808,10 +814,9 @@ FourTensors filtered_act_grad(
   STD_TORCH_CHECK(needs.size() == 3, "needs must have 3 values, got ", needs.size());
   check_same_device(input, grad, "grad");
   const ScalarType type = input.scalar_type();
-  const Dtype dtype = dtype_of(type, "input");
-  const Dtype grad_dtype = dtype_of(grad.scalar_type(), "grad");
-  STD_TORCH_CHECK(grad_dtype == dtype, "grad must be ", name_of(dtype), ", the dtype of input, got ",
-                  name_of(grad_dtype));
+  dtype_of(type, "input");
+  STD_TORCH_CHECK(grad.scalar_type() == type, "grad must be ", name_of(type),
+                  ", the dtype of input, got ", name_of(grad.scalar_type()));
   if (type != ScalarType::Double && call.wide()) {
     FourTensors results = filtered_act_grad(
         torch::stable::to(grad, ScalarType::Double), torch::stable::to(input, ScalarType::Double),

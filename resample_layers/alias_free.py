@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from . import geometry
 from .buffers import FilterBuffers
-from .filters import _check_count, design_lowpass, design_radial_lowpass, kaiser_sinc
+from .filters import _check_bool, _check_count, design_lowpass, design_radial_lowpass, kaiser_sinc
 from .ops.arguments import _as_float, as_pads
 from .ops.filtered_act import filtered_lrelu, filtered_snake
+from .ops.modes import is_tracing
 
 PADDING_MODES = ("zeros", "replicate")
 HALF_WIDTH = math.sqrt(2.0) - 1  # of the transition, in units of the cutoff: StyleGAN3's
@@ -58,6 +59,16 @@ class _Filtered(FilterBuffers):
         if self.down_taps is not None:
             values["down_kernel"] = self.down_taps
         return values
+
+    def _check_channels(self, input: Tensor) -> None:
+        """No tensor, or another rank, is for the op to refuse."""
+        if not isinstance(input, Tensor) or input.dim() < 2 or is_tracing():
+            return
+        if input.shape[1] != self.channels:
+            raise ValueError(
+                f"input must have the channels of the layer, {self.channels}, got "
+                f"{input.shape[1]}: shape {tuple(input.shape)}"
+            )
 
     def extra_repr(self) -> str:
         parts = [f"{self.channels}, up={self.up}, down={self.down}"]
@@ -154,14 +165,14 @@ class FilteredLeakyReLU(_Filtered):
     ) -> None:
         _check_count("filter_size", filter_size, 1)
         _check_rates(channels, up, down)
+        _check_bool("bias", bias)
+        _check_bool("radial", radial)
         in_rate = _as_float("sampling_rate", sampling_rate)
-        band = {
-            "in": _band("in", in_rate, in_cutoff, in_half_width),
-            "out": _band("out", in_rate * up / down, out_cutoff, out_half_width),
-        }
+        in_band = _band("in", in_rate, in_cutoff, in_half_width)
+        out_band = _band("out", in_rate * up / down, out_cutoff, out_half_width)
         rate, design = in_rate * up, design_radial_lowpass if radial else design_lowpass
-        up_taps = design_lowpass(filter_size * up, *band["in"], rate) if up > 1 else None
-        down_taps = design(filter_size * down, *band["out"], rate) if down > 1 else None
+        up_taps = _lowpass("in", design_lowpass, filter_size, up, in_band, rate)
+        down_taps = _lowpass("out", design, filter_size, down, out_band, rate)
         super().__init__(channels, up, down, up_taps, down_taps, padding_mode)
         self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
         self.negative_slope = _as_float("negative_slope", negative_slope, zero=True)
@@ -173,6 +184,7 @@ class FilteredLeakyReLU(_Filtered):
 
     def forward(self, input: Tensor) -> Tensor:
         """Upsample, activate, downsample."""
+        self._check_channels(input)
         return filtered_lrelu(
             input, self.up_kernel, self.down_kernel, self.bias, self.up, self.down, self.pad,
             self.negative_slope, self.gain, self.clamp, padding_mode=self.padding_mode,
@@ -233,6 +245,7 @@ class FilteredSnake(_Filtered):
         padding_mode: str = "replicate",
     ) -> None:
         _check_rates(channels, up, down)
+        _check_bool("log_scale", log_scale)
         up_taps, down_taps = (
             _sinc_taps(name, factor, numtaps)
             for name, factor, numtaps in (
@@ -252,6 +265,7 @@ class FilteredSnake(_Filtered):
         return self._activate(input, self.alpha, None)
 
     def _activate(self, input: Tensor, alpha: Tensor, beta: Tensor | None) -> Tensor:
+        self._check_channels(input)
         alpha = self._scaled(alpha)
         beta = None if beta is None else self._scaled(beta)
         return filtered_snake(
@@ -332,3 +346,20 @@ def _band(
     cutoff = sampling_rate / 2 if cutoff is None else _as_float(f"{side}_cutoff", cutoff)
     half = HALF_WIDTH * cutoff if half_width is None else half_width
     return cutoff, 2 * _as_float(f"{side}_half_width", half)
+
+
+def _lowpass(
+    side: str,
+    design: Callable[..., Any],
+    filter_size: int,
+    factor: int,
+    band: tuple[float, float],
+    sampling_rate: float,
+) -> Any:
+    """A filter of StyleGAN3; None for the factor 1. Its errors name the layer's arguments."""
+    if factor == 1:
+        return None
+    try:
+        return design(filter_size * factor, *band, sampling_rate)
+    except ValueError as error:
+        raise ValueError(f"{side}_cutoff and {side}_half_width make no filter: {error}") from None

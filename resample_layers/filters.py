@@ -92,7 +92,7 @@ def _as_tap(name: str, value: Any) -> float:
         raise ValueError(f"{name} must be [taps] or [kh, kw], got more dimensions: {value!r} in it")
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be made of real numbers, got {value!r} in it")
-    return float(value)
+    return _to_float(value)
 
 
 def marginals(rows: Sequence[Sequence[float]]) -> tuple[Taps, Taps]:
@@ -189,9 +189,14 @@ sampled at 0.25, 0.75, 1.25 ... on both sides of their middle, and divided by th
 
 # Design
 
+LARGEST_BETA = 700.0  # the Bessel function of a larger one overflows; 34 reaches float64's rounding
+
 
 def kaiser_beta(attenuation: float) -> float:
     """The Kaiser window's beta for a stop-band attenuation in dB.
+
+    Raises:
+        ValueError: if ``attenuation`` is not a finite number.
 
     Example:
         >>> round(kaiser_beta(60.0), 3)
@@ -200,6 +205,13 @@ def kaiser_beta(attenuation: float) -> float:
     Source of the formula: Kaiser, Nonrecursive digital filter design using the I0-sinh window
     function, 1974; as scipy.signal.kaiser_beta.
     """
+    number = _to_float(attenuation)
+    if not math.isfinite(number):
+        raise ValueError(f"attenuation must be finite, got {attenuation!r}")
+    return _kaiser_beta(number)
+
+
+def _kaiser_beta(attenuation: float) -> float:
     if attenuation > 50:
         return 0.1102 * (attenuation - 8.7)
     if attenuation > 21:
@@ -226,7 +238,10 @@ def kaiser_attenuation(numtaps: int, width: float) -> float:
     Source of the formula: Kaiser 1974, see :func:`kaiser_beta`; as scipy.signal.kaiser_atten.
     """
     _check_count("numtaps", numtaps, 1)
-    _check_real("width", width)
+    return _kaiser_attenuation(numtaps, _as_real("width", width))
+
+
+def _kaiser_attenuation(numtaps: int, width: float) -> float:
     return 2.285 * (numtaps - 1) * math.pi * width + 7.95
 
 
@@ -235,7 +250,7 @@ def kaiser_window(numtaps: int, beta: float) -> Taps:
 
     Args:
         numtaps: number of taps, >= 1.
-        beta: shape of the window, >= 0; 0 is a window of ones.
+        beta: shape of the window, in [0, 700]; 0 is a window of ones.
 
     Raises:
         TypeError: if ``numtaps`` is not an int.
@@ -248,7 +263,9 @@ def kaiser_window(numtaps: int, beta: float) -> Taps:
     Source of the formula: Kaiser 1974, see :func:`kaiser_beta`.
     """
     _check_count("numtaps", numtaps, 1)
-    _check_real("beta", beta)
+    beta = _as_real("beta", beta)
+    if beta > LARGEST_BETA:
+        raise ValueError(f"beta must be <= {LARGEST_BETA:g}, got {beta!r}")
     whole = _bessel_i0(beta)
 
     def value(i: int) -> float:
@@ -266,7 +283,7 @@ def kaiser_lowpass(numtaps: int, cutoff: float, beta: float) -> Taps:
         numtaps: number of taps, >= 1.
         cutoff: frequency where the response is one half, in units of the Nyquist frequency, in
             (0, 1).
-        beta: shape of the window; :func:`kaiser_beta` derives it from an attenuation.
+        beta: shape of the window, in [0, 700]; :func:`kaiser_beta` derives it from an attenuation.
 
     Raises:
         TypeError: if ``numtaps`` is not an int.
@@ -279,9 +296,9 @@ def kaiser_lowpass(numtaps: int, cutoff: float, beta: float) -> Taps:
     Source of the formula: windowed-sinc design in the convention of scipy.signal.firwin.
     """
     _check_count("numtaps", numtaps, 1)
-    if not isinstance(cutoff, Real) or not 0.0 < cutoff < 1.0:
+    if not 0.0 < _to_float(cutoff) < 1.0:
         raise ValueError(f"cutoff must lie in (0, 1), 1 the Nyquist frequency, got {cutoff!r}")
-    return _windowed_sinc(numtaps, cutoff, beta)
+    return _windowed_sinc(numtaps, _to_float(cutoff), beta)
 
 
 def _windowed_sinc(numtaps: int, cutoff: float, beta: float) -> Taps:
@@ -311,7 +328,8 @@ def design_lowpass(numtaps: int, cutoff: float, width: float, sampling_rate: flo
 
     Raises:
         TypeError: if ``numtaps`` is not an int.
-        ValueError: if an argument is out of range.
+        ValueError: if an argument is out of range, or ``width`` so large that the window's beta is
+            above 700.
 
     Example:
         The first filter of a layer that samples at 16 and activates at 32:
@@ -356,6 +374,8 @@ def design_radial_lowpass(
     """
     cutoff, beta = _lowpass_shape(numtaps, cutoff, width, sampling_rate)
     window = kaiser_window(numtaps, beta)
+    largest = max(window)
+    window = tuple(value / largest for value in window)  # so that not all products underflow
 
     @functools.cache
     def jinc(x: float, y: float) -> float:  # [taps] from the middle
@@ -375,15 +395,32 @@ def _lowpass_shape(
     numtaps: int, cutoff: float, width: float, sampling_rate: float
 ) -> tuple[float, float]:
     """The cutoff in units of the Nyquist frequency, and the window's beta."""
-    if not isinstance(sampling_rate, Real) or not 0.0 < sampling_rate < math.inf:
+    rate, edge = _to_float(sampling_rate), _to_float(cutoff)
+    if not 0.0 < rate < math.inf:
         raise ValueError(f"sampling_rate must be > 0 and finite, got {sampling_rate!r}")
-    nyquist = sampling_rate / 2
-    if not isinstance(cutoff, Real) or not 0.0 < cutoff < nyquist:
+    nyquist = rate / 2
+    if not 0.0 < edge < nyquist:
         raise ValueError(
             f"cutoff must lie in (0, sampling_rate / 2), here (0, {nyquist:g}), got {cutoff!r}"
         )
-    _check_real("width", width)
-    return cutoff / nyquist, kaiser_beta(kaiser_attenuation(numtaps, width / nyquist))
+    _check_count("numtaps", numtaps, 1)
+    attenuation = _kaiser_attenuation(numtaps, _as_real("width", width) / nyquist)
+    return edge / nyquist, _beta("width", width, numtaps, attenuation)
+
+
+def _beta(name: str, value: Any, numtaps: int, attenuation: float) -> float:
+    """The window's beta; the argument that asks for the attenuation is named where it is too much.
+
+    Raises:
+        ValueError: if the beta is above the largest.
+    """
+    beta = _kaiser_beta(attenuation)
+    if beta > LARGEST_BETA:
+        raise ValueError(
+            f"{name} must give a Kaiser window of beta <= {LARGEST_BETA:g}, got {value!r}, which "
+            f"gives beta={beta:.6g} with numtaps={numtaps}"
+        )
+    return beta
 
 
 def kaiser_sinc(cutoff: float, half_width: float, numtaps: int) -> Taps:
@@ -404,7 +441,8 @@ def kaiser_sinc(cutoff: float, half_width: float, numtaps: int) -> Taps:
 
     Raises:
         TypeError: if ``numtaps`` is not an int.
-        ValueError: if an argument is out of range, or the taps sum to zero.
+        ValueError: if an argument is out of range, or ``half_width`` so large that the window's
+            beta is above 700.
 
     Example:
         >>> [round(tap, 8) for tap in kaiser_sinc(0.25, 0.3, 12)[:6]]
@@ -414,11 +452,12 @@ def kaiser_sinc(cutoff: float, half_width: float, numtaps: int) -> Taps:
     window as in its code.
     """
     _check_count("numtaps", numtaps, 1)
-    if not isinstance(cutoff, Real) or not 0.0 < cutoff <= 0.5:
+    if not 0.0 < _to_float(cutoff) <= 0.5:
         raise ValueError(f"cutoff must lie in (0, 0.5] cycles per sample, got {cutoff!r}")
-    _check_real("half_width", half_width)
-    attenuation = kaiser_attenuation(max(1, numtaps // 2), 4 * half_width)
-    return _windowed_sinc(numtaps, 2 * cutoff, kaiser_beta(attenuation))
+    half = _as_real("half_width", half_width)
+    attenuation = _kaiser_attenuation(max(1, numtaps // 2), 4 * half)
+    beta = _beta("half_width", half_width, numtaps, attenuation)
+    return _windowed_sinc(numtaps, 2 * _to_float(cutoff), beta)
 
 
 def design_rational_taps(up: int, down: int) -> Taps:
@@ -492,7 +531,8 @@ def design_resample_taps(
     Args:
         factor: the resampling factor, >= 1.
         numtaps: number of taps, >= factor; default ``6 * factor + factor % 2``.
-        attenuation: stop-band attenuation of the window in dB.
+        attenuation: stop-band attenuation of the window in dB, >= 0 and, as the window's beta is at
+            most 700, <= 6360.
 
     Returns:
         Symmetric taps that sum to 1; for factor 1 the single tap 1, whatever ``numtaps`` is.
@@ -509,10 +549,11 @@ def design_resample_taps(
     _check_count("factor", factor, 1)
     numtaps = 6 * factor + factor % 2 if numtaps is None else numtaps
     _check_count("numtaps", numtaps, factor)
-    _check_real("attenuation", attenuation, " dB")
+    asked = _as_real("attenuation", attenuation, " dB")
+    beta = _beta("attenuation", attenuation, numtaps, asked)
     if factor == 1:
         return (1.0,)
-    taps = kaiser_lowpass(numtaps, 1.0 / factor, kaiser_beta(attenuation))
+    taps = kaiser_lowpass(numtaps, 1.0 / factor, beta)
     sums = [math.fsum(taps[phase::factor]) for phase in range(factor)]
     return tuple(tap / (factor * sums[i % factor]) for i, tap in enumerate(taps))
 
@@ -524,9 +565,26 @@ def _check_count(name: str, value: Any, least: int) -> None:
         raise ValueError(f"{name} must be >= {least}, got {value}")
 
 
-def _check_real(name: str, value: Any, unit: str = "") -> None:
-    if not isinstance(value, Real) or not 0.0 <= float(value) < math.inf:
+def _check_bool(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be a bool, got {name}={value!r}")
+
+
+def _as_real(name: str, value: Any, unit: str = "") -> float:
+    number = _to_float(value)
+    if not 0.0 <= number < math.inf:
         raise ValueError(f"{name} must be >= 0{unit} and finite, got {value!r}")
+    return number
+
+
+def _to_float(value: Any) -> float:
+    """A real number as a float: infinite where it overflows, and nan for what is no real number."""
+    if not isinstance(value, Real):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:  # of an int or a fraction
+        return math.inf if value > 0 else -math.inf  # type: ignore[operator]  # real numbers do
 
 
 # The check

@@ -15,6 +15,7 @@ from . import geometry
 from .buffers import FilterBuffers
 from .filters import (
     Taps,
+    _check_bool,
     centroid,
     design_rational_taps,
     deviation_from_rank_one,
@@ -270,8 +271,7 @@ class _Downsample(_Resample):
         padding_mode: str = "zeros",
         ceil_mode: bool = False,
     ) -> None:
-        if not isinstance(ceil_mode, bool):
-            raise TypeError(f"ceil_mode must be a bool, got ceil_mode={ceil_mode!r}")
+        _check_bool("ceil_mode", ceil_mode)
         taps, sizes = self._normalise(resample_kernel)
         factors, ones = as_factors("factor", factor, self.dims), (1,) * self.dims
         axes = zip(sizes, factors, strict=True)

@@ -356,7 +356,7 @@ LIMITS = {torch.float64: 1e-13, torch.float32: 2e-6, torch.float16: 1e-3, torch.
 
 
 def gradient_of(grad, output, taps, noise, strength, samples, slope, gain, clamp):
-    """The formula in NumPy float64: of z times the taps, and the sums for the three operands."""
+    """The formula in NumPy float64: of the first result, and the sums for the three operands."""
     g, out = (t.double().cpu().numpy() for t in (grad, output))
     z = gain * np.where(out > 0, g, slope * g)
     if clamp is not None:
@@ -368,6 +368,8 @@ def gradient_of(grad, output, taps, noise, strength, samples, slope, gain, clamp
         scaled = scaled.sum(0, keepdims=True)
     total = None if noise is None else (pixels * noise.double().cpu().numpy()).sum()
     factor = math.prod(float(tap) for tap in taps if tap is not None)
+    if taps == (None, None):
+        factor = 1 / gain
     return z * factor, z.sum((0, 2, 3)), scaled, total
 
 
@@ -449,7 +451,7 @@ def test_the_gradient_of_large_tensors(last, device):
             alone = RAW_GRAD(*call)
         finally:
             torch.set_num_threads(threads)
-        wanted = gradient_of(grad, output, (), noise, strength, samples, *call[-3:])
+        wanted = gradient_of(grad, output, (None, None), noise, strength, samples, *call[-3:])
         for mine, one, theirs in zip(ours, alone, wanted, strict=True):
             assert torch.equal(mine, one)
             theirs = torch.as_tensor(theirs).reshape(mine.shape)
@@ -506,6 +508,25 @@ def test_one_pass_gives_the_gradients_of_the_composition(alone, name, layout, de
     assert "aten::leaky_relu_backward" not in calls or extension.choices["cpu"].backend == "native"
     # Of one tap, the pass gives the input's gradient; else the adjoint of the op follows
     assert calls.get("resample_layers::_upfirdn2d", 0) == (0 if alone else 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("gain", "size"), [(1e-4, 1e-3), (2.0, 5e4), (1e4, 1.0)])
+def test_the_gain_is_not_rounded_into_the_gradient(gain, size, dtype, device):
+    """A type of 16 bits would not hold the gain times the gradient, which the taps make small."""
+    x = torch.randn(1, 4, 16, 16, device=device).to(dtype).requires_grad_()
+    taps = torch.full((4,), 0.125, device=device, requires_grad=True)
+    out = upfirdn2d_bias_act(x, taps, pad=(2, 1), gain=gain, negative_slope=0.5)
+    grad = (torch.randn(out.shape, device=device) * size).clamp(-size, size).to(dtype)
+    # As the output is stored, its sign tells all
+    slopes = torch.where(out.detach() > 0, 1.0, 0.5).double() * grad.double() * gain
+    wide, wide_taps = x.detach().double().requires_grad_(), taps.detach().double().requires_grad_()
+    exact = torch.autograd.grad(upfirdn2d(wide, wide_taps, pad=(2, 1)), (wide, wide_taps), slopes)
+    ours = torch.autograd.grad(out, (x, taps), grad)
+    for mine, reference in zip(ours, exact, strict=True):
+        limit = 4 * torch.finfo(dtype).eps * reference.abs().max().item()
+        limit += 6e-8 if mine.dtype == torch.float16 else 0.0  # the least step of float16
+        torch.testing.assert_close(mine.double(), reference, rtol=0.0, atol=limit)
 
 
 @pytest.mark.parametrize(

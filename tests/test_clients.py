@@ -716,7 +716,11 @@ def contents(root):
 
 ALIAS_FREE_TORCH = {
     "__init__.py": "from .filter import *\nfrom .resample import *\nfrom .act import *\n",
-    "act.py": "from .resample import UpSample1d\n", "filter.py": "", "resample.py": "",
+    "act.py": "from torch import nn\nfrom .resample import UpSample1d\nclass Activation1d: ...\n",
+    "filter.py": "import math, torch\ndef sinc(x): ...\ndef kaiser_sinc_filter1d(): ...\n"
+    "class LowPassFilter1d: ...\n",
+    "resample.py": "from .filter import LowPassFilter1d\nclass UpSample1d: ...\n"
+    "class DownSample1d: ...\n",
 }  # fmt: skip
 ALIAS_FREE_ACTIVATION = {
     "torch": ALIAS_FREE_TORCH,
@@ -742,7 +746,7 @@ MIGRATED = {  # heading: files, what becomes of their lines, what is left beside
             "model.py": f"from {COMPAT}.rosinality import FusedLeakyReLU, upfirdn2d, "
             "conv2d_gradfix  # noqa\n",
             "net/deep.py": f"from {COMPAT}.rosinality import upfirdn2d as up\n"
-            f"from {COMPAT}.rosinality import *\n",
+            f"from {COMPAT}.rosinality import FusedLeakyReLU, fused_leaky_relu, upfirdn2d\n",
             "net/late.py": f"def f():\n    from {COMPAT} import rosinality as op\n"
             "    return op.upfirdn2d\n",
             "net/one.py": f"try: from {COMPAT}.rosinality import upfirdn2d\n"
@@ -883,15 +887,71 @@ MIGRATED = {  # heading: files, what becomes of their lines, what is left beside
         {
             "tts/vocoder/alias_free_torch": ALIAS_FREE_TORCH,
             "tts/vocoder/activations.py": SNAKES,
-            "tts/vocoder/models.py": "from . import activations\nfrom .alias_free_torch import *\n",
+            "tts/vocoder/models.py": "from . import activations\nfrom .activations import Snake\n"
+            "from .alias_free_torch import *\nclass DownSample1d: ...\n"
+            "lambda nn, math: nn.x, math\n",
+            "tts/vocoder/old.py": "from .activations import *\n"
+            "from alias_free_torch.filter import *\n",
             "tts/net.py": "from tts.vocoder.alias_free_torch.resample import UpSample1d\n"
             "from .vocoder.activations import Snake\n",
         },
         {
             "tts/vocoder/models.py": f"from {COMPAT} import bigvgan as activations\n"
-            f"from {COMPAT}.bigvgan import *\n",
+            f"from {COMPAT}.bigvgan import Snake\nfrom {COMPAT}.bigvgan import Activation1d, "
+            "DownSample1d, LowPassFilter1d, UpSample1d, kaiser_sinc_filter1d\n"
+            "class DownSample1d: ...\nlambda nn, math: nn.x, math\n",
+            "tts/vocoder/old.py": f"from {COMPAT}.bigvgan import Snake, SnakeBeta\n"
+            f"from {COMPAT}.bigvgan import LowPassFilter1d, kaiser_sinc_filter1d\n",
             "tts/net.py": f"from {COMPAT}.bigvgan import UpSample1d\n"
             f"from {COMPAT}.bigvgan import Snake\n",
+        },
+    ),
+    f"{BIGVGAN}, beside another module of the name": (
+        {
+            "voc/alias_free_torch": ALIAS_FREE_TORCH,
+            "voc/activations.py": SNAKES,
+            "voc/net.py": "import activations\nfrom alias_free_torch import Activation1d\n",
+            "voc/voc.py": "from voc.activations import Snake\n",
+            "main.py": "from activations import Snake\nfrom voc.activations import SnakeBeta\n",
+            "other/activations.py": "class Snake: ...\nclass Swish: ...\n",
+            "other/net.py": "import activations\nfrom activations import Snake\n"
+            "activations.Swish()\n",
+            "third/activations/__init__.py": "class Snake: ...\n",
+            "third/net.py": "from activations import *\nimport activations as a\na.Swish\n",
+        },
+        {
+            "voc/net.py": f"from {COMPAT} import bigvgan as activations\n"
+            f"from {COMPAT}.bigvgan import Activation1d\n",
+            "voc/voc.py": f"from {COMPAT}.bigvgan import Snake\n",
+            "main.py": f"from {COMPAT}.bigvgan import Snake\n"
+            f"from {COMPAT}.bigvgan import SnakeBeta\n",
+            "other/activations.py": "class Snake: ...\nclass Swish: ...\n",
+            "other/net.py": "import activations\nfrom activations import Snake\n"
+            "activations.Swish()\n",
+            "third/activations/__init__.py": "class Snake: ...\n",
+            "third/net.py": "from activations import *\nimport activations as a\na.Swish\n",
+        },
+    ),
+    f"{BIGVGAN}, in code of checkpoints": (
+        {
+            "alias_free_torch": ALIAS_FREE_TORCH,
+            "net.py": "from alias_free_torch import Activation1d\n"
+            "lambda k: k.endswith('.filter') or k.replace('.act.alpha', '.activations')\n",
+        },
+        {
+            "net.py": f"from {COMPAT}.bigvgan import Activation1d\n"
+            "lambda k: k.endswith('.filter') or k.replace('.act.alpha', '.activations')\n",
+        },
+    ),
+    f"{BIGVGAN}, with a table of activations": (
+        {
+            "alias_free_torch": ALIAS_FREE_TORCH,
+            "activations.py": f"{SNAKES}ACTS = {{'snake': Snake}}\n",
+            "net.py": "from alias_free_torch import Activation1d\nfrom activations import ACTS\n",
+        },
+        {
+            "activations.py": f"{SNAKES}ACTS = {{'snake': Snake}}\n",
+            "net.py": f"from {COMPAT}.bigvgan import Activation1d\nfrom activations import ACTS\n",
         },
     ),
     f"{BIGVGAN}, with activations of their own": (
@@ -908,10 +968,14 @@ MIGRATED = {  # heading: files, what becomes of their lines, what is left beside
         },
     ),
     f"{BIGVGAN}, installed": (
-        {"net.py": "from alias_free_torch import Activation1d, Activation2d\nimport activations\n"},
+        {
+            "net.py": "from alias_free_torch import Activation1d, Activation2d\n"
+            "import activations\nfrom alias_free_torch.act import *\n",
+        },
         {
             "net.py": "from alias_free_torch import Activation2d\n"
-            f"from {COMPAT}.bigvgan import Activation1d\nimport activations\n",
+            f"from {COMPAT}.bigvgan import Activation1d\nimport activations\n"
+            "from alias_free_torch.act import *\n",
         },
     ),
     "mmcv": (
@@ -1000,8 +1064,27 @@ def test_the_command(case, newline, tmp_path):
                    "a.py": "from alias_free_torch import Activation1d, Activation2d\n"},
          "a.py:1: resample_layers.compat.bigvgan has no Activation2d"),
         (BIGVGAN, {"alias_free_activation": ALIAS_FREE_ACTIVATION,
-                   "a.py": "from alias_free_activation.cuda import load\n"},
-         "a.py:1: resample_layers.compat.bigvgan has no load"),
+                   "a.py": example(BIGVGAN, "python") + "\n"},
+         "a.py:1: resample_layers.compat.bigvgan has no load; "
+         "delete the preload: nothing is built"),
+        (BIGVGAN, {"alias_free_activation": ALIAS_FREE_ACTIVATION,
+                   "a.py": "import alias_free_activation.cuda.load as cuda\ncuda.load()\n"},
+         "a.py:2: resample_layers.compat.bigvgan has nothing for cuda.load; delete the preload: "),
+        (BIGVGAN, {"alias_free_torch": ALIAS_FREE_TORCH, "activations.py": SNAKES,
+                   "a.py": "from alias_free_torch import *\nclass A(nn.Module): a = math.pi\n"},
+         "a.py:1: resample_layers.compat.bigvgan has no math, nn, which * gives"),
+        (BIGVGAN, {"alias_free_torch": ALIAS_FREE_TORCH, "activations.py": SNAKES,
+                   "a.py": "def f():\n    sinc = 1\nfrom activations import *\ntorch.ones(3)\n"},
+         "a.py:3: resample_layers.compat.bigvgan has no torch, which * gives"),
+        (BIGVGAN, {"alias_free_torch": ALIAS_FREE_TORCH,
+                   "a.py": "from alias_free_torch import *\nact.Activation1d()\n"},
+         "a.py:1: resample_layers.compat.bigvgan has no act, which * gives"),
+        (BIGVGAN, {"alias_free_activation": ALIAS_FREE_ACTIVATION,
+                   "a.py": "from alias_free_activation.cuda.load import *\n"},
+         "a.py:1: resample_layers.compat.bigvgan has no *; delete the preload: nothing is built"),
+        (BIGVGAN, {"alias_free_torch": ALIAS_FREE_TORCH, "a.py": "import alias_free_torch as a\n"
+                   "import_module('.filter', package=a.__name__)\n"},
+         "a.py:2: '.filter' is deleted"),
         (BIGVGAN, {"gan/alias_free_torch": ALIAS_FREE_TORCH, "gan/activations.py": SNAKES,
                    "a.py": "from gan import activations\nactivations.Sin(3)\n"},
          "a.py:2: resample_layers.compat.bigvgan has nothing for activations.Sin"),
@@ -1282,6 +1365,53 @@ def test_what_a_kept_file_lacks_is_told(tmp_path):
     assert told == example(NVIDIA, "python", "TorchVersion")  # the page's
     exec(told, names)
     assert names["parse_version"]("1.12.1") >= names["parse_version"]("1.11.0a")
+
+
+@pytest.mark.parametrize("options", [(), ("--dry-run",)])
+def test_whose_formulas_nobody_compared_is_told(options, tmp_path):
+    """A Snake of another formula may have the same names."""
+    line = "by hand: gan/activations.py: compare its formulas with those of "
+    line += "resample_layers.compat.bigvgan: only names were compared"
+    tree(tmp_path, "\n", {"gan/alias_free_torch": ALIAS_FREE_TORCH, "gan/activations.py": SNAKES})
+    commit(tmp_path)
+    assert "by hand" not in migrate_quickly(tmp_path, BIGVGAN, *options)  # nothing was deleted
+    tree(tmp_path, "\n", {"gan/net.py": "from .alias_free_torch import Activation1d\n"})
+    commit(tmp_path)
+    assert line in migrate_quickly(tmp_path, BIGVGAN, *options).splitlines()
+
+
+def test_a_star_of_what_is_installed_is_told(tmp_path):
+    text = "from alias_free_torch.act import *\nfrom alias_free_torch.resample import UpSample1d\n"
+    tree(tmp_path, "\n", {"a.py": text})
+    commit(tmp_path)
+    line = "by hand: a.py:1: import by name what alias_free_torch.act gives"
+    assert line in migrate_quickly(tmp_path, BIGVGAN).splitlines()
+
+
+def test_what_was_built_into_the_copy_goes_with_it(tmp_path):
+    """BigVGAN's loader builds in the folder of its sources; git was told not to track that."""
+    built = "alias_free_activation/cuda/build/anti_alias_activation_cuda.so"
+    files = {"alias_free_activation": ALIAS_FREE_ACTIVATION, ".gitignore": "build/\n/mine.py\n",
+             "net.py": "from alias_free_activation.torch import Activation1d\n"}  # fmt: skip
+    tree(tmp_path, "\n", files)
+    commit(tmp_path)
+    code = built.replace("anti_alias_activation_cuda.so", "mine.py")
+    more = {built: "", "alias_free_activation/cuda/notes.txt": "", code: "mine = 1\n"}
+    tree(tmp_path, "\n", {**more, "mine.py": files["net.py"]})
+    error = migrate_quickly(tmp_path, BIGVGAN, refused=True)
+    assert sorted(error.splitlines()[1:-1]) == sorted([  # what is no build, or is to be edited
+        "mine.py: git does not track it",
+        f"{code}: git does not track it",
+        "alias_free_activation/cuda/notes.txt: git does not track it",
+    ])  # fmt: skip
+    (tmp_path / "mine.py").unlink()
+    (tmp_path / code).unlink()
+    (tmp_path / "alias_free_activation" / "cuda" / "notes.txt").unlink()
+    printed = migrate_quickly(tmp_path, BIGVGAN)
+    assert not (tmp_path / "alias_free_activation").exists()
+    undo(printed, tmp_path)
+    assert (tmp_path / "alias_free_activation" / "cuda" / "load.py").exists()
+    assert not (tmp_path / built).exists()
 
 
 def test_it_is_run_above_the_copy_and_not_at_home(tmp_path, monkeypatch):

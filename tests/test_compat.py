@@ -6,6 +6,7 @@ numbers that the originals computed (``compat_fixtures.npz``, made by
 ``scripts/compat_fixtures.py``); and, where ``PEERS`` names checkouts, the originals themselves.
 """
 
+import copy
 import importlib
 import inspect
 import math
@@ -833,9 +834,87 @@ def test_bigvgan_s_checkpoints(kind, log_scale):
         net.load_state_dict({**state, **filters}, assign=assign)
         for key, value in {**state, **filters}.items():
             assert torch.equal(net.state_dict()[key], value)
-    assert net.load_state_dict(state, strict=False).missing_keys == list(filters)
     with pytest.raises(RuntimeError, match=r"size mismatch for 0\.upsample\.filter"):
         net.load_state_dict({**state, **filters, "0.upsample.filter": filter[..., 1:]})
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_checkpoints_without_filters_load_strictly(assign):
+    """Some copies register their filters with persistent=False; those here stay what they are."""
+    net = nn.Sequential(bigvgan.Activation1d(bigvgan.SnakeBeta(3)))
+    state = {"0.act.alpha": torch.rand(3), "0.act.beta": torch.rand(3)}
+    designed = net[0].upsample.filter.clone()
+    net.load_state_dict(state, assign=assign)
+    assert torch.equal(net[0].act.beta, state["0.act.beta"])
+    assert torch.equal(net[0].upsample.filter, designed)
+    assert torch.equal(net[0].downsample.lowpass.filter, designed)
+    net[0].upsample.filter.fill_(0.5)
+    net.load_state_dict(state, assign=assign)
+    assert torch.equal(net[0].upsample.filter, torch.full((1, 1, 12), 0.5))
+    keys = r'"0\.act\.beta"\. $'  # an activation's parameter is still missed, and no filter is
+    with pytest.raises(RuntimeError, match=rf"Missing key\(s\) in state_dict: {keys}"):
+        net.load_state_dict({"0.act.alpha": torch.rand(3)}, assign=assign)
+    empty = net.to("meta").state_dict()  # no filter that could stay
+    missed = r'"0\.upsample\.filter", "0\.downsample\.lowpass\.filter"'
+    with pytest.raises(RuntimeError, match=missed):
+        net.load_state_dict({key: empty[key] for key in state}, assign=assign)
+
+
+@pytest.mark.parametrize("assign", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_filters_of_half_checkpoints(dtype, assign):
+    """The designed filter is no worse for having been saved in half; another is what was saved."""
+    net = bigvgan.Activation1d(bigvgan.Snake(3))
+    designed = net.upsample.filter.clone()
+    state = {"act.alpha": torch.rand(3)}
+    keys = "upsample.filter", "downsample.lowpass.filter"
+    noise = 1e-7 * torch.randn(1, 1, 12)  # the original designs in float32
+    other = torch.rand(1, 1, 12)
+    for saved, loaded in (
+        (designed + noise, designed),
+        (other, other.to(dtype).float()),
+        (designed * 1.02, (designed * 1.02).to(dtype).float()),
+    ):
+        state.update({key: saved.to(dtype) for key in keys})
+        kept = dict(state)
+        net.load_state_dict(state, assign=assign)
+        assert state.keys() == kept.keys()
+        for key in keys:
+            assert state[key] is kept[key]
+            assert net.state_dict()[key].dtype == torch.float32
+            assert torch.equal(net.state_dict()[key], loaded)
+    with pytest.raises(RuntimeError, match=r"size mismatch for upsample\.filter"):
+        net.load_state_dict({**state, keys[0]: torch.ones(1, 1, 11, dtype=dtype)})
+    with pytest.raises(RuntimeError, match=r"size mismatch for upsample\.filter"):
+        net.load_state_dict({**state, keys[0]: torch.ones(12, dtype=dtype)})
+
+
+def test_filters_survive_every_move():
+    """A filter that was loaded too, where the original leaves memory that nobody has written."""
+    for loaded in (None, torch.rand(1, 1, 12)):
+        for move, dtype in (
+            (lambda net: net.to_empty(device="cpu"), torch.float32),
+            (lambda net: net.half().to_empty(device="cpu"), torch.float32),
+            (lambda net: net.double().to_empty(device="cpu"), torch.float64),
+            (lambda net: net.double().half(), torch.float32),
+            (lambda net: net.share_memory(), torch.float32),
+            (lambda net: copy.deepcopy(net).bfloat16(), torch.float32),
+        ):
+            net = bigvgan.Activation1d(bigvgan.Snake(3))
+            if loaded is not None:
+                net.upsample.filter.copy_(loaded)
+            expected = net.upsample.filter.to(dtype, copy=True)
+            net = move(net)
+            assert net.upsample.filter.dtype == dtype
+            assert torch.equal(net.upsample.filter, expected)
+    assert bigvgan.UpSample1d().share_memory().filter.is_shared()
+    layer = bigvgan.UpSample1d()
+    layer.filter = layer.filter.half()
+    assert layer.half().filter.dtype == torch.float32
+    del layer.filter
+    layer.filter = nn.Parameter(torch.rand(1, 1, 12))
+    layer.half().load_state_dict({"filter": torch.ones(1, 1, 12).half()})
+    assert layer.filter.dtype == torch.float16  # the user's parameter is the user's
 
 
 def test_where_snakes_start():
@@ -1007,7 +1086,7 @@ def test_setup_filter_leaves_what_it_is_given():
     assert torch.equal(given, before)
 
 
-IMAGE, K = torch.ones(1, 2, 4, 5), torch.ones(2, 3)
+IMAGE, K, SILENCE = torch.ones(1, 2, 4, 5), torch.ones(2, 3), torch.ones(1, 2, 0)
 SQUARE = ("must be square, got 2x3: the original pads both axes by the height; the layers of "
           "resample_layers pad each by its own")  # fmt: skip
 ERRORS = [
@@ -1235,6 +1314,17 @@ ERRORS = [
      "kernel_size must be an int, got kernel_size=7.0"),
     (lambda: bigvgan.LowPassFilter1d(stride=1.5), TypeError,
      "stride must be made of ints, got stride=1.5 (float)"),
+    (lambda: bigvgan.kaiser_sinc_filter1d(0.25, 500.0, 12), ValueError,
+     "half_width must give a Kaiser window of beta <= 700, got 500.0, which gives beta=7910.67 "
+     "with numtaps=12"),
+    (lambda: bigvgan.UpSample1d()(SILENCE), ValueError,
+     "padding_mode='replicate' needs an input of at least 1 (length), got 0"),
+    (lambda: bigvgan.LowPassFilter1d()(SILENCE), ValueError,
+     "padding_mode='replicate' needs an input of at least 1 (length), got 0"),
+    (lambda: bigvgan.DownSample1d()(SILENCE), ValueError,
+     "padding_mode='replicate' needs an input of at least 1 (length), got 0"),
+    (lambda: bigvgan.Activation1d(bigvgan.Snake(2), fused=False)(SILENCE), ValueError,
+     "padding_mode='replicate' needs an input of at least 1 (length), got 0"),
     (lambda: mmcv.upfirdn2d(IMAGE[0], K), ValueError,
      "input must be [N, C, H, W], got shape (2, 4, 5)"),
     (lambda: mmcv.upfirdn2d(IMAGE, "box"), TypeError,

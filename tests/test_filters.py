@@ -2,6 +2,7 @@
 """Taps and kernels: normalisation, names, design, phases."""
 
 import re
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -178,6 +179,24 @@ def test_design_rational_taps(up, down):
          "cutoff must lie in (0, 0.5] cycles per sample, got 0.0"),
         (lambda: kaiser_sinc(0.25, -0.3, 12), ValueError,
          "half_width must be >= 0 and finite, got -0.3"),
+        (lambda: kaiser_window(3, 701.0), ValueError, "beta must be <= 700, got 701.0"),
+        (lambda: kaiser_lowpass(3, 0.5, 1e9), ValueError, "beta must be <= 700, got 1000000000.0"),
+        (lambda: kaiser_beta(float("nan")), ValueError, "attenuation must be finite, got nan"),
+        (lambda: kaiser_sinc(0.25, 500.0, 12), ValueError,
+         "half_width must give a Kaiser window of beta <= 700, got 500.0, which gives "
+         "beta=7910.67 with numtaps=12"),
+        (lambda: kaiser_sinc(0.25, 1e308, 12), ValueError,
+         "half_width must give a Kaiser window of beta <= 700, got 1e+308, which gives "
+         "beta=inf with numtaps=12"),
+        (lambda: design_lowpass(12, 8.0, 3200.0, 32), ValueError,
+         "width must give a Kaiser window of beta <= 700, got 3200.0, which gives "
+         "beta=1740.28 with numtaps=12"),
+        (lambda: design_radial_lowpass(12, 8.0, 3200.0, 32), ValueError,
+         "width must give a Kaiser window of beta <= 700, got 3200.0, which gives "
+         "beta=1740.28 with numtaps=12"),
+        (lambda: design_resample_taps(2, attenuation=1e4), ValueError,
+         "attenuation must give a Kaiser window of beta <= 700, got 10000.0, which gives "
+         "beta=1101.04 with numtaps=12"),
         (lambda: design_rational_taps(2.0, 1), TypeError, "up must be an int, got 2.0"),
         (lambda: design_rational_taps(2, 0), ValueError, "down must be >= 1, got 0"),
     ],
@@ -186,6 +205,66 @@ def test_design_rational_taps(up, down):
 def test_errors_of_the_designs(call, error, sentence):
     with pytest.raises(error, match=f"^{re.escape(sentence)}$"):
         call()
+
+
+HUGE = 10**400  # beyond a float
+
+
+@pytest.mark.parametrize(
+    ("call", "rule"),
+    [
+        (lambda: kaiser_window(3, HUGE), "beta must be >= 0 and finite"),
+        (lambda: kaiser_window(3, -HUGE), "beta must be >= 0 and finite"),
+        (lambda: kaiser_beta(HUGE), "attenuation must be finite"),
+        (lambda: kaiser_attenuation(3, HUGE), "width must be >= 0 and finite"),
+        (lambda: kaiser_lowpass(3, HUGE, 1.0),
+         "cutoff must lie in (0, 1), 1 the Nyquist frequency"),
+        (lambda: kaiser_lowpass(3, 0.5, HUGE), "beta must be >= 0 and finite"),
+        (lambda: kaiser_sinc(0.25, HUGE, 12), "half_width must be >= 0 and finite"),
+        (lambda: kaiser_sinc(HUGE, 0.3, 12), "cutoff must lie in (0, 0.5] cycles per sample"),
+        (lambda: design_lowpass(3, 1.0, HUGE, 8.0), "width must be >= 0 and finite"),
+        (lambda: design_lowpass(3, 1.0, 1.0, HUGE), "sampling_rate must be > 0 and finite"),
+        (lambda: design_lowpass(3, HUGE, 1.0, 8.0),
+         "cutoff must lie in (0, sampling_rate / 2), here (0, 4)"),
+        (lambda: design_resample_taps(2, attenuation=HUGE),
+         "attenuation must be >= 0 dB and finite"),
+    ],
+)  # fmt: skip
+def test_numbers_beyond_a_float_are_told(call, rule):
+    with pytest.raises(ValueError, match=f"^{re.escape(rule)}, got -?1000"):
+        call()
+
+
+def test_taps_beyond_a_float_are_told():
+    with pytest.raises(ValueError, match=r"^k must be finite, got \[1, 1000"):
+        make_resample_kernel([1, HUGE])
+
+
+def test_the_steepest_windows_give_finite_filters():
+    """As scipy's where its Bessel function does not overflow, down to the fewest taps."""
+    for numtaps in (1, 2, 3, 12):
+        window = kaiser_window(numtaps, 700.0)
+        expected = scipy.signal.windows.kaiser(numtaps, 700.0)
+        np.testing.assert_allclose(window, expected, rtol=1e-12)
+        assert sum(kaiser_lowpass(numtaps, 0.5, 700.0)) == pytest.approx(1.0)
+        width = 2 if numtaps == 1 else 6350 / (2.285 * np.pi * (numtaps - 1))
+        assert np.sum(design_radial_lowpass(numtaps, 0.5, width, 2.0)) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("real", [np.float32, np.float64, np.int64, Fraction])
+def test_taps_are_python_floats_whatever_kind_of_number_is_given(real):
+    one, eight = real(1), real(8)
+    for taps in (
+        kaiser_window(12, eight),
+        kaiser_lowpass(12, one / 2, eight),
+        kaiser_sinc(one / 2, one, 12),
+        design_lowpass(12, eight, one, real(32)),
+        *design_radial_lowpass(12, eight, one, real(32)),
+        design_resample_taps(2, 12, real(50)),
+        (kaiser_beta(real(50)), kaiser_attenuation(12, one)),
+    ):
+        assert {type(tap) for tap in taps} == {float}
+    assert design_lowpass(12, eight, one, real(32)) == design_lowpass(12, 8.0, 1.0, 32.0)
 
 
 @pytest.mark.parametrize("factor", range(1, 9))

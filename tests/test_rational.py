@@ -141,6 +141,16 @@ def test_the_layer_as_a_module():
          "[kh, kw]: [[1, 1]]"),
         (lambda: UpFirDnResample1d(2, 1, padding_mode="edge"), ValueError,
          "padding_mode must be one of zeros, reflect, replicate, circular, got 'edge'"),
+        (lambda: UpFirDnResample1d(3, 2, padding_mode="replicate")(torch.ones(1, 2, 0)),
+         ValueError,
+         "padding_mode='replicate' needs an input of at least 1 (length), got 0"),
+        (lambda: UpFirDnResample(3, 2, padding_mode="replicate")(torch.ones(1, 2, 4, 0)),
+         ValueError,
+         "padding_mode='replicate' needs an input of at least 1x1 (height x width), got 4x0"),
+        (lambda: UpFirDnResample3d(3, 2, padding_mode="replicate")(torch.ones(1, 2, 0, 4, 4)),
+         ValueError,
+         "padding_mode='replicate' needs an input of at least 1x1x1 (depth x height x width), got "
+         "0x4x4"),
     ],
 )  # fmt: skip
 def test_errors(call, error, sentence):

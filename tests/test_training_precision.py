@@ -177,10 +177,15 @@ def test_a_load_forgets_what_was_recorded():
     for _ in range(Taped.FIRST + 1):
         training.generator_step()
     assert training.call._recorded
-    training.load_state_dict(training.state_dict())
+    state = copy.deepcopy(training.state_dict())
+    stored = copy.deepcopy(state["g_optim"]["state"])
+    training.load_state_dict(state)
     assert not training.call._recorded
     training.generator_step()
     assert not training.call._recorded  # it counts from the start
+    for i, moments in stored.items():  # the step was taken on copies
+        for name, value in moments.items():
+            assert torch.equal(state["g_optim"]["state"][i][name], value)
 
 
 def test_cuda_graphs_are_refused_where_there_can_be_none():

@@ -12,12 +12,18 @@ template <class T>
 cudaError_t launch(const BiasActGradParams& p, void* workspace, cudaStream_t stream) {
   const BiasActGradPlan plan = plan_bias_act_grad(p, workspace);
   const auto kernel = bias_act_grad_kernel_of<T>(plan);
-  kernel<<<plan.blocks, kActGradThreads, plan.shared, stream>>>(plan.args,
-                                                                make_bias_act_grad<T>(p));
+  // Only sums over more than 2^31 tiny samples come so far
+  constexpr int64_t kMostBlocks = 0x7fffffff;
+  if (plan.blocks > kMostBlocks || plan.sum_blocks > kMostBlocks) {
+    return cudaErrorInvalidConfiguration;
+  }
+  kernel<<<static_cast<unsigned>(plan.blocks), kActGradThreads, plan.shared, stream>>>(
+      plan.args, make_bias_act_grad<T>(p));
   const cudaError_t error = cudaGetLastError();
   if (error != cudaSuccess || plan.sum_blocks == 0) return error;
   bias_act_sum_kernel<Accumulate<T>>
-      <<<plan.sum_blocks, kActSumThreads, plan.sum_shared, stream>>>(plan.sums);
+      <<<static_cast<unsigned>(plan.sum_blocks), kActSumThreads, plan.sum_shared, stream>>>(
+          plan.sums);
   return cudaGetLastError();
 }
 

@@ -2,7 +2,8 @@
 //
 // The gradient of what follows the op, found from gradient and output in one pass, with
 // the sums for bias, noise and noise strength. Two stages in a fixed order and no atomics,
-// so that the result is the same from run to run and from device to device: blocks write
+// so that the result is the same from run to run and from device to device, for tensors of the
+// same shape and alignment: blocks write
 // partial sums to a workspace, and the second stage adds those in double.
 //
 // A sample is `lines` lines of `line` elements: planes of pixels (contiguous) or pixels of
@@ -72,14 +73,17 @@ __global__ void __launch_bounds__(kActGradThreads, 3)
   const T* const output = static_cast<const T*>(a.output) + begin;
   T* const result = static_cast<T*>(a.result) + begin;
   const acc_t limit = activation.limit();
-  const acc_t tap = (a.tap_x ? *static_cast<const acc_t*>(a.tap_x) : acc_t(1)) *
-                    (a.tap_y ? *static_cast<const acc_t*>(a.tap_y) : acc_t(1));
+  const acc_t gain = activation.gain;
+  const acc_t factor = !a.tap_x && !a.tap_y
+                           ? acc_t(1)
+                           : gain * (a.tap_x ? *static_cast<const acc_t*>(a.tap_x) : acc_t(1)) *
+                                 (a.tap_y ? *static_cast<const acc_t*>(a.tap_y) : acc_t(1));
 
   if constexpr (!kAlong && !kAcross) {
     if (size < V) {
       for (int e = 0; e < size; ++e) {
         const acc_t value = activation(to_accumulate(grad[e]), to_accumulate(output[e]), limit);
-        result[e] = from_accumulate<T>(tap * value);
+        result[e] = from_accumulate<T>(factor * value);
       }
       return;
     }
@@ -113,9 +117,9 @@ __global__ void __launch_bounds__(kActGradThreads, 3)
 #pragma unroll
         for (int e = 0; e < V; ++e) {
           value[e] = activation(g[j].get(e), out[j].get(e), limit);
-          if constexpr (kAlong) along += value[e];
-          if constexpr (kAcross) across[e] += value[e];
-          value[e] *= tap;
+          if constexpr (kAlong) along += gain * value[e];
+          if constexpr (kAcross) across[e] += gain * value[e];
+          value[e] *= factor;
         }
         g[j].set(value);
         if (has(j)) g[j].store(result + at(j));
@@ -133,7 +137,7 @@ __global__ void __launch_bounds__(kActGradThreads, 3)
         if (line_sums) line_sums[index] = total;
         if (line_noise) product += total * line_noise[index];
       };
-      BARRIER(40);
+      BARRIER(70);
       const int parts = max(1, kActGradThreads / round_lines);
 #pragma unroll 1
       for (int i = thread; i < parts * round_lines; i += kActGradThreads) {
@@ -147,7 +151,7 @@ __global__ void __launch_bounds__(kActGradThreads, 3)
         }
       }
       if (parts > 1) {
-        BARRIER(41);
+        BARRIER(71);
         if (thread < round_lines) {
           acc_t total = 0;
           for (int part = 0; part < parts; ++part) {
@@ -156,7 +160,7 @@ __global__ void __launch_bounds__(kActGradThreads, 3)
           finish(thread, total);
         }
       }
-      BARRIER(42);
+      BARRIER(72);
     }
   }
 
@@ -169,7 +173,7 @@ __global__ void __launch_bounds__(kActGradThreads, 3)
 #pragma unroll 1
     for (int rows = a.slots; rows > 1;) {
       const int half = (rows + 1) / 2;
-      BARRIER(43);
+      BARRIER(73);
       if (slot + half < rows) {
 #pragma unroll
         for (int e = 0; e < V; ++e) own[e] += own[half * row + e];
@@ -195,11 +199,11 @@ __global__ void __launch_bounds__(kActGradThreads, 3)
 
   if constexpr (kAlong || kAcross) {
     if (a.products == nullptr) return;
-    BARRIER(44);
+    BARRIER(74);
     shared[thread] = product;
 #pragma unroll 1
     for (int half = kActGradThreads / 2; half > 0; half /= 2) {
-      BARRIER(45);
+      BARRIER(75);
       if (thread < half) shared[thread] += shared[thread + half];
     }
     if (thread == 0) static_cast<acc_t*>(a.products)[blockIdx.x] = shared[0];
@@ -258,7 +262,7 @@ __global__ void __launch_bounds__(kActSumThreads) bias_act_sum_kernel(const Bias
   shared[thread] = total;
 #pragma unroll 1
   for (int half = kActSumThreads / 2; half >= columns; half /= 2) {
-    BARRIER(46);
+    BARRIER(76);
     if (thread < half) shared[thread] += shared[thread + half];
   }
   if (thread < columns && has) {
@@ -272,7 +276,7 @@ __global__ void __launch_bounds__(kActSumThreads) bias_act_sum_kernel(const Bias
 struct BiasActGradPlan {
   bool vectors;          // 16 bytes an access; false: one element
   bool along, across;    // the sums that are wanted
-  unsigned blocks, sum_blocks;  // of the two stages; sum_blocks 0: there are no sums
+  int64_t blocks, sum_blocks;   // of the two stages; sum_blocks 0: there are no sums
   size_t shared, sum_shared;    // [bytes] of a block
   int64_t workspace;            // [bytes]
   BiasActGradArgs args;
@@ -285,8 +289,8 @@ struct BlockCounts {
   int64_t few = 512, many = 4096;
 };
 
-// What follows from the shapes alone, whatever the device: the order of the sums must not
-// depend on it. The pointers into the workspace are offsets from null until it is known.
+// What follows from shapes and alignment alone, whatever the device: the order of the sums must
+// not depend on it. The pointers into the workspace are offsets from null until it is known.
 inline BiasActGradPlan plan_bias_act_grad(const BiasActGradParams& p, void* workspace,
                                           BlockCounts counts = {}) {
   BiasActGradPlan plan{};
@@ -325,7 +329,7 @@ inline BiasActGradPlan plan_bias_act_grad(const BiasActGradParams& p, void* work
   a.rounds = static_cast<int>(
       std::clamp<int64_t>(n * a.stretches * groups(round) / counts.many, 1, kActGradRounds));
   a.groups = static_cast<int>(groups(a.rounds * round));
-  plan.blocks = static_cast<unsigned>(n * a.stretches * a.groups);
+  plan.blocks = n * a.stretches * a.groups;
 
   // Shared memory: the sums of a round, and of their parts; the tree over the slots
   int64_t shared = any ? kActGradThreads : 0;

@@ -117,6 +117,8 @@ DEVICE void separable_columns(const TileArgs& a, const Epilogue& epilogue) {
       static_cast<const T*>(a.input) + mine.n * a.in_stride_n + mine.channel;
   ColumnReader<T, S> rows(image, a, column, first_row, last_row);
 
+  // Across, taps behind the filter's last are not left out: they would meet NaN and infinity
+  static_assert(S::kExact || S::kTapsX == 1, "a row of any number of taps filters down alone");
   // Taps and channels
   float fx[S::kTapsX], fy[S::kTapsY];
   const bool finite_x = taps_of_axis(fx, a.taps_x, a.kw, a.flip);

@@ -107,7 +107,7 @@ struct BiasActGrad {
   DEVICE acc_t limit() const { return to_accumulate(from_accumulate<T>(clamp)); }
 
   DEVICE acc_t operator()(acc_t grad, acc_t out, acc_t limit) const {
-    const acc_t value = gain * (out > acc_t(0) ? grad : slope * grad);
+    const acc_t value = out > acc_t(0) ? grad : slope * grad;
     return out >= limit || out <= -limit ? acc_t(0) : value;
   }
 };

@@ -98,6 +98,11 @@ class CudaGraphs(Recorder):
         self.stream = torch.cuda.Stream(device)
         self.pool = torch.cuda.graph_pool_handle()
 
+    def reset(self) -> None:
+        super().reset()
+        # Torch refuses the memory of graphs of which none is left
+        self.pool = torch.cuda.graph_pool_handle()
+
     def first(self, call: Callable[[], Outputs]) -> Outputs:
         current = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(current)

@@ -574,7 +574,8 @@ class Training:
             # A fused optimiser goes through memory, so that moments need the layout of the weights
             moments = {
                 i: {
-                    k: torch.empty_like(weights[i]).copy_(v) if v.dim() else v for k, v in m.items()
+                    k: torch.empty_like(weights[i]).copy_(v) if v.dim() else v.clone()
+                    for k, v in m.items()
                 }
                 for i, m in state[name]["state"].items()
             }

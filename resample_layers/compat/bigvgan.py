@@ -1,13 +1,20 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """BigVGAN's ``alias_free_activation`` and ``activations``, and the package ``alias_free_torch``.
 
-Parameters, buffers and their names are the original's, so checkpoints load strictly both ways. A
-``filter`` stays in float32 in a half model, where the original rounds it.
+Parameters, buffers and their names are the original's, so checkpoints load strictly both ways. Some
+copies, such as Qwen's, keep no filters in their checkpoints. These load strictly here too, and the
+filters stay what they were; such a copy loads a checkpoint of ours with ``strict=False``.
 
-:class:`Activation1d` computes Snake and SnakeBeta and both filters in one pass, on every device,
-with gradients; what the original's fused CUDA kernel is for. It gives the numbers of the original's
-torch path. That kernel has no gradient, takes 12 taps and ratio 2 for granted, and does not
-continue the activated signal, so that its first three and last three samples are others.
+A ``filter`` stays in float32 in a half model, where the original rounds it. The filter of a
+checkpoint replaces the designed one, as in the original, and a half type becomes float32. Where it
+is the designed filter, rounded to a half type, the designed one stands in for it.
+
+:class:`Activation1d` computes Snake and SnakeBeta and both filters as one operator, with gradients;
+what the original's fused CUDA kernel is for. Compiled kernels need one pass. Those of CUDA have run
+in the emulation of the tests, and not yet on a GPU. Without compiled kernels the signal is computed
+piece by piece in plain torch. The numbers are those of the original's torch path. The original's
+kernel has no gradient, takes 12 taps and ratio 2 for granted, and does not continue the activated
+signal, so that its first three and last three samples are others.
 
 What the original gets wrong, most of it without a word:
 
@@ -26,6 +33,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from .. import filters, geometry, ops
 from ..alias_free import exponential
@@ -43,6 +51,7 @@ __all__ = [
     "kaiser_sinc_filter1d",
 ]
 
+HALF = (torch.float16, torch.bfloat16)
 Self = TypeVar("Self", bound="_Filtering")
 
 
@@ -70,7 +79,10 @@ def _filter(taps: Sequence[float], device: torch.device | None = None) -> Tensor
 
 
 class _Filtering(nn.Module):
-    """A module with the buffer ``filter``, which no half type rounds."""
+    """A module with the buffer ``filter``, which no half type rounds and no move loses.
+
+    A filter that the user has made a parameter stays as it is.
+    """
 
     filter: Tensor  # [1, 1, taps]
 
@@ -80,18 +92,51 @@ class _Filtering(nn.Module):
         self.register_buffer("filter", _filter(self._taps))
 
     def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move the module, then take the values anew, so that none is rounded or unset."""
         before = self._buffers.get("filter")
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         after = self._buffers.get("filter")
-        if before is None or after is None:  # the user made a parameter of it
+        if before is None or after is None:
             return self
-        if before.is_meta and not after.is_meta:  # what to_empty gives holds anything
-            self.filter = _filter(self._taps, after.device).to(
-                torch.promote_types(after.dtype, torch.float32)
-            )
-        elif after.dtype in (torch.float16, torch.bfloat16):
-            self.filter = before.to(after.device, torch.float32)
+        dtype = torch.promote_types(after.dtype, torch.float32)
+        if before is after and after.dtype == dtype:
+            return self
+        if before.is_meta and not after.is_meta:
+            before = _filter(self._taps, after.device)
+        if after.dtype == dtype and not after.is_inference():
+            with torch.no_grad():
+                after.copy_(before)  # in place: shared memory stays shared
+        else:
+            self.filter = before.to(after.device, dtype)
         return self
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """A filter that is not in the state stays what it is; one of a half type becomes float32.
+
+        A filter on the meta device has no values that could stay: it is reported as missing.
+        """
+        key = prefix + "filter"
+        stored, own = state_dict.get(key), self._buffers.get("filter")
+        if own is not None and isinstance(stored, Tensor) and stored.dtype in HALF:
+            state_dict[key] = self._widened(stored)  # the dict is a copy of the user's
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        missing: list[str] = args[2] if len(args) > 2 else kwargs["missing_keys"]
+        if own is not None and not own.is_meta and key in missing:
+            missing.remove(key)
+
+    def _widened(self, stored: Tensor) -> Tensor:
+        """A filter of a half type in float32: the designed one, if it is that one rounded."""
+        wide = stored.float()
+        if stored.is_meta or isinstance(stored, FakeTensor):
+            return wide
+        designed = _filter(self._taps, stored.device)
+        if wide.shape != designed.shape:
+            return wide
+        # The original designs in float32: its taps are others by some 1e-7 before they are rounded
+        rounding = torch.finfo(stored.dtype).eps * designed.abs() + 1e-6 * designed.abs().max()
+        return designed if bool(((wide - designed).abs() <= rounding).all()) else wide
 
 
 class LowPassFilter1d(_Filtering):
@@ -270,8 +315,8 @@ class Activation1d(nn.Module):
 
     Args:
         activation: a module, which is called between the filters. :class:`Snake` and
-            :class:`SnakeBeta` of this module are computed in one pass with them, so hooks on them
-            do not run.
+            :class:`SnakeBeta` of this module are computed with them, as one operator, so hooks on
+            them do not run.
         up_ratio, down_ratio: the factors.
         up_kernel_size, down_kernel_size: number of taps; the first at least twice ``up_ratio``.
         fused: False: the activation is called, whatever it is.

@@ -23,7 +23,7 @@ import sys
 import tempfile
 import tokenize
 import warnings
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -32,6 +32,7 @@ PKG_RESOURCES = (
     "setuptools 82 dropped pkg_resources; write instead: "
     "from torch.torch_version import TorchVersion as parse_version"
 )
+UNREADABLE = OSError, SyntaxError, ValueError, LookupError, RecursionError, MemoryError
 Parts = tuple[str, ...]  # of a dotted name, or of a path from the root
 
 
@@ -46,6 +47,7 @@ class Copied(NamedTuple):
     least: int = 2  # so many of the modules make a package of this name a copy
     generic: bool = False  # whether any code may have the names of the modules
     beside: str = ""  # a module next to it, which goes too where compat has all that it defines
+    loader: str = ""  # a module of it that only builds the kernel
 
 
 ROSINALITY = {"fused_act": "rosinality", "upfirdn2d": "rosinality"}
@@ -68,7 +70,13 @@ CODES: dict[str, tuple[Copied, ...]] = {
         ),
     ),
     "bigvgan": (
-        Copied("alias_free_activation", dict.fromkeys(FUSED, "bigvgan"), least=1, **BIGVGAN),
+        Copied(
+            "alias_free_activation",
+            dict.fromkeys(FUSED, "bigvgan"),
+            least=1,
+            loader="load",
+            **BIGVGAN,
+        ),
         Copied("alias_free_torch", dict.fromkeys(ALIAS_FREE, "bigvgan"), installed=True, **BIGVGAN),
     ),
 }
@@ -93,8 +101,11 @@ class Migration:
         modules = {name for copied in self.copies for name in copied.modules}
         self.modules = {name.rpartition(".")[2] for name in modules | beside}
         self.exports = any(copied.exports for copied in self.copies)
+        self.generic = any(copied.generic for copied in self.copies)
+        self.loaders = {copied.loader for copied in self.copies if copied.loader}
         self.known: dict[Parts, Known] = {}
         self.removed: list[Path] = []  # files and folders
+        self.beside: list[Path] = []  # those of them that are ``Copied.beside``
         self.edited: dict[Path, bytes] = {}
         self.lacking: dict[Path, set[str]] = {}  # packages that files import, and that are nowhere
         self.log: list[str] = []
@@ -134,6 +145,10 @@ class Migration:
                 self._tell(path, None, f"it is a link to {target}, which is deleted")
             elif path.is_file():  # no folder, and no pipe
                 self._read(path)
+        for path in self.beside if self.edited else []:
+            ours = f"{COMPAT}.{code}"
+            sentence = f"compare its formulas with those of {ours}: only names were compared"
+            self._tell(path, None, sentence, by_hand=True)
         for name in (copied.package for copied in lacking):
             users = [path for path, names in self.lacking.items() if name in names]
             if not users:
@@ -158,13 +173,24 @@ class Migration:
         # A capital H: git was not told to overlook changes of the file
         kept = {entry[2:] for entry in os.fsdecode(tracked).split("\0") if entry[:2] == "H "}
         different = set(os.fsdecode(changed).split("\0"))
+        no_code = [p for p in self.deleted if p not in self.removed and p.suffix != ".py"]
+        ignored = self._ignored(map(self.name, no_code))
         for name in map(self.name, [*self.edited, *self.deleted]):
+            if name in ignored:  # such as what the loader of a kernel has built
+                continue
             if name not in kept:
                 yield f"{name}: git does not track it"
             elif name in different:
                 yield f"{name}: it differs from the last commit"
             else:
                 self.kept.append(name)
+
+    def _ignored(self, names: Iterable[str]) -> set[str]:
+        """Which of these files git does not track because it was told so."""
+        command = ["git", "-C", str(self.root), "check-ignore", "--stdin", "-z"]
+        given = os.fsencode("".join(f"{name}\0" for name in names))
+        said = subprocess.run(command, input=given, capture_output=True).stdout
+        return set(os.fsdecode(said).split("\0"))
 
     def change(self, path: Path) -> None:
         """Change a file or delete a path. A file always has its old content or its new one."""
@@ -196,7 +222,6 @@ class Migration:
     def _find_copies(self, copied: Copied, folders: set[Path]) -> None:
         name = copied.package.rpartition(".")[2]
         homes: dict[Path, bool] = {}  # the copies, and whether the package goes as a whole
-        beside: set[Path] = set()  # modules next to them, without the suffix
         for folder in sorted(f for f in folders | {f.parent for f in folders} if f.name == name):
             there = sorted(folder.iterdir())
             parts = [path for path in there if path.name.removesuffix(".py") in copied.modules]
@@ -212,50 +237,85 @@ class Migration:
             file = folder.parent / f"{copied.beside}.py"
             if copied.beside and file not in self.removed and self._replaces(file):
                 self.removed.append(file)
-                beside.add(file.with_suffix(""))
+                self.beside.append(file)
         for folder, whole in homes.items():
             for package in self._names(folder, homes):
                 self._learn(copied, package, True, whole)
-        for module in beside:
-            for package in self._names(module, beside):
+        modules = [file.with_suffix("") for file in self.beside]
+        for module in modules:
+            for package in self._names(module, modules):
                 self.known[package] = Known(self.code, True, True)
 
     def _replaces(self, path: Path) -> bool:
-        """Whether we have all classes and functions that a file defines, one at least."""
+        """Whether a file only defines classes and functions, one at least, and we have them all."""
         try:
-            body = ast.parse(path.read_bytes()).body
-        except (OSError, SyntaxError, ValueError):
+            body = _parse(path.read_bytes()).body
+        except UNREADABLE:
             return False
-        names = {n.name for n in body if isinstance(n, (ast.ClassDef, ast.FunctionDef))}
+        body = [n for n in body if not isinstance(n, (ast.Import, ast.ImportFrom))]
+        texts = [n for n in body if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)]
+        names = {
+            getattr(n, "name", None) for n in body if n not in texts
+        }  # None: it is something else
         return bool(names) and names <= set(_get(self.code).__all__)
+
+    def _given(self, module: Parts, seen: Sequence[Parts] = ()) -> set[str]:
+        """The names that a star import of a deleted module gives."""
+        names: set[str] = set()
+        for file in self.deleted:
+            parts = file.relative_to(self.root).with_suffix("").parts
+            name = parts[:-1] if parts[-1] == "__init__" else parts
+            if file.suffix != ".py" or name[-len(module) :] != module or name in seen:
+                continue
+            try:
+                nodes = list(_walk_top(_parse(file.read_bytes())))
+            except UNREADABLE:
+                continue
+            bound = {local for node in nodes for local in _bound(node)}
+            for node in nodes:
+                if isinstance(node, ast.ImportFrom):
+                    base = _base(parts[:-1], node)
+                    if node.names[0].name == "*":
+                        bound |= self._given(base, [*seen, name])
+                    if base[:-1] == name:  # a package has each module that it has imported
+                        bound.add(base[-1])
+            names |= bound
+        return {name for name in names if not name.startswith("_")}
 
     def _names(self, path: Path, copies: Container[Path]) -> Iterator[Parts]:
         """The dotted names of a copy: people put any folder above it on the path."""
         home = path.relative_to(self.root).parts
         for i in range(len(home)):
             other = self.root.joinpath(*home[i:])
-            if other in copies or not (other.is_dir() or other.with_suffix(".py").exists()):
+            if other in copies or not _is_module(other):
                 yield home[i:]
 
-    def _find(self, parts: Parts) -> Known | None:
-        """What is known of a name; what a module holds is known as the module is."""
+    def _find(self, parts: Parts, beside: Path) -> Known | None:
+        """What is known of a name; what a module holds is known as the module is.
+
+        Python finds the modules in the folder ``beside`` before others: the root for a full name.
+        """
         for n in range(len(parts), 0, -1):
-            if known := self.known.get(parts[:n]):
+            name = parts[:n]
+            if name in self.known and _is_module(beside.joinpath(*name)):
+                name = beside.relative_to(self.root).parts + name
+            if known := self.known.get(name):
                 return known if n == len(parts) or parts[n - 1] in self.modules else None
         return None
 
     def _is_removed(self, path: Path) -> bool:
         return any(path.is_relative_to(gone) for gone in self.removed)
 
-    def _is_gone(self, path: Path, name: str) -> bool:
+    def _is_gone(self, path: Path, name: str, is_import: bool = True) -> bool:
         """Whether a name that code in ``path`` uses is of something deleted; "op" is too short."""
         dotted, file = name.lstrip(".").split("."), name.replace("\\", "/").lstrip("./")
         if file in self.paths and "/" not in file:  # it may name a file that is left
             names = file, file.removesuffix(".py")
             places = [folder / name for folder in (path.parent, self.root) for name in names]
             return all(self._is_removed(place) or not place.exists() for place in places)
-        known = self._find(tuple(dotted)) if "." in name else None
+        known = self._find(tuple(dotted), path.parent) if "." in name else None
         relative = name[:1] == "." and f"{dotted[0]}.py" in self.paths
+        relative = relative and (is_import or not self.generic)  # ".filter" may be of a checkpoint
         return file in self.paths or relative or (known is not None and known.gone)
 
     def _read(self, path: Path) -> None:
@@ -265,22 +325,22 @@ class Migration:
                 return
             encoding = tokenize.detect_encoding(io.BytesIO(raw).readline)[0]
             text = raw.decode(encoding).encode()  # nodes count the bytes of UTF-8
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what a compiler thinks of other people's code
-                nodes = list(ast.walk(ast.parse(text.decode())))
-        except (OSError, SyntaxError, ValueError, LookupError, RecursionError, MemoryError) as e:
+            nodes = list(ast.walk(_parse(text.decode())))
+        except UNREADABLE as e:
             if self.removed:
                 self._tell(path, None, f"it may import what is deleted, and cannot be parsed: {e}")
             return
         starts = [0, *itertools.accumulate(map(len, text.splitlines(keepends=True)))]
         newline = b"\r\n" if b"\r\n" in text else b"\n"
         bound: dict[str, Any] = {}  # what imports bind: what we have, or the parts of its name
+        free = {node.id for node in nodes if isinstance(node, ast.Name)}
+        free -= {name for node in nodes for name in _bound(node)}  # a star import may bind these
         log: list[str] = []
         pieces, last = [], len(text)  # of the new text, from its end to its beginning
         imports = [node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
         node: Any
         for node in sorted(imports, key=lambda node: (-node.lineno, -node.col_offset)):
-            if lines := self._replace(path, node, bound):
+            if lines := self._replace(path, node, bound, free):
                 log = [f"{self.name(path)}:{node.lineno}: {line}" for line in lines] + log
                 first, end = starts[node.lineno - 1], starts[node.end_lineno - 1]
                 start, end = first + node.col_offset, end + node.end_col_offset
@@ -296,21 +356,29 @@ class Migration:
             if path.is_symlink():
                 self._tell(path, None, "it is a link: put a file in its place")
 
-    def _replace(self, path: Path, node: Any, bound: dict[str, Any]) -> list[str]:
+    def _replace(
+        self, path: Path, node: Any, bound: dict[str, Any], free: Container[str]
+    ) -> list[str]:
         """The lines that take the place of an import; none: it stays."""
-        inside, level = getattr(node, "module", None), getattr(node, "level", 0)
-        home: Parts = path.parent.relative_to(self.root).parts if level else ()
-        base = home[: len(home) - level + 1] + (tuple(inside.split(".")) if inside else ())
-        outer: Any = self._find(base)
+        level = getattr(node, "level", 0)
+        beside = self.root if level else path.parent
+        base = _base(path.parent.relative_to(self.root).parts, node)
+        outer: Any = self._find(base, beside)
         compat = _get(outer.ours) if outer and outer.ours else None
         ours: dict[str, list[ast.alias]] = {}
         theirs = []
-        for alias in node.names:
+        aliases = node.names
+        if compat and outer.gone and aliases[0].name == "*":
+            given, kept = self._given(base), set(compat.__all__)
+            aliases = [ast.alias(name) for name in sorted(given & kept)] or aliases
+            if lost := [name for name in sorted(given - kept) if name in free]:
+                self._lacks(path, node, f"no {', '.join(lost)}, which * gives", base)
+        for alias in aliases:
             name, local = alias.name, alias.asname or alias.name
             parts = (*base, *name.split("."))
-            is_module = parts in self.known or parts[-1] in self.modules
-            inner = self._find(parts) if is_module else None
-            if compat and (outer.replaced if name == "*" else hasattr(compat, name)):
+            is_name = isinstance(node, ast.ImportFrom) and parts not in self.known
+            inner = None if is_name and name not in self.modules else self._find(parts, beside)
+            if compat and (hasattr(compat, name) or (name == "*" and outer.lacking)):
                 used = outer
                 module, bound[local] = f"{COMPAT}.{outer.ours}", getattr(compat, name, compat)
             elif inner and inner.ours and inner.replaced and "." not in local:
@@ -322,7 +390,10 @@ class Migration:
                 if "." in local and inner and inner.gone:
                     self._tell(path, node, f"import {name} needs a name of its own: as NAME")
                 elif (outer and outer.gone) or (inner and inner.gone):
-                    self._tell(path, node, f"{COMPAT}.{self.code} has no {name}")
+                    self._lacks(path, node, f"no {name}", parts)
+                elif name == "*" and outer and outer.replaced:  # it is installed
+                    by_name = f"import by name what {'.'.join(base)} gives"
+                    self._tell(path, node, by_name, by_hand=True)
                 elif not level and self._is_gone(path, f"{parts[0]}.py"):  # op/ is on the path
                     full = f"{self._package_of(parts[0])}.{parts[0]}"
                     self._tell(path, node, f"{full} is deleted: import it by this name")
@@ -340,13 +411,18 @@ class Migration:
 
     def _check(self, path: Path, nodes: list[Any], bound: dict[str, Any]) -> None:
         """What strings name and attributes read must be there afterwards."""
-        stored = {n.arg for n in nodes if isinstance(n, ast.arg)}
-        stored |= {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        variables = [node for node in nodes if isinstance(node, (ast.Name, ast.arg))]
+        stored = {name for node in variables for name in _bound(node)}
+        calls = [node for node in nodes if isinstance(node, ast.Call)]
+        calls = [n for n in calls if _chain(n.func)[-1] in ("import_module", "__import__")]
+        imported = [a for c in calls for a in (*c.args, *(k.value for k in c.keywords))]
         for node in nodes:
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                if self._is_gone(path, node.value) and path.name == "setup.py":
+                if not self._is_gone(path, node.value, node in imported):
+                    continue
+                if path.name == "setup.py":
                     self._tell(path, node, f"remove {node.value!r}, which is deleted", by_hand=True)
-                elif self._is_gone(path, node.value):
+                else:
                     self._tell(path, node, f"{node.value!r} is deleted")
             elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
                 first, *rest = _chain(node)
@@ -356,12 +432,16 @@ class Migration:
                         continue
                     self._tell(path, node, f"{'.'.join([first, *rest])} is deleted")
                 elif found and not hasattr(found, rest[0]):
-                    ours = f"{COMPAT}.{self.code}"
-                    self._tell(path, node, f"{ours} has nothing for {first}.{rest[0]}")
+                    self._lacks(path, node, f"nothing for {first}.{rest[0]}", rest)
 
     def _package_of(self, module: str) -> str:
         """The name of the copied package that has a module."""
         return next((c.package for c in self.copies if module in c.modules), self.copies[0].package)
+
+    def _lacks(self, path: Path, node: Any, what: str, parts: Sequence[str]) -> None:
+        is_loader = not self.loaders.isdisjoint(parts[-2:])
+        remedy = "; delete the preload: nothing is built" if is_loader else ""
+        self._tell(path, node, f"{COMPAT}.{self.code} has {what}{remedy}")
 
     def _tell(self, path: Path, node: Any, sentence: str, by_hand: bool = False) -> None:
         whom = self.by_hand if by_hand else self.problems
@@ -382,6 +462,42 @@ def _files(root: Path) -> Iterator[Path]:
 
 def _is_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
+
+
+def _parse(code: bytes | str) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a compiler thinks of other people's code
+        return ast.parse(code)
+
+
+def _is_module(path: Path) -> bool:
+    return path.is_dir() or path.with_suffix(".py").exists()
+
+
+def _base(home: Parts, node: Any) -> Parts:
+    """What an import in the folder ``home`` imports from; nothing for ``import a``."""
+    inside, level = getattr(node, "module", None), getattr(node, "level", 0)
+    above = home[: len(home) - level + 1] if level else ()
+    return above + (tuple(inside.split(".")) if inside else ())
+
+
+def _walk_top(module: ast.Module) -> Iterator[ast.AST]:
+    """The nodes of a module that are in no function and in no class."""
+    nodes: list[ast.AST] = [module]
+    for node in nodes:
+        yield node
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            nodes.extend(ast.iter_child_nodes(node))
+
+
+def _bound(node: Any) -> list[str]:
+    """The names that a node binds, without the nodes in it."""
+    if isinstance(node, ast.alias):
+        return [] if node.name == "*" else [node.asname or node.name.split(".")[0]]
+    if isinstance(node, ast.Name):
+        return [node.id] if isinstance(node.ctx, ast.Store) else []
+    names = getattr(node, "name", None), getattr(node, "arg", None)  # a definition, an argument
+    return [name for name in names if name and not isinstance(node, ast.keyword)]
 
 
 def _chain(node: Any) -> list[str]:

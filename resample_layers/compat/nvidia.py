@@ -244,7 +244,7 @@ def filtered_lrelu(
     flip_filter: bool = False,
     impl: str = "cuda",
 ) -> Tensor:
-    """Bias, upsample, leaky ReLU, gain, clamp, downsample: StyleGAN3's activation, in one pass.
+    """Bias, upsample, leaky ReLU, gain, clamp, downsample: StyleGAN3's activation, as one operator.
 
     Args:
         x: images, of the four floating-point dtypes.

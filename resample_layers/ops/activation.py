@@ -215,24 +215,23 @@ def _backward(needs: Sequence[bool], saved: Sequence[Any], constants: Any, grad:
     up, down, pad, in_shape = call
     operands = Operands(kinds, *values)
     size = native.kernel_size(kernel, taps_y)
-    scaled, factor = kernel, 1.0
     if torch.is_grad_enabled():  # a graph of the gradient is asked for
         grad = activation_grad(grad, output.detach(), slope, clamp)
         grads = operand_grads(grad, gain, operands, needs[3:6])
-        # The gain goes to the taps, which are few; they stay as precise as the sums over them
-        scaled, factor = kernel.to(native.accumulate_dtype(grad, kernel)) * gain, gain
     else:
         alone = needs[0] and not (needs[1] or needs[2]) and _is_one_tap(grad, kernel, taps_y, call)
         taps = (kernel, taps_y) if alone else NO_TAPS
         grad, grads = first_order(grad, output, taps, operands, needs[3:6], slope, gain, clamp)
         if alone:
             return grad, None, None, *grads
+    # The gain goes to the taps, which are few; they stay as precise as the sums over them
     grad_input, grad_kernel, grad_taps_y = None, None, None
     if needs[0]:
         g_pad = geometry.adjoint_pads(in_shape[2:], grad.shape[2:], up, down, pad, size)
+        scaled = kernel.to(native.accumulate_dtype(grad, kernel)) * gain
         grad_input = UPFIRDN2D(grad, scaled, taps_y, down, up, g_pad, True)
     if needs[1] or needs[2]:
-        w = KERNEL_GRAD(input, grad, up, down, pad, size[::-1]) * factor
+        w = KERNEL_GRAD(input, grad, up, down, pad, size[::-1]) * gain
         grad_kernel, grad_taps_y = split_kernel_grad(w, kernel, taps_y)
     return grad_input, grad_kernel, grad_taps_y, *grads
 

@@ -3,8 +3,9 @@
 
 ``upfirdn2d_bias_act_grad`` gives, of z in the formula of epilogue.py,
 
-- the gradient of z; or, where the op has one tap and leaves the size as it is, that of its input,
-  which is the tap times it;
+- the gradient of z divided by the gain, which the caller gives to the taps: it is rounded here, and
+  16 bits may not hold it; or, where the op has one tap and leaves the size as it is, that of its
+  input, which is tap and gain times it;
 - the gradients of bias ``[C]``, noise ``[noise_samples, 1, out_h, out_w]`` and noise strength
   ``[1]``, sums of the accumulate dtype; each is empty, ``[0]``, where it is not asked for: without
   ``with_bias``, at ``noise_samples`` of 0, and without ``noise``.
@@ -38,7 +39,7 @@ def first_order(
     gain: float,
     clamp: float | None,
 ) -> tuple[Tensor, list[Tensor | None]]:
-    """The gradient of z or of the input, and those of the operands in their shapes and dtypes."""
+    """The first of the list above, and the operands' gradients in their shapes and dtypes."""
     noise = operands.kinds[1]
     samples = noise[0][0] if noise is not None and needs[1] else 0
     result, *sums = BIAS_ACT_GRAD(
@@ -74,14 +75,20 @@ def _empty(
     clamp: float | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     check_one_device(output, grad, tap_x, tap_y, noise, noise_strength)
-    layout = torch.channels_last if native.is_channels_last(output) else torch.contiguous_format
+    if grad.dtype != output.dtype:
+        raise ValueError(f"grad must have output's dtype, {output.dtype}, got {grad.dtype}")
     channels, height, width = output.shape[1:]
 
     def sums(wanted: bool, *shape: int) -> Tensor:
         return output.new_empty(shape if wanted else 0, dtype=native.accumulate_dtype(output))
 
     return (
-        torch.empty(output.shape, dtype=output.dtype, device=output.device, memory_format=layout),
+        torch.empty(
+            output.shape,
+            dtype=output.dtype,
+            device=output.device,
+            memory_format=native.memory_format(output),
+        ),
         sums(with_bias, channels),
         sums(noise_samples != 0, noise_samples, 1, height, width),
         sums(noise is not None, 1),

@@ -261,6 +261,12 @@ def check_epilogue(
     return slope, gain, None if clamp is None else _as_float("clamp", clamp)
 
 
+def check_required(name: str, value: Any) -> None:
+    """A tensor with a number for each channel, which may not be absent."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a tensor [C], got {_describe(value)}")
+
+
 def _check_operand(name: str, value: Any, input: Tensor) -> None:
     """None, or a floating-point tensor on the device of ``input``."""
     if value is None:

@@ -29,16 +29,19 @@ def extend(
     """Continue ``input`` to ``[N, C, top + H + bottom, left + W + right]``, as ``F.pad`` does.
 
     Raises:
-        TypeError, ValueError: if the input is at fault, or too small to be mirrored or repeated.
+        TypeError, ValueError: if the input is at fault, or too small to be continued so.
     """
     if has_torch_function((input,)):
         return handle_torch_function(extend, (input,), input, border, mode)  # type: ignore[no-any-return]
     dims = len(border) // 2
     check_input(input, dims)
-    if mode != "replicate" and not is_tracing():
-        spare = 1 if mode == "reflect" else 0
+    if not is_tracing():
         size = input.shape[2:]
-        least = [max(border[i : i + 2]) + spare for i in range(0, 2 * dims, 2)][::-1]  # x last
+        sides = [max(border[i : i + 2]) for i in range(0, 2 * dims, 2)][::-1]  # x last
+        if mode == "reflect":
+            least = [side + 1 for side in sides]
+        else:
+            least = [min(side, 1) for side in sides] if mode == "replicate" else sides
         if any(need > side for need, side in zip(least, size, strict=True)):
             raise ValueError(
                 f"padding_mode={mode!r} needs an input of at least {by(least)} ({SIDES[dims]}), "

@@ -9,7 +9,9 @@ and BigVGAN therefore upsample before each activation and filter and downsample 
     a   = clamp(gain * f(m), -clamp, clamp)
     out = F(a, down_kernel, down, down_pad)
 
-Compiled kernels keep ``m`` and ``a``, which are the large images, in cache or shared memory. With
+Compiled kernels keep ``m`` and ``a``, which are the large images, in cache or shared memory; those
+of CUDA have run in the emulation of the tests, and not yet on a GPU. Without compiled kernels the
+op is computed piece by piece, so that ``m`` and ``a`` of a piece fit a budget. With
 ``B`` the transpose of ``F``, ``g`` the gradient of ``out``, the gradients are::
 
     g_a     = B(g, down_kernel)        g_m = gain * f'(m) * g_a, and 0 where a was clamped
@@ -33,7 +35,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from .. import geometry
 from . import native
-from .arguments import check_filtered_call
+from .arguments import check_filtered_call, check_required
 from .border import extend
 from .epilogue import clamp_limit
 from .nonlinearity import LEAKY_RELU, NONLINEARITIES, SNAKE
@@ -65,7 +67,7 @@ def filtered_lrelu(
     down_pad: Sequence[int] = (0, 0),
     padding_mode: str = "zeros",
 ) -> Tensor:
-    """Upsample, leaky ReLU, downsample: StyleGAN3's activation, in one pass over memory.
+    """Upsample, leaky ReLU, downsample: StyleGAN3's activation, as one operator.
 
     ::
 
@@ -94,11 +96,12 @@ def filtered_lrelu(
     Returns:
         The result, of the input's dtype, device and memory format, rounded once; half types are
         computed in float32. Gradients of every order exist in all tensors; where the activated
-        signal was clamped they are zero. The first order in ``input`` and ``bias`` is computed in
-        one pass, and saves nothing but the input.
+        signal was clamped they are zero. With compiled kernels the upsampled signal is never
+        stored: forward, and the first order in ``input`` and ``bias``, are one pass each. What is
+        saved for it are the arguments.
 
     Shape:
-        - input: ``[N, C, H, W]``; bias: ``[C]``
+        - input: ``[N, C, H, W]``, ``N`` and ``C`` may be 0; bias: ``[C]``
         - output: ``[N, C, out_h, out_w]`` with ``mid_h = H * up_y + pad_y0 + pad_y1 - kh + 1``
           of the first kernel and ``out_h = (mid_h + down_pad_y0 + down_pad_y1 - kh) // down_y + 1``
           of the second, ``out_w`` likewise
@@ -107,8 +110,8 @@ def filtered_lrelu(
         TypeError: if a tensor is not a floating-point tensor, or another argument is of a wrong
             kind.
         ValueError: if a rank, a length, a device, a factor below 1, an empty kernel, a constant
-            out of its range, the padding mode, or a side below 1 of the upsampled signal or the
-            output is at fault.
+            out of its range, the padding mode, or a side below 1 of the upsampled signal, the
+            output or, with ``"replicate"``, the input is at fault.
 
     Example:
         >>> import torch
@@ -163,7 +166,7 @@ def filtered_snake(
     down_pad: int | Sequence[int] = 0,
     padding_mode: str = "zeros",
 ) -> Tensor:
-    """Upsample, Snake, downsample: BigVGAN's activation of signals, in one pass over memory.
+    """Upsample, Snake, downsample: BigVGAN's activation of signals, as one operator.
 
     ::
 
@@ -193,12 +196,12 @@ def filtered_snake(
 
     Returns:
         The result, of the input's dtype, device and order in memory, rounded once; half types are
-        computed in float32. Gradients of every order exist in all tensors. The first order in
-        ``input``, ``alpha``, ``beta`` and ``bias`` is computed in one pass, and saves nothing but
-        these.
+        computed in float32. Gradients of every order exist in all tensors. With compiled kernels
+        the upsampled signal is never stored: forward, and the first order in ``input``, ``alpha``,
+        ``beta`` and ``bias``, are one pass each. What is saved for it are the arguments.
 
     Shape:
-        - input: ``[N, C, L]``; alpha, beta, bias: ``[C]``
+        - input: ``[N, C, L]``, ``N`` and ``C`` may be 0; alpha, beta, bias: ``[C]``
         - output: ``[N, C, (mid + down_before + down_after - taps) // down + 1]`` of the second
           filter, with ``mid = L * up + before + after - taps + 1`` of the first
 
@@ -206,7 +209,8 @@ def filtered_snake(
         TypeError: if a tensor is not a floating-point tensor, or another argument is of a wrong
             kind.
         ValueError: if a rank, a length, a device, a factor below 1, empty taps, the padding mode,
-            or an upsampled signal or output of no sample is at fault.
+            or an upsampled signal, an output or, with ``"replicate"``, an input of no sample is at
+            fault.
 
     Example:
         >>> import torch
@@ -238,8 +242,7 @@ def filtered_snake(
             down_pad=down_pad,
             padding_mode=padding_mode,
         )
-    if alpha is None:
-        raise TypeError("alpha must be a tensor [C], got None")
+    check_required("alpha", alpha)
     pads = {"pad": pad, "down_pad": down_pad}
     taps, *call, constants = check_filtered_call(
         1, input, kernels, operands, up, down, pads, padding_mode, (1.0, 1.0, None)
@@ -494,16 +497,21 @@ def _empty_grads(grad: Tensor, *args: Any) -> tuple[Tensor, ...]:
 def _setup(
     needs: Sequence[bool], inputs: tuple[Any, ...], output: Tensor
 ) -> tuple[tuple[Tensor | None, ...], Any]:
-    tensors, constants = inputs[:8], inputs[8:]
-    return (*tensors[:4], *keep_taps(*tensors[4:6]), *keep_taps(*tensors[6:8])), constants
+    tensors, call = inputs[:8], inputs[8:]
+    is_tied = inputs[2] is inputs[3]  # Snake: one number per channel serves as alpha and beta
+    saved = (*tensors[:4], *keep_taps(*tensors[4:6]), *keep_taps(*tensors[6:8]))
+    return saved, (call, is_tied)
 
 
 def _backward(needs: Sequence[bool], saved: Sequence[Any], constants: Any, grad: Tensor) -> Grads:
+    call, is_tied = constants
     if torch.is_grad_enabled() or any(needs[4:8]):
-        grads = Formula.of(UPFIRDN2D, (*saved, *constants)).grads(grad, needs[:8])
+        grads = Formula.of(UPFIRDN2D, (*saved, *call)).grads(grad, needs[:8])
     else:
         asked = [bool(needed) for needed in needs[1:4]]
-        grads = [*FILTERED_ACT_GRAD(grad, *saved, *constants, asked), *(None,) * 4]
+        grads = [*FILTERED_ACT_GRAD(grad, *saved, *call, asked), *(None,) * 4]
+    if is_tied and grads[2] is not None and grads[3] is not None:
+        grads[2:4] = grads[2] + grads[3], None  # before they are rounded to its dtype
     return tuple(
         t.to(tensor.dtype) if needed and t is not None else None
         for t, tensor, needed in zip(grads, saved, needs, strict=False)

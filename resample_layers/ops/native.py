@@ -193,7 +193,7 @@ def bias_act_grad(
         output.shape,
         dtype=output.dtype,
         device=output.device,
-        memory_format=torch.channels_last if is_channels_last(output) else torch.contiguous_format,
+        memory_format=memory_format(output),
     )
     _, channels, height, width = output.shape
     bias_grad = output.new_zeros(channels if with_bias else 0, dtype=dtype)
@@ -203,7 +203,8 @@ def bias_act_grad(
     taps = [tap.reshape(()).to(dtype) for tap in (tap_x, tap_y) if tap is not None]
     for batch, chan, first, last in _pieces(output, result, dtype):
         piece = batch, chan, slice(first, last)
-        z = activation_grad(grad[piece].to(dtype), output[piece], negative_slope, clamp) * gain
+        u = activation_grad(grad[piece].to(dtype), output[piece], negative_slope, clamp)
+        z = u * gain
         if with_bias:
             bias_grad[chan] += z.sum((0, 2, 3))
         if noise_samples or noise is not None:
@@ -217,7 +218,7 @@ def bias_act_grad(
                 noise_grad[batch, :, first:last] += pixels
         for tap in taps:
             z = z * tap
-        result[piece] = z
+        result[piece] = z if taps else u
     if noise_strength is not None:
         noise_grad *= noise_strength.reshape(()).to(dtype)
     return result, bias_grad, noise_grad, strength_grad

@@ -108,7 +108,8 @@ def test_sweep_under_sanitizers(tmp_path):
     if not all(os.path.isabs(path) for path in runtimes):
         pytest.skip("NOT RUN: CPU kernels under sanitizers, libasan or libubsan is not installed")
     flags = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    built = harness.build(tmp_path, *flags)
+    # At -O1, GCC 12 warns of the undefined register that its own avx512fintrin.h uses
+    built = harness.build(tmp_path, *flags, "-Wno-uninitialized")
     for level in LEVELS:
         sweep(
             built,

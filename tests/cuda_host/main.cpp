@@ -834,7 +834,7 @@ int check_barrier(int number) {
     for (Order order : {Order::ascending, Order::descending, Order::random}) {
       if (wrong) break;
       cuda_host::options.order = order;
-      cuda_host::barriers_met.assign(64, 0);
+      cuda_host::barriers_met.assign(96, 0);
       const Tally tally = sweep(row);
       if (cuda_host::barriers_met[static_cast<size_t>(number)] == 0) break;
       met = true;
