@@ -30,10 +30,7 @@ from resample_layers.ops import extension, library_file, native
 from .tools import require
 
 OPS = torch.ops.resample_layers
-NATIVE_ONLY: set[str] = {
-    "filtered_act",
-    "filtered_act_grad",
-}  # ops that have no compiled kernel on any device
+NATIVE_ONLY: set[str] = set()  # ops that have no compiled kernel on any device
 PACKAGE = Path(resample_layers.__file__).parent
 LIBRARIES = {device: extension.library_path(device) for device in ("cpu", "cuda")}
 CALL = """
