@@ -450,7 +450,8 @@ def test_the_library_under_sanitizers(source):
         Path(lines(compiler, f"-print-file-name=lib{name}.so")[0]) for name in ("asan", "ubsan")
     ]
     require("asan", found=all(path.is_absolute() for path in runtimes))  # else the bare name
-    flags = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined"
+    # At -O0 GCC takes a fifth of the time of -O1
+    flags = "-O0 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined"
     switches = {"RESAMPLE_LAYERS_CUDA": "0", "CXX": compiler, "CXXFLAGS": flags}
     build(source, "build_ext", "--inplace", **switches)
     shutil.copytree(ROOT / "tests", source / "tests")
