@@ -8,6 +8,7 @@ no value of a tensor in Python, since that would wait for the device.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 
 import torch
@@ -32,7 +33,7 @@ class Eager:
         """Forget what was recorded, since tensors have been replaced."""
 
 
-class Recorder(Eager):
+class Recorder(Eager, ABC):
     """The first calls of a key run its function; the next records it, and all after repeat that.
 
     The first calls are no rehearsal: they do the work. They let libraries choose their algorithms
@@ -69,13 +70,13 @@ class Recorder(Eager):
         """Run a call that is not recorded yet."""
         return call()
 
+    @abstractmethod
     def record(self, call: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
         """Record a call without doing its work.
 
         Returns:
             What does the work, each time it is called, and the outputs that it fills.
         """
-        raise NotImplementedError
 
 
 class CudaGraphs(Recorder):
