@@ -17,7 +17,7 @@ OLDEST_TESTS := $(addprefix tests/test_,distributed.py export.py coexistence.py)
 .PHONY: demo test test-native test-oldest lint format bench parity fuzz-checkpoints resources check wheel test-wheel clean
 
 demo: $(VENV)/.examples  ## train the StyleGAN2 of the examples on handwritten digits
-	$(BIN)/python -m examples.stylegan2.train --out runs/demo --overwrite
+	$(BIN)/python -m examples.stylegan.train --out runs/demo --overwrite
 
 test: $(VENV)/.test  ## all tests
 	$(BIN)/python $(PYTEST)

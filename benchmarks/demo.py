@@ -20,7 +20,7 @@ def run(steps: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         runs = {}
         for backend in BACKENDS:
-            arguments = ["-m", "examples.stylegan2.train", "--steps", str(steps)]
+            arguments = ["-m", "examples.stylegan.train", "--steps", str(steps)]
             environment = {**os.environ, "RESAMPLE_LAYERS_BACKEND": backend}
             runs[backend] = subprocess.Popen(
                 [sys.executable, *arguments, "--out", f"{folder}/{backend}"],
@@ -42,7 +42,7 @@ def run(steps: int) -> None:
         "demo",
         f"""## The StyleGAN2 demo
 
-{provenance()}. Command: `{command()}`. `python -m examples.stylegan2.train --steps {steps}` with
+{provenance()}. Command: `{command()}`. `python -m examples.stylegan.train --steps {steps}` with
 `RESAMPLE_LAYERS_BACKEND` as given, both at once, one thread each; time of the training steps.
 
 {table(["backend", "time", "/ native"], rows)}

@@ -16,7 +16,7 @@ nvidia networks      NVIDIA's own networks and loss, of the checkout, with the s
 Before anything is timed, every call of an op is counted while each column runs all parts of a step:
 the ops of that column must have run, and no others. Networks of different ops must compute the
 same; NVIDIA's networks must have as many parameters as ours. Timed are the parts of a step, each
-with its own backward pass and optimiser, as examples.stylegan2.train runs them:
+with its own backward pass and optimiser, as examples.stylegan.train runs them:
 
 plain step      one update of the discriminator and one of the generator, and the average
 amortised step  the plain step, 1/16 of an R1 update and 1/4 of a path-length update
@@ -54,9 +54,9 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim import Adam
 
-from examples.stylegan2.data import Images, to_pixels
-from examples.stylegan2.settings import DTYPES, Settings
-from examples.stylegan2.training import Training, lazy_adam
+from examples.stylegan.data import Images, to_pixels
+from examples.stylegan.settings import DTYPES, Settings
+from examples.stylegan.training import Training, lazy_adam
 from resample_layers import ops
 from resample_layers.ops import native
 

@@ -54,9 +54,9 @@ def seeds() -> dict[str, bytes]:
     """Real files, as small as they can be."""
     import torch
 
-    from examples.stylegan2.checkpoints import save_basicsr
-    from examples.stylegan2.discriminator import Discriminator
-    from examples.stylegan2.generator import Generator
+    from examples.stylegan.checkpoints import save_basicsr
+    from examples.stylegan.discriminator import Discriminator
+    from examples.stylegan.generator import Generator
 
     torch.manual_seed(0)
     generator = Generator(8, 4, 1, channels={4: 4, 8: 4})
@@ -277,7 +277,7 @@ def make(rng: Random, real: dict[str, bytes]) -> tuple[str, bytes]:
 
 def broken(path: Path, data: bytes, seconds: float, megabytes: float) -> tuple[str, list[str]]:
     """What became of a file, and what should not have: it is in a process without other work."""
-    from examples.stylegan2.checkpoints import CheckpointError, archives, load
+    from examples.stylegan.checkpoints import CheckpointError, archives, load
 
     outcome, problems = "", list[str]()
 
@@ -347,7 +347,7 @@ def other_views(data: bytes, found: dict[str, bytes]) -> Iterator[str]:
 def child(args: argparse.Namespace) -> int:
     import torch
 
-    from examples.stylegan2.checkpoints import load
+    from examples.stylegan.checkpoints import load
 
     torch.set_num_threads(1)
     threading.stack_size(STACK)

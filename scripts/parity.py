@@ -26,7 +26,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(ROOT))
 
-from examples.stylegan2 import checkpoints
+from examples.stylegan import checkpoints
 
 LIMIT = 1e-5
 SAVES = {

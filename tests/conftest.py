@@ -43,7 +43,7 @@ def one_thread():
 @pytest.fixture
 def no_report(monkeypatch):
     """For runs whose evaluation does not matter: it takes longer than they."""
-    monkeypatch.setattr("examples.stylegan2.train.report", lambda *args: None)
+    monkeypatch.setattr("examples.stylegan.train.report", lambda *args: None)
 
 
 def pytest_terminal_summary(terminalreporter):

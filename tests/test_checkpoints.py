@@ -30,11 +30,11 @@ import numpy as np
 import pytest
 import torch
 
-from examples.stylegan2 import checkpoints, train
-from examples.stylegan2.checkpoints import CheckpointError, archives, keys, load, records, saving
-from examples.stylegan2.checkpoints.pickles import Budget
-from examples.stylegan2.discriminator import Discriminator
-from examples.stylegan2.generator import Generator
+from examples.stylegan import checkpoints, train
+from examples.stylegan.checkpoints import CheckpointError, archives, keys, load, records, saving
+from examples.stylegan.checkpoints.pickles import Budget
+from examples.stylegan.discriminator import Discriminator
+from examples.stylegan.generator import Generator
 from scripts.checkpoint_fixtures import PSI, seeded_inputs, seeded_state
 from scripts.fuzz_checkpoints import as_stream
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from examples.stylegan2.generator import Generator
+from examples.stylegan.generator import Generator
 from resample_layers import (
     UpFirDnDownsample,
     UpFirDnDownsample1d,

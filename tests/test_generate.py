@@ -14,10 +14,10 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 
-from examples.stylegan2 import generate
-from examples.stylegan2.checkpoints import load, save_rosinality
-from examples.stylegan2.discriminator import Discriminator
-from examples.stylegan2.generator import Generator
+from examples.stylegan import generate
+from examples.stylegan.checkpoints import load, save_rosinality
+from examples.stylegan.discriminator import Discriminator
+from examples.stylegan.generator import Generator
 
 from .tools import files_of_at_most
 
@@ -427,7 +427,7 @@ def test_a_full_disk_leaves_the_earlier_picture(name, checkpoint, tmp_path, caps
 KILLED = """
 import os, signal, sys
 from PIL import Image
-from examples.stylegan2 import generate
+from examples.stylegan import generate
 
 def save_half_and_die(self, file, **options):
     open(file, "wb").write(b"half") if isinstance(file, (str, os.PathLike)) else file.write(b"half")

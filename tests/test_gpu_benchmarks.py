@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import gpu, gpu_filtered, gpu_training
-from examples.stylegan2.blocks import StyledConv
+from examples.stylegan.blocks import StyledConv
 from resample_layers import UpFirDnDownsample, UpFirDnSmooth, UpFirDnUpsample
 from resample_layers.ops import bias_act
 

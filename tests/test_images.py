@@ -29,11 +29,11 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from PIL import Image, features
 
-from examples.stylegan2 import data, train
-from examples.stylegan2.decode import EXTENSIONS, FORMATS, ImageError, decode, parse_colour
-from examples.stylegan2.processes import World
-from examples.stylegan2.settings import Settings
-from examples.stylegan2.sources import find_images
+from examples.stylegan import data, train
+from examples.stylegan.decode import EXTENSIONS, FORMATS, ImageError, decode, parse_colour
+from examples.stylegan.processes import World
+from examples.stylegan.settings import Settings
+from examples.stylegan.sources import find_images
 
 from .images import make_folder
 from .training import ROOT, TINY, assert_same
@@ -647,7 +647,7 @@ def test_names_that_are_no_utf_8_are_trained_on_and_shown(tmp_path, capsys, no_r
     folder.rename(odd)
     options = ["--out", str(tmp_path / "run"), *TINY, "--data", odd]
     ran = subprocess.run(
-        [sys.executable, "-m", "examples.stylegan2.train", *options, "--steps", "1"],
+        [sys.executable, "-m", "examples.stylegan.train", *options, "--steps", "1"],
         env={**os.environ, "PYTHONIOENCODING": "utf-8", "OMP_NUM_THREADS": "1"},
         cwd=ROOT,
         capture_output=True,

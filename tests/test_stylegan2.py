@@ -10,11 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from examples.stylegan2 import blocks, data, evaluate, losses
-from examples.stylegan2.discriminator import Discriminator
-from examples.stylegan2.generator import Generator, channel_table
-from examples.stylegan2.order import Order
-from examples.stylegan2.training import channels_last
+from examples.stylegan import blocks, data, evaluate, losses
+from examples.stylegan.discriminator import Discriminator
+from examples.stylegan.generator import Generator, channel_table
+from examples.stylegan.order import Order
+from examples.stylegan.training import channels_last
 
 CHANNELS = {4: 8, 8: 6, 16: 5, 32: 4, 64: 3}
 

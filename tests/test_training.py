@@ -17,12 +17,12 @@ import pytest
 import torch
 from PIL import Image
 
-from examples.stylegan2 import data, generate, losses, train
-from examples.stylegan2.order import Order
-from examples.stylegan2.processes import World
-from examples.stylegan2.run import Run
-from examples.stylegan2.settings import Settings, absolute
-from examples.stylegan2.training import Training, lazy_adam
+from examples.stylegan import data, generate, losses, train
+from examples.stylegan.order import Order
+from examples.stylegan.processes import World
+from examples.stylegan.run import Run
+from examples.stylegan.settings import Settings, absolute
+from examples.stylegan.training import Training, lazy_adam
 
 from .images import make_folder
 from .training import ROOT, TINY, assert_same, start
@@ -563,7 +563,7 @@ def test_groups_of_one_image_are_told_once(batch):
 
 @pytest.mark.parametrize("name", ["train", "generate"])
 def test_a_command_that_is_run_as_a_file_says_how_it_is_run(name, tmp_path):
-    file = ROOT / "examples" / "stylegan2" / f"{name}.py"
+    file = ROOT / "examples" / "stylegan" / f"{name}.py"
     command = [sys.executable, str(file), "--help"]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 1

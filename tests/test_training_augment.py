@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 
-from examples.stylegan2 import augment
+from examples.stylegan import augment
 
 from .training import assert_same, start
 

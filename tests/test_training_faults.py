@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from examples.stylegan2 import losses, train
-from examples.stylegan2.run import Run
-from examples.stylegan2.settings import Settings
-from examples.stylegan2.training import Training
+from examples.stylegan import losses, train
+from examples.stylegan.run import Run
+from examples.stylegan.settings import Settings
+from examples.stylegan.training import Training
 
 from .images import make_folder
 from .tools import files_of_at_most
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 KILLED = """
 import os, signal, sys, torch
-from examples.stylegan2 import train
+from examples.stylegan import train
 
 save, count = torch.save, 0
 
@@ -71,7 +71,7 @@ def test_a_run_killed_in_the_middle_of_writing_goes_on_bit_for_bit(tmp_path, no_
 def test_a_run_killed_at_any_moment_goes_on(tmp_path):
     """By the clock, wherever it then is, until the run gets to its end between two kills."""
     options = [*TINY, "--out", str(tmp_path / "run"), "--log-every", "1", "--save-every", "1"]
-    command = [sys.executable, "-m", "examples.stylegan2.train", *options, "--steps", "1000000"]
+    command = [sys.executable, "-m", "examples.stylegan.train", *options, "--steps", "1000000"]
     delays = np.random.default_rng(0).uniform(0.05, 0.6, 3)
     reached = 0
     for delay in delays:

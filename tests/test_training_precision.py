@@ -11,10 +11,10 @@ from torch.optim import Adam
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from examples.stylegan2 import losses
-from examples.stylegan2.graphs import Recorder
-from examples.stylegan2.processes import World
-from examples.stylegan2.training import DivergedError
+from examples.stylegan import losses
+from examples.stylegan.graphs import Recorder
+from examples.stylegan.processes import World
+from examples.stylegan.training import DivergedError
 
 from .training import MANY, assert_same, parts_of_a_step, start
 

@@ -14,10 +14,10 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from examples.stylegan2 import losses, train
-from examples.stylegan2.processes import World
-from examples.stylegan2.run import Run
-from examples.stylegan2.training import DivergedError
+from examples.stylegan import losses, train
+from examples.stylegan.processes import World
+from examples.stylegan.run import Run
+from examples.stylegan.training import DivergedError
 
 from .training import MANY, ROOT, TINY, parts_of_a_step, start
 
@@ -133,7 +133,7 @@ def test_batches_that_cannot_be_dealt_are_refused():
 def torchrun(*options, processes=2):
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-        *("--nproc-per-node", str(processes), "-m", "examples.stylegan2.train"),
+        *("--nproc-per-node", str(processes), "-m", "examples.stylegan.train"),
         *map(str, options),
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

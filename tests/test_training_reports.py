@@ -8,8 +8,8 @@ import os
 import pytest
 import torch
 
-from examples.stylegan2 import evaluate, train
-from examples.stylegan2.run import Run
+from examples.stylegan import evaluate, train
+from examples.stylegan.run import Run
 
 from .training import TINY
 

@@ -10,10 +10,10 @@ import re
 import pytest
 import torch
 
-from examples.stylegan2 import data, train
-from examples.stylegan2.discriminator import Discriminator
-from examples.stylegan2.generator import Generator
-from examples.stylegan2.settings import CONFIGS, Settings, load_config
+from examples.stylegan import data, train
+from examples.stylegan.discriminator import Discriminator
+from examples.stylegan.generator import Generator
+from examples.stylegan.settings import CONFIGS, Settings, load_config
 
 from .training import ROOT, TINY
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from examples.stylegan2 import data
-from examples.stylegan2.settings import Settings
-from examples.stylegan2.training import Training
+from examples.stylegan import data
+from examples.stylegan.settings import Settings
+from examples.stylegan.training import Training
 
 ROOT = Path(__file__).parent.parent
 TINY = [

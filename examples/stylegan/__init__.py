@@ -14,8 +14,8 @@
 ``run``            the files of a run: checkpoints, metrics, samples
 ``files``          files that are written whole or not at all
 ``evaluate``       how good the samples are: Fréchet distances, a classifier's verdict, neighbours
-``train``          ``python -m examples.stylegan2.train --out runs/demo``
-``generate``       ``python -m examples.stylegan2.generate --checkpoint FILE --out pictures``
+``train``          ``python -m examples.stylegan.train --out runs/demo``
+``generate``       ``python -m examples.stylegan.generate --checkpoint FILE --out pictures``
 ``checkpoints``    files of this training and of three other codes, in; of two of them, out
 
 Attributes carry the names of rosinality's checkpoints (``convs.0.conv.modulation.weight``), so

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Images from a checkpoint: ``python -m examples.stylegan2.generate --checkpoint FILE --out DIR``.
+"""Images from a checkpoint: ``python -m examples.stylegan.generate --checkpoint FILE --out DIR``.
 
 Reads checkpoints of this example's training, rosinality's, BasicSR's and NVIDIA's (see
 ``checkpoints``). By default one picture, ``grid.png``, of the seeds 0 to 15; otherwise
@@ -20,7 +20,7 @@ from __future__ import annotations
 if not __package__:  # the imports below would fail without saying why
     raise SystemExit(
         "generate.py must be run as a module, from the root of the clone: "
-        "python -m examples.stylegan2.generate --checkpoint FILE --out DIR"
+        "python -m examples.stylegan.generate --checkpoint FILE --out DIR"
     )
 
 import argparse
@@ -353,7 +353,7 @@ def parse_seeds(text: str) -> list[int]:
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = argparse.ArgumentParser(
-        prog="python -m examples.stylegan2.generate",
+        prog="python -m examples.stylegan.generate",
         description="Generate images from a checkpoint.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Train a StyleGAN2: ``python -m examples.stylegan2.train --out runs/demo``.
+"""Train a StyleGAN2: ``python -m examples.stylegan.train --out runs/demo``.
 
 It learns what ``--data`` says, scikit-learn's handwritten digits by default; ``--config`` takes
 settings from a file, such as config-f-256, which other options change. On several GPUs, or
-processes of a CPU: ``torchrun --nproc-per-node 8 -m examples.stylegan2.train ...``.
+processes of a CPU: ``torchrun --nproc-per-node 8 -m examples.stylegan.train ...``.
 
 It leaves in ``--out``:
 
@@ -24,7 +24,7 @@ from __future__ import annotations
 if not __package__:  # the imports below would fail without saying why
     raise SystemExit(
         "train.py must be run as a module, from the root of the clone: "
-        "python -m examples.stylegan2.train --out FOLDER"
+        "python -m examples.stylegan.train --out FOLDER"
     )
 
 import argparse
@@ -57,7 +57,7 @@ STOPPED = 130  # the exit status of a run that was asked to stop
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = argparse.ArgumentParser(
-        prog="python -m examples.stylegan2.train",
+        prog="python -m examples.stylegan.train",
         description="Train a StyleGAN2 on handwritten digits, photographs or a folder of images.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

@@ -4,7 +4,7 @@
 ``rosinality``        stylegan2-pytorch's ``.pt``
 ``basicsr``           BasicSR's ``.pth``, generator and discriminator in files of their own
 ``nvidia``            ``.pkl`` of stylegan2-ada-pytorch, and of the StyleGAN2 in stylegan3
-``resample_layers``   ``checkpoint.pt`` of :mod:`examples.stylegan2.train`
+``resample_layers``   ``checkpoint.pt`` of :mod:`examples.stylegan.train`
 
 Nothing in a file is executed. A file goes through these modules in turn:
 
