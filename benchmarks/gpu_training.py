@@ -158,7 +158,10 @@ def _with_epilogue(
         negative_slope: float = 0.2,
         gain: float = 2**0.5,
         clamp: float | None = None,
+        scale: Tensor | None = None,
     ) -> Tensor:
+        if scale is not None:
+            input = input * scale.to(input.dtype)[:, :, None, None]
         if noise is not None:
             input = input + (noise if noise_strength is None else noise * noise_strength)
         out = fused_leaky_relu(input, bias, negative_slope, gain)
@@ -176,9 +179,10 @@ def _with_epilogue(
         negative_slope: float = 0.2,
         gain: float = 2**0.5,
         clamp: float | None = None,
+        scale: Tensor | None = None,
     ) -> Tensor:
         out = upfirdn2d(input, kernel, up, down, pad)
-        return bias_act(out, bias, noise, noise_strength, negative_slope, gain, clamp)
+        return bias_act(out, bias, noise, noise_strength, negative_slope, gain, clamp, scale)
 
     return {
         "upfirdn2d": upfirdn2d,

@@ -54,7 +54,8 @@ struct UpFirDn2dParams : Geometry {
 };
 
 // What may follow in the same pass, on the sum and before it is rounded:
-//   out = clamp(gain * leaky_relu(sum + noise_strength * noise[n, y, x] + bias[c], slope))
+//   z   = scale[n, c] * sum + noise_strength * noise[n, y, x] + bias[c]
+//   out = clamp(gain * leaky_relu(z, slope))
 struct EpilogueParams {
   const void* bias;            // [C]; null: none                    [accumulate type]
   const void* noise;           // [N or 1, out_h, out_w]; null: none [accumulate type]
@@ -63,6 +64,8 @@ struct EpilogueParams {
   double slope;                // of the negative side; 1: linear
   double gain;                 // after the activation
   double clamp;                // largest magnitude; negative: none
+  const void* scale;           // [N, C]; null: 1                    [accumulate type]
+  int64_t scale_stride_n;      // C                                  [elements]
 };
 
 struct KernelGradParams : Geometry {

@@ -357,7 +357,7 @@ PaddedGeometry geometry_of(const Ints& up, const Ints& down, const Ints& pad, in
 
 // What follows the op; absent operands are empty.
 struct Epilogue {
-  std::optional<Tensor> bias, noise, noise_strength;
+  std::optional<Tensor> bias, noise, noise_strength, scale;
   double slope, gain;
   std::optional<double> clamp;
 };
@@ -391,6 +391,14 @@ class EpilogueOperands {
       strength_ = as_dense(*e.noise_strength, accumulate);
       params_.noise_strength = strength_->const_data_ptr();
     }
+    if (e.scale) {
+      STD_TORCH_CHECK(e.scale->dim() == 2 && e.scale->size(0) == out.n &&
+                          e.scale->size(1) == out.c,
+                      "scale must be [", out.n, ", ", out.c, "], got ", shape_of(*e.scale));
+      scale_ = as_dense(*e.scale, accumulate);
+      params_.scale = scale_->const_data_ptr();
+      params_.scale_stride_n = out.c;
+    }
     params_.slope = e.slope;
     params_.gain = e.gain;
     params_.clamp = e.clamp.value_or(-1.0);
@@ -399,7 +407,7 @@ class EpilogueOperands {
   const EpilogueParams* params() const { return &params_; }
 
  private:
-  std::optional<Tensor> bias_, noise_, strength_;
+  std::optional<Tensor> bias_, noise_, strength_, scale_;
   EpilogueParams params_{};
 };
 
@@ -486,13 +494,14 @@ Tensor upfirdn2d(const Tensor& input, const Tensor& kernel, std::optional<Tensor
 
 Tensor upfirdn2d_bias_act(const Tensor& input, const Tensor& kernel, std::optional<Tensor> taps_y,
                           std::optional<Tensor> bias, std::optional<Tensor> noise,
-                          std::optional<Tensor> noise_strength, const Ints& up, const Ints& down,
-                          const Ints& pad, double negative_slope, double gain,
-                          std::optional<double> clamp) {
+                          std::optional<Tensor> noise_strength, std::optional<Tensor> scale,
+                          const Ints& up, const Ints& down, const Ints& pad,
+                          double negative_slope, double gain, std::optional<double> clamp) {
   if (bias) check_same_device(input, *bias, "bias");
   if (noise) check_same_device(input, *noise, "noise");
   if (noise_strength) check_same_device(input, *noise_strength, "noise_strength");
-  const Epilogue epilogue{bias, noise, noise_strength, negative_slope, gain, clamp};
+  if (scale) check_same_device(input, *scale, "scale");
+  const Epilogue epilogue{bias, noise, noise_strength, scale, negative_slope, gain, clamp};
   return checked_resample(input, kernel, taps_y, up, down, pad, false, &epilogue);
 }
 
@@ -880,8 +889,8 @@ constexpr Operator kOperators[] = {
      TORCH_BOX(&upfirdn2d)},
     {"upfirdn2d_bias_act",
      "(Tensor input, Tensor kernel, Tensor? taps_y, Tensor? bias, Tensor? noise, "
-     "Tensor? noise_strength, int[2] up, int[2] down, SymInt[4] pad, float negative_slope, "
-     "float gain, float? clamp) -> Tensor",
+     "Tensor? noise_strength, Tensor? scale, int[2] up, int[2] down, SymInt[4] pad, "
+     "float negative_slope, float gain, float? clamp) -> Tensor",
      TORCH_BOX(&upfirdn2d_bias_act)},
     {"upfirdn2d_kernel_grad",
      "(Tensor input, Tensor grad, int[2] up, int[2] down, SymInt[4] pad, SymInt[2] kernel_size) "

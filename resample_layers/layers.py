@@ -231,8 +231,9 @@ class _Images(_Resample):
         negative_slope: float = 0.2,
         gain: float = math.sqrt(2.0),
         clamp: float | None = None,
+        scale: Tensor | None = None,  # [N, C]
     ) -> Tensor:
-        """Resample; then noise, bias, leaky ReLU, gain and clamp in the same pass over memory.
+        """Resample; then scale, noise, bias, leaky ReLU, gain and clamp in one pass over memory.
 
         See :func:`resample_layers.ops.upfirdn2d_bias_act` for the formula, shapes and errors. This
         is a method of its own, so hooks that are registered on the layer do not run.
@@ -240,7 +241,7 @@ class _Images(_Resample):
         input, kernel, up, down, pad = self._call(input)
         epilogue = (bias, noise, noise_strength)
         return upfirdn2d_bias_act(
-            input, kernel, *epilogue, up, down, pad, negative_slope, gain, clamp
+            input, kernel, *epilogue, up, down, pad, negative_slope, gain, clamp, scale
         )
 
 

@@ -28,19 +28,21 @@ from .cases import CASES
 OPS = torch.ops.resample_layers
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-# bias, noise of 1 or N samples or none, strength, slope, gain, clamp
+# bias, noise of 1 or N samples or none, strength, scale, slope, gain, clamp
 EPILOGUES = {
-    "all": (True, "N", True, 0.2, math.sqrt(2.0), 0.7),
-    "StyleGAN2": (True, "N", True, 0.2, math.sqrt(2.0), None),
-    "shared noise": (False, "1", True, 0.3, 0.5, None),
-    "noise as it is": (True, "N", False, 1.0, 1.0, 1.5),
-    "ReLU": (True, None, False, 0.0, 2.0, None),
-    "activation": (False, None, False, 0.2, 1.5, None),
+    "all": (True, "N", True, True, 0.2, math.sqrt(2.0), 0.7),
+    "StyleGAN2": (True, "N", True, False, 0.2, math.sqrt(2.0), None),
+    "shared noise": (False, "1", True, False, 0.3, 0.5, None),
+    "noise as it is": (True, "N", False, True, 1.0, 1.0, 1.5),
+    "ReLU": (True, None, False, True, 0.0, 2.0, None),
+    "activation": (False, None, False, False, 0.2, 1.5, None),
+    "scale": (False, None, False, True, 0.2, 1.0, None),
 }
 
 
 def by_function(x, kernel, operands, up, down, pad, *constants):
-    return upfirdn2d_bias_act(x, kernel, *operands, up, down, pad, *constants)
+    *operands, scale = operands
+    return upfirdn2d_bias_act(x, kernel, *operands, up, down, pad, *constants, scale=scale)
 
 
 def by_native(x, kernel, operands, up, down, pad, *constants):
@@ -70,17 +72,20 @@ def out_size(case):
 
 
 def draw_operands(epilogue, n, c, out_h, out_w, **kind):
-    with_bias, samples, with_strength = epilogue[:3]
+    with_bias, samples, with_strength, with_scale = epilogue[:4]
     bias = torch.randn(c, **kind) if with_bias else None
     noise = None
     if samples:
         noise = torch.randn(1 if samples == "1" else n, 1, out_h, out_w, **kind)
-    return bias, noise, torch.randn(1, **kind) if with_strength else None
+    strength = torch.randn(1, **kind) if with_strength else None
+    return bias, noise, strength, torch.randn(n, c, **kind) if with_scale else None
 
 
-def expected_of(sums, bias, noise, strength, slope, gain, clamp):
+def expected_of(sums, bias, noise, strength, scale, slope, gain, clamp):
     """The formula in NumPy float64."""
     z = sums.copy()
+    if scale is not None:
+        z *= scale.double().cpu().numpy()[:, :, None, None]
     if noise is not None:
         z += noise.double().cpu().numpy() * (1.0 if strength is None else float(strength))
     if bias is not None:
@@ -100,25 +105,28 @@ def test_values(case, dtype, layout, device):
     kernel = torch.outer(taps_y, taps_x)
     samples, taps = x.double().cpu().numpy(), kernel.double().cpu().numpy()
     sums = oracle.upfirdn2d(samples, taps, case.up, case.down, case.pad)
-    scale = oracle.upfirdn2d(abs(samples), abs(taps), case.up, case.down, case.pad)
+    sizes = oracle.upfirdn2d(abs(samples), abs(taps), case.up, case.down, case.pad)
     n, out_h, out_w = out_size(case)
     for name, epilogue in EPILOGUES.items():
         operands = draw_operands(epilogue, n, case.shape[1], out_h, out_w, device=device)
         operands = tuple(t if t is None else t.to(dtype) for t in operands)
-        expected = expected_of(sums, *operands, *epilogue[3:])
+        scales = [] if operands[3] is None else operands[3].flatten().tolist()
+        largest = max(map(abs, scales), default=0.0)
+        expected = expected_of(sums, *operands, *epilogue[4:])
         for path in PATHS:
             for pair in ((kernel, None), (taps_x, taps_y)):
                 given = pair
                 if path in (by_function, by_autograd):
                     given = kernel if pair[1] is None else pair
-                rest = (case.up, case.down, case.pad, *epilogue[3:])
+                rest = (case.up, case.down, case.pad, *epilogue[4:])
                 out = path(x, given, operands, *rest)
                 assert out.dtype == dtype
                 assert out.shape == expected.shape
                 plain = upfirdn2d(x, kernel, case.up, case.down, case.pad)
                 assert out.stride() == plain.stride()
                 error = abs(out.detach().double().cpu().numpy() - expected)
-                limit = oracle.TOLERANCE[dtype] * epilogue[4] * (scale.max(initial=0.0) + 6.0)
+                reach = max(1.0, largest) * sizes.max(initial=0.0) + 6.0
+                limit = oracle.TOLERANCE[dtype] * epilogue[5] * reach
                 assert error.max(initial=0.0) <= limit, f"{name}, {path.__name__}"
 
 
@@ -131,7 +139,7 @@ def test_half_types_are_rounded_once(dtype, path, device):
     bias = -upfirdn2d(x, taps, pad=(2, 1))[0, :, 5, 5].float()  # what is left is all rounding
     kernel = taps if path in (by_function, by_autograd) else (taps, taps)
     rest = ((1, 1), (1, 1), (2, 1, 2, 1), 1.0, 1.0, None)
-    out = path(x, kernel, (bias, None, None), *rest)
+    out = path(x, kernel, (bias, None, None, None), *rest)
     exact = upfirdn2d(x.double(), taps.double(), pad=(2, 1)) + bias.double()[:, None, None]
     limit = torch.finfo(dtype).eps / 2 * exact.abs() + 1e-6
     assert bool(((out.double() - exact).abs() <= limit).all())
@@ -160,8 +168,11 @@ def test_operands_are_never_rounded_to_the_inputs_dtype(dtype, path, device):
         (1.0009765625, 1, -1, 2**-10),
     ):
         noise = torch.full((1, 1, 4, 40), noise, device=device)
-        out = path(x, kernel, (one * bias, noise, one * strength), *rest)
+        out = path(x, kernel, (one * bias, noise, one * strength, None), *rest)
         torch.testing.assert_close(out, torch.full_like(x, wanted))
+    large, small = torch.full_like(x, 2**-10), torch.full((1, 1), 70_000.0, device=device)
+    out = path(large, kernel, (None, None, None, small), *rest)
+    torch.testing.assert_close(out, torch.full_like(x, 70_000 * 2**-10))
 
 
 def test_only_padding(device):
@@ -200,7 +211,7 @@ def test_random_configurations_equal_native(device):
             kernel = (torch.outer(kernel[1], kernel[0]), None)
         epilogue = choose.choice(list(EPILOGUES.values()))
         operands = draw_operands(epilogue, n, c, out_h, out_w, device=device)
-        call = (x, *kernel, *operands, up, down, pad, *epilogue[3:])
+        call = (x, *kernel, *operands, up, down, pad, *epilogue[4:])
         ours, theirs = OPS._upfirdn2d_bias_act.default(*call), native.resample_bias_act(*call)
         limit = oracle.TOLERANCE[dtype]
         torch.testing.assert_close(ours, theirs, rtol=limit, atol=20 * limit)
@@ -224,7 +235,7 @@ def bind(path, epilogue):
 
     def call(x, taps_x, taps_y, *operands):
         given = (taps_x, taps_y)
-        return path(x, given, operands, (2, 1), (1, 1), (2, 0, 1, 0), *epilogue[3:])
+        return path(x, given, operands, (2, 1), (1, 1), (2, 0, 1, 0), *epilogue[4:])
 
     return call
 
@@ -338,10 +349,10 @@ def test_writing_into_the_result_before_backward_raises(device):
 
 
 def test_batched_gradients(device):
-    x, taps, _, bias, noise, strength = double_arguments(EPILOGUES["all"], device)
-    out = bind(by_function, EPILOGUES["all"])(x, taps, _, bias, noise, strength)
+    x, taps, _, *operands = double_arguments(EPILOGUES["all"], device)
+    out = bind(by_function, EPILOGUES["all"])(x, taps, _, *operands)
     vectors = torch.randn(3, *out.shape, dtype=out.dtype, device=device)
-    leaves = (x, taps, bias, noise, strength)
+    leaves = (x, taps, *operands)
     ours = torch.autograd.grad(out, leaves, vectors, is_grads_batched=True, retain_graph=True)
     singly = [torch.autograd.grad(out, leaves, v, retain_graph=True) for v in vectors]
     for mine, each in zip(ours, zip(*singly, strict=True), strict=True):
@@ -488,12 +499,13 @@ def test_one_pass_gives_the_gradients_of_the_composition(alone, name, layout, de
     epilogue = EPILOGUES[name]
     operands = draw_operands(epilogue, 2, 3, out_h, out_w, device=device, dtype=torch.float64)
     leaves = [t if t is None else t.requires_grad_() for t in (x, *operands)]
-    constants = dict(zip(("negative_slope", "gain", "clamp"), epilogue[3:], strict=True))
+    constants = dict(zip(("negative_slope", "gain", "clamp"), epilogue[4:], strict=True))
+    constants["scale"] = leaves[-1]
     if alone:
-        out = bias_act(*leaves, **constants)
+        out = bias_act(*leaves[:-1], **constants)
     else:
         taps = torch.randn(4, device=device)
-        out = upfirdn2d_bias_act(leaves[0], taps, *leaves[1:], pad=(2, 2), **constants)
+        out = upfirdn2d_bias_act(leaves[0], taps, *leaves[1:-1], pad=(2, 2), **constants)
     grad, leaves = torch.randn_like(out), [t for t in leaves if t is not None]
     cpu = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=cpu, acc_events=True) as profile:
@@ -567,7 +579,10 @@ def test_gradients_of_an_empty_batch(device):
 
 
 def test_the_compiled_backward_has_no_sum_over_dynamic_sizes(device):
-    """Inductor of torch 2.11 fails on sums over sizes such as 2 * H + 2."""
+    """Inductor of torch 2.11 fails on sums over sizes such as 2 * H + 2.
+
+    The gradient of scale is a sum over the input's sizes, as that of a product by hand is.
+    """
     graphs = []
 
     def keep(graph, inputs):
@@ -577,7 +592,7 @@ def test_the_compiled_backward_has_no_sum_over_dynamic_sizes(device):
     backend = aot_autograd(fw_compiler=keep, bw_compiler=keep)
     args = [t.detach().requires_grad_(t.dim() != 1 or t.numel() != 4) for t in arguments(device)]
     compiled = torch.compile(loss, backend=backend, fullgraph=True, dynamic=True)
-    compiled(*args).backward()
+    compiled(*args[:-1], None).backward()
     targets = [str(node.target) for node in graphs[-1].graph.nodes]
     # Torch 2.11 traces a backward pass as if it ran: the raw operator
     assert sum(target.endswith("upfirdn2d_bias_act_grad.default") for target in targets) == 1
@@ -613,7 +628,8 @@ def arguments(device):
 
 
 def loss(*args):
-    return upfirdn2d_bias_act(*args, 2, 1, (2, 1), clamp=1.0).pow(3).sum()
+    *args, scale = args
+    return upfirdn2d_bias_act(*args, 2, 1, (2, 1), clamp=1.0, scale=scale).pow(3).sum()
 
 
 def reference(x, taps, *operands):
@@ -623,7 +639,7 @@ def reference(x, taps, *operands):
 
 def test_transforms(device):
     args = arguments(device)
-    every = tuple(range(5))
+    every = tuple(range(6))
     for ours, theirs in zip(grad(loss, every)(*args), grad(reference, every)(*args), strict=True):
         torch.testing.assert_close(ours, theirs)
     leaves = [t.clone().requires_grad_() for t in args]
@@ -674,7 +690,7 @@ def test_opcheck(op, learn, device):
     x, taps, *operands = [t.float().requires_grad_(learn) for t in arguments(device)]
     rest = ((2, 2), (1, 1), (2, 1, 2, 1), 0.2, 1.5)
     torch.library.opcheck(op, (x, taps, taps, *operands, *rest, 0.8))
-    torch.library.opcheck(op, (x, taps, taps, None, None, None, *rest, None))
+    torch.library.opcheck(op, (x, taps, taps, None, None, None, None, *rest, None))
 
 
 def test_fake_tensors_and_tracers(device):
@@ -711,7 +727,8 @@ def test_subclasses_get_every_argument(device):
     x, noise = torch.randn(2, 3, 6, 7, device=device), torch.randn(2, 1, 6, 7, device=device)
     bias, strength = torch.randn(3, device=device), torch.tensor([0.7], device=device)
     taps = torch.tensor([0.2, 0.5], device=device)
-    rest = {"negative_slope": 0.4, "gain": 0.9, "clamp": 0.6}
+    rest = {"negative_slope": 0.4, "gain": 0.9, "clamp": 0.6, "scale": torch.randn(2, 3)}
+    rest["scale"] = rest["scale"].to(device)
     for op, call in (
         (upfirdn2d_bias_act, lambda x: upfirdn2d_bias_act(
             x, taps, bias, noise, strength, up=2, down=2, pad=(1, 0), **rest)),
@@ -725,10 +742,10 @@ def test_subclasses_get_every_argument(device):
         Logged.calls.clear()
 
 
-@pytest.mark.parametrize("operand", [1, 3, 4, 5])
+@pytest.mark.parametrize("operand", [1, 3, 4, 5, 6])
 def test_a_meta_operand_is_refused_by_the_operator(operand):
     x, one = torch.ones(1, 2, 4, 4), torch.ones(1)
-    call = [x, one, None, torch.ones(2), torch.ones(1, 1, 4, 4), one]
+    call = [x, one, None, torch.ones(2), torch.ones(1, 1, 4, 4), one, torch.ones(1, 2)]
     call[operand] = call[operand].to("meta")
     for op in (OPS.upfirdn2d_bias_act.default, OPS._upfirdn2d_bias_act.default):
         with pytest.raises(ValueError, match="all tensors must be on one device, got cpu and meta"):
@@ -744,8 +761,10 @@ def test_a_layer_with_its_epilogue(mode, device):
     x = torch.randn(2, 3, 9, 11, device=device)
     bias, noise = torch.randn(3, device=device), torch.randn(2, 1, 8, 10, device=device)
     strength = torch.tensor(0.4, device=device)
-    out = layer.bias_act(x, bias, noise, strength, negative_slope=0.1, gain=2.0, clamp=1.0)
-    z = layer(x) + 0.4 * noise + bias[:, None, None]
+    scale = torch.randn(2, 3, device=device)
+    rest = {"negative_slope": 0.1, "gain": 2.0, "clamp": 1.0, "scale": scale}
+    out = layer.bias_act(x, bias, noise, strength, **rest)
+    z = scale[:, :, None, None] * layer(x) + 0.4 * noise + bias[:, None, None]
     wanted = (torch.nn.functional.leaky_relu(z, 0.1) * 2.0).clamp(-1.0, 1.0)
     torch.testing.assert_close(out, wanted)
 
@@ -759,10 +778,10 @@ def test_bias_act_alone(dtype, size, device):
     x = torch.randn(2, 3, *size, device=device).to(dtype)
     for epilogue in EPILOGUES.values():
         operands = draw_operands(epilogue, 2, 3, *size, device=device)
-        out = bias_act(x, *operands, *epilogue[3:])
+        out = bias_act(x, *operands[:3], *epilogue[4:], scale=operands[3])
         assert out.dtype == dtype
         sums = x.double().cpu().numpy()
-        expected = expected_of(sums, *operands, *epilogue[3:])
+        expected = expected_of(sums, *operands, *epilogue[4:])
         limit = 10 * oracle.TOLERANCE[dtype]
         assert abs(out.double().cpu().numpy() - expected).max() <= limit
 
@@ -772,15 +791,18 @@ def test_gradients_of_bias_act(size, device):
     """Both ways to compute it, to the second order, against plain torch."""
     kind = {"dtype": torch.float64, "device": device}
     leaves = [torch.randn(2, 3, *size, **kind), torch.randn(3, **kind)]
-    leaves += [torch.randn(1, 1, *size, **kind), torch.randn(1, **kind)]
+    leaves += [torch.randn(1, 1, *size, **kind), torch.randn(1, **kind), torch.randn(2, 3, **kind)]
     leaves = [t.requires_grad_() for t in leaves]
 
-    def plain(x, bias, noise, strength):
-        z = x + strength * noise + bias[:, None, None]
+    def ours_of(*args):
+        return bias_act(*args[:4], scale=args[4])
+
+    def plain(x, bias, noise, strength, scale):
+        z = scale[:, :, None, None] * x + strength * noise + bias[:, None, None]
         return torch.nn.functional.leaky_relu(z, 0.2) * math.sqrt(2.0)
 
     results = []
-    for call in (bias_act, plain):
+    for call in (ours_of, plain):
         first = torch.autograd.grad(call(*leaves).pow(3).sum(), leaves, create_graph=True)
         total = sum(g.pow(2).sum() for g in first)
         results.append([*first, *torch.autograd.grad(total, leaves)])
@@ -834,6 +856,13 @@ NOISE = torch.ones(1, 1, 3, 4)
          "noise_strength must be a tensor or None, got 0.5 (float)"),
         ({"noise": NOISE, "noise_strength": torch.ones(2)}, ValueError,
          "noise_strength must be a tensor of one element, got shape (2,)"),
+        ({"scale": 2.0}, TypeError, "scale must be a tensor or None, got 2.0 (float)"),
+        ({"scale": torch.ones(3)}, ValueError,
+         "scale must be [N, C] with the N and C of input, [2, 3], got shape (3,)"),
+        ({"scale": torch.ones(1, 3)}, ValueError,
+         "scale must be [N, C] with the N and C of input, [2, 3], got shape (1, 3)"),
+        ({"scale": torch.ones(2, 3, device="meta")}, ValueError,
+         "scale must be on the device of input, got scale on meta and input on cpu"),
         ({"negative_slope": -0.1}, ValueError,
          "negative_slope must be finite and >= 0, got negative_slope=-0.1"),
         ({"gain": 0}, ValueError, "gain must be finite and > 0, got gain=0"),

@@ -144,4 +144,4 @@ def test_the_gradient_of_a_clamp_beyond_what_is_finite():
 
 def native_bias_act(image, taps, gain, clamp):
     rest = (1, 1), (1, 1), (0, 0, 0, 0), 0.2, gain, clamp
-    return native.resample_bias_act(image, taps, taps, None, None, None, *rest)
+    return native.resample_bias_act(image, taps, taps, None, None, None, None, *rest)

@@ -63,7 +63,7 @@ SNAKE = {
 }
 RATIONAL = {"resample_kernel": None, "padding_mode": "zeros"}
 EPILOGUE = {"bias": None, "noise": None, "noise_strength": None, "negative_slope": 0.2,
-            "gain": SQRT2, "clamp": None}  # fmt: skip
+            "gain": SQRT2, "clamp": None, "scale": None}  # fmt: skip
 OP = {"up": 1, "down": 1}
 
 

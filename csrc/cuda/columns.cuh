@@ -129,9 +129,12 @@ DEVICE void separable_columns(const TileArgs& a, const Epilogue& epilogue) {
     return;
   }
   if (x >= a.out_w) return;
-  float bias[S::kLoad];
+  float scale[S::kLoad], bias[S::kLoad];
 #pragma unroll
-  for (int e = 0; e < S::kLoad; ++e) bias[e] = epilogue.bias(mine.channel + e);
+  for (int e = 0; e < S::kLoad; ++e) {
+    scale[e] = epilogue.scale(mine.n, mine.channel + e);
+    bias[e] = epilogue.bias(mine.channel + e);
+  }
   const float strength = epilogue.strength();
   const float* const noise = epilogue.noise_image(mine.n);
   // A run of one output lies in the image.
@@ -194,7 +197,7 @@ DEVICE void separable_columns(const TileArgs& a, const Epilogue& epilogue) {
           }
           if (!in_column || !in_row(r)) continue;
           store_pixel<T, S::kLoad>(reinterpret_cast<T*>(to + r * pixel_bytes), sum, epilogue,
-                                   Epilogue::kActive ? added[r] : 0.0f, bias);
+                                   Epilogue::kActive ? added[r] : 0.0f, scale, bias);
         }
         to += a.out_w * pixel_bytes;
       }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // What happens to a value between its sum and its store. A kernel asks once for the
-// bias of its channels and for the noise's strength, and for the noise of each output.
+// scale and bias of its channels and for the noise's strength, and for the noise of each
+// output.
 #pragma once
 
 #include <algorithm>
@@ -18,14 +19,15 @@ struct Identity {
   using acc_t = Accumulate<T>;
   static constexpr bool kActive = false;
 
+  DEVICE acc_t scale(int64_t, int) const { return acc_t(1); }
   DEVICE acc_t bias(int) const { return acc_t(0); }
   DEVICE acc_t noise(int64_t, int64_t) const { return acc_t(0); }
   DEVICE const acc_t* noise_image(int64_t) const { return nullptr; }
   DEVICE acc_t strength() const { return acc_t(0); }
-  DEVICE acc_t operator()(acc_t value, acc_t, acc_t) const { return value; }
+  DEVICE acc_t operator()(acc_t value, acc_t, acc_t, acc_t) const { return value; }
 };
 
-// clamp(gain * leaky_relu(value + noise_strength * noise + bias, slope))
+// clamp(gain * leaky_relu(scale * value + noise_strength * noise + bias, slope))
 template <class T>
 struct BiasAct {
   using acc_t = Accumulate<T>;
@@ -36,6 +38,12 @@ struct BiasAct {
   const acc_t* noise_strength_;
   int64_t noise_stride_n;
   acc_t slope, gain, clamp;
+  const acc_t* scale_;
+  int64_t scale_stride_n;
+
+  DEVICE acc_t scale(int64_t n, int channel) const {
+    return scale_ ? scale_[n * scale_stride_n + channel] : acc_t(1);
+  }
 
   DEVICE acc_t bias(int channel) const { return bias_ ? bias_[channel] : acc_t(0); }
 
@@ -70,8 +78,8 @@ struct BiasAct {
     return noise_strength_ ? *noise_strength_ : acc_t(1);
   }
 
-  DEVICE acc_t operator()(acc_t value, acc_t noise, acc_t bias) const {
-    value += noise + bias;
+  DEVICE acc_t operator()(acc_t value, acc_t scale, acc_t noise, acc_t bias) const {
+    value = scale * value + (noise + bias);
     value = gain * (value < acc_t(0) ? slope * value : value);
     // Written so that NaN passes through, as torch.clamp lets it.
     if (clamp >= acc_t(0)) {
@@ -136,7 +144,9 @@ inline BiasAct<T> make_bias_act(const EpilogueParams& p) {
                     p.noise_stride_n,
                     static_cast<acc_t>(p.slope),
                     static_cast<acc_t>(p.gain),
-                    static_cast<acc_t>(std::min(p.clamp, largest))};
+                    static_cast<acc_t>(std::min(p.clamp, largest)),
+                    static_cast<const acc_t*>(p.scale),
+                    p.scale_stride_n};
 }
 
 }  // namespace resample_layers

@@ -52,7 +52,9 @@ __global__ void __launch_bounds__(256)
     Accumulate<T> sum = output_sum<T, Index>(a.filter, plane, y, x);
     if constexpr (Epilogue::kActive) {
       const int64_t position = static_cast<int64_t>(y) * a.out_w + x;
-      sum = epilogue(sum, epilogue.noise(n, position), epilogue.bias(static_cast<int>(c)));
+      const int channel = static_cast<int>(c);
+      sum = epilogue(sum, epilogue.scale(n, channel), epilogue.noise(n, position),
+                     epilogue.bias(channel));
     }
     output[n * a.out_stride_n + c * a.out_stride_c + y * a.out_stride_h + x * a.out_stride_w] =
         from_accumulate<T>(sum);

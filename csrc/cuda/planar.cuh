@@ -128,6 +128,7 @@ DEVICE void planar_contiguous(const TileArgs& a, const Epilogue& epilogue) {
   float f[S::kTaps * S::kTaps];
   taps_to_registers(taps, f);
   T* const out = static_cast<T*>(a.output) + at.plane * a.out_h * a.out_w;
+  const float scale = epilogue.scale(n, channel);
   const float bias = epilogue.bias(channel);
   const float strength = epilogue.strength();
   const float* const noise = epilogue.noise_image(n);
@@ -160,7 +161,7 @@ DEVICE void planar_contiguous(const TileArgs& a, const Epilogue& epilogue) {
       NoiseRun<S::kRun, Epilogue> run;
       run.load(noise, (y + row) * a.out_w + x, x, a.out_w);
       store_run<T, S::kRun>(out + (y + row) * a.out_w, x, a.out_w, values, epilogue, run, strength,
-                            bias);
+                            scale, bias);
     }
   }
 }
@@ -198,9 +199,12 @@ DEVICE void planar_channels_last(const TileArgs& a, const Epilogue& epilogue) {
   float f[S::kTaps * S::kTaps];
   taps_to_registers(taps, f);
   T* const out = static_cast<T*>(a.output) + mine.n * a.out_h * a.out_w * a.c + mine.channel;
-  float bias[S::kLoad];
+  float scale[S::kLoad], bias[S::kLoad];
 #pragma unroll
-  for (int e = 0; e < S::kLoad; ++e) bias[e] = epilogue.bias(mine.channel + e);
+  for (int e = 0; e < S::kLoad; ++e) {
+    scale[e] = epilogue.scale(mine.n, mine.channel + e);
+    bias[e] = epilogue.bias(mine.channel + e);
+  }
   const float strength = epilogue.strength();
   const float* const noise = epilogue.noise_image(mine.n);
   for (int i = mine.column; i < a.tile_h / S::kRows * a.groups; i += a.columns) {
@@ -231,7 +235,8 @@ DEVICE void planar_channels_last(const TileArgs& a, const Epilogue& epilogue) {
         if (x + r >= a.out_w) continue;
         const int position = (y + row) * a.out_w + x + r;
         const float of_pixel = noise == nullptr ? 0.0f : strength * noise[position];
-        store_pixel<T, S::kLoad>(out + position * a.c, sum[row][r], epilogue, of_pixel, bias);
+        store_pixel<T, S::kLoad>(out + position * a.c, sum[row][r], epilogue, of_pixel, scale,
+                                bias);
       }
     }
   }

@@ -91,12 +91,16 @@ __global__ void __launch_bounds__(kPointwiseThreads, 3)
     // take too many registers so early, and comes from a cache but for its first reader.
     const LineIndex start(a, first);
     LineIndex index[kPointwiseVectors];
-    acc_t common[kPointwiseVectors];
+    acc_t common[kPointwiseVectors], scale[kPointwiseVectors];
 #pragma unroll
     for (int j = 0; j < kPointwiseVectors; ++j) {
       const LineIndex at = start.after(a, ahead(j));
       common[j] = acc_t(0);
-      if (whole(j)) common[j] = kLast ? epilogue.bare_noise(at.n, at.line) : epilogue.bias(at.line);
+      scale[j] = acc_t(1);
+      if (whole(j)) {
+        common[j] = kLast ? epilogue.bare_noise(at.n, at.line) : epilogue.bias(at.line);
+        if (!kLast) scale[j] = epilogue.scale(at.n, at.line);
+      }
       index[j] = at;
     }
     const acc_t strength = epilogue.strength();
@@ -122,7 +126,9 @@ __global__ void __launch_bounds__(kPointwiseThreads, 3)
         }
 #pragma unroll
         for (int e = 0; e < V; ++e) {
-          value[e] = epilogue(tap * data[j].get(e), strength * (kLast ? common[j] : along[e]),
+          value[e] = epilogue(tap * data[j].get(e),
+                              kLast ? epilogue.scale(at.n, at.offset + e) : scale[j],
+                              strength * (kLast ? common[j] : along[e]),
                               kLast ? along[e] : common[j]);
         }
         data[j].set(value);
@@ -143,6 +149,7 @@ __global__ void __launch_bounds__(kPointwiseThreads, 3)
         const int position = kLast ? at.line : at.offset;
         const int channel = kLast ? at.offset : at.line;
         output[i] = from_accumulate<T>(epilogue(tap * to_accumulate(input[i]),
+                                                epilogue.scale(at.n, channel),
                                                 epilogue.noise(at.n, position),
                                                 epilogue.bias(channel)));
       }

@@ -145,6 +145,7 @@ DEVICE void separable_contiguous(const TileArgs& a, const Epilogue& epilogue) {
   T* const out = static_cast<T*>(a.output) + out_offset;
   const int misalignment =
       static_cast<int>(reinterpret_cast<uintptr_t>(out) / sizeof(T)) & (S::kVector - 1);
+  const float scale = at.active ? epilogue.scale(n, channel) : 1.0f;
   const float bias = at.active ? epilogue.bias(channel) : 0.0f;
   const float strength = epilogue.strength();
   const float* const noise = epilogue.noise_image(n);
@@ -237,7 +238,7 @@ DEVICE void separable_contiguous(const TileArgs& a, const Epilogue& epilogue) {
             filter_run<S, decltype(phase)::value>(window, f, a.kw, sum);
           });
           store_run<T, S::kRun>(out + out_y * a.out_w, x, a.out_w, sum, epilogue, here, strength,
-                                bias);
+                                scale, bias);
         }
       }
     }
@@ -292,9 +293,12 @@ DEVICE void separable_channels_last(const TileArgs& a, const Epilogue& epilogue)
 
   // Channels
   T* const out = static_cast<T*>(a.output) + mine.n * a.out_h * a.out_w * a.c + mine.channel;
-  float bias[S::kLoad];
+  float scale[S::kLoad], bias[S::kLoad];
 #pragma unroll
-  for (int e = 0; e < S::kLoad; ++e) bias[e] = mine.active ? epilogue.bias(mine.channel + e) : 0.0f;
+  for (int e = 0; e < S::kLoad; ++e) {
+    scale[e] = mine.active ? epilogue.scale(mine.n, mine.channel + e) : 1.0f;
+    bias[e] = mine.active ? epilogue.bias(mine.channel + e) : 0.0f;
+  }
   const float strength = epilogue.strength();
   const float* const noise = epilogue.noise_image(mine.n);
 
@@ -372,7 +376,7 @@ DEVICE void separable_channels_last(const TileArgs& a, const Epilogue& epilogue)
           for (int r = 0; r < S::kRun; ++r) {
             if (x + r < a.out_w) {
               store_pixel<T, S::kLoad>(out + (position + r) * a.c, sum[r], epilogue,
-                                       strength * here.of(r), bias);
+                                       strength * here.of(r), scale, bias);
             }
           }
         }

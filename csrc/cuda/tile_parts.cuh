@@ -168,10 +168,11 @@ struct NoiseRun {
 // the run crosses an edge or (planar) the row is not aligned.
 template <class T, int kRun, class Epilogue>
 DEVICE void store_run(T* row, int x, int out_w, float (&sum)[kRun], const Epilogue& epilogue,
-                      const NoiseRun<kRun, Epilogue>& noise, float strength, float bias) {
+                      const NoiseRun<kRun, Epilogue>& noise, float strength, float scale,
+                      float bias) {
   if constexpr (Epilogue::kActive) {
 #pragma unroll
-    for (int r = 0; r < kRun; ++r) sum[r] = epilogue(sum[r], strength * noise.of(r), bias);
+    for (int r = 0; r < kRun; ++r) sum[r] = epilogue(sum[r], scale, strength * noise.of(r), bias);
   }
   constexpr int kVector = 16 / static_cast<int>(sizeof(T));
   T* const p = row + x;
@@ -235,10 +236,10 @@ struct Channels {
 // The channels of one output pixel. noise: times its strength.
 template <class T, int kLoad, class Epilogue>
 DEVICE void store_pixel(T* p, float (&sum)[kLoad], const Epilogue& epilogue, float noise,
-                        const float (&bias)[kLoad]) {
+                        const float (&scale)[kLoad], const float (&bias)[kLoad]) {
   if constexpr (Epilogue::kActive) {
 #pragma unroll
-    for (int e = 0; e < kLoad; ++e) sum[e] = epilogue(sum[e], noise, bias[e]);
+    for (int e = 0; e < kLoad; ++e) sum[e] = epilogue(sum[e], scale[e], noise, bias[e]);
   }
   if constexpr (kLoad == 1) {
     *p = from_accumulate<T>(sum[0]);
@@ -285,7 +286,7 @@ DEVICE void exact_tile(const Filter<int>& filter, const TileArgs& a, const TileT
           static_cast<const T*>(a.input) + n * a.in_stride_n + c * a.in_stride_c;
       float sum = output_sum<T, int>(filter, plane, y, x);
       if constexpr (Epilogue::kActive) {
-        sum = epilogue(sum, epilogue.noise(n, position), epilogue.bias(c));
+        sum = epilogue(sum, epilogue.scale(n, c), epilogue.noise(n, position), epilogue.bias(c));
       }
       const int64_t to =
           n * a.c * pixels + (layout == Layout::channels_last

@@ -127,8 +127,9 @@ class ModulatedConv2d(nn.Module):
     Scaling the weights of an input channel is scaling that channel, and dividing the weights of an
     output channel is dividing that channel. So the activations are scaled instead, and the whole
     batch shares one convolution: :meth:`convolve` scales what goes in, and :func:`demodulate` what
-    comes out. A 1x1 convolution is one product of matrices for each sample, and there the weights
-    are scaled, which are few beside the activations.
+    comes out; :class:`StyledConv` does the latter in the pass that follows. A 1x1 convolution is
+    one product of matrices for each sample, and there the weights are scaled, which are few beside
+    the activations.
 
     Args:
         in_channels, out_channels, kernel_size: of the convolution; ``kernel_size`` is odd.
@@ -242,9 +243,9 @@ class NoiseInjection(nn.Module):
 class StyledConv(nn.Module):
     """Modulated convolution, noise, bias and leaky ReLU: one layer of the generator.
 
-    One image of noise is added to all channels. Noise, bias and leaky ReLU are one pass over
-    memory, which also smooths where the layer upsamples. ``clamp`` limits what comes out to
-    ``[-clamp, clamp]``.
+    One image of noise is added to all channels. Demodulation, noise, bias and leaky ReLU are one
+    pass over memory, which also smooths where the layer upsamples. ``clamp`` limits what comes out
+    to ``[-clamp, clamp]``.
 
     Shape:
         - input: ``[N, in_channels, H, W]``; style: ``[N, style_dim]``; noise: as the output's
@@ -275,7 +276,7 @@ class StyledConv(nn.Module):
         self.activate = FusedLeakyReLU(out_channels)
 
     def forward(self, input: Tensor, style: Tensor, noise: Tensor | None = None) -> Tensor:
-        out = demodulate(*self.conv.convolve(input, style))
+        out, scale = self.conv.convolve(input, style)
         upsample, activate = self.conv.resample == "up", self.activate
         if noise is None:
             n, _, h, w = input.shape
@@ -283,7 +284,7 @@ class StyledConv(nn.Module):
             noise = torch.randn(n, 1, *size, dtype=torch.float32, device=out.device)
         operands = (activate.bias, noise, self.noise.weight, activate.negative_slope)
         finish = self.conv.blur.bias_act if upsample else bias_act
-        return finish(out, *operands, gain=activate.scale, clamp=self.clamp)
+        return finish(out, *operands, gain=activate.scale, clamp=self.clamp, scale=scale)
 
 
 class ToRGB(nn.Module):

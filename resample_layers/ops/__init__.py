@@ -2,7 +2,7 @@
 """The ops: functions that layers are made of.
 
 ``upfirdn2d``            the op; start here
-``upfirdn2d_bias_act``   the op, then noise, bias, leaky ReLU and gain in the same pass
+``upfirdn2d_bias_act``   the op, then scale, noise, bias, leaky ReLU and gain in the same pass
 ``upfirdn1d``            the op on signals [N, C, L]
 ``upfirdn3d``            the op on volumes [N, C, D, H, W], for separable kernels
 ``upfirdn2d_native``     the op in plain torch

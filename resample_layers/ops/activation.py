@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Noise, bias, leaky ReLU, gain and clamp: what follows every convolution of StyleGAN2, as an op.
+"""Scale, noise, bias, leaky ReLU, gain and clamp, which follow convolutions of StyleGAN2, as an op.
 
 The formula and its gradient stand in epilogue.py.
 """
@@ -18,7 +18,7 @@ from .. import geometry
 from . import native
 from .activation_grad import NO_TAPS, first_order
 from .arguments import check_call, check_epilogue, check_input
-from .epilogue import Epilogue, Operands, activation_grad, operand_grads
+from .epilogue import Epilogue, Operands, activation_grad, operand_grads, scale_grads
 from .modes import is_differentiated_elsewhere, is_tracing
 from .op import Grads, Op
 from .upfirdn2d import (
@@ -45,13 +45,15 @@ def upfirdn2d_bias_act(
     negative_slope: float = 0.2,
     gain: float = math.sqrt(2.0),
     clamp: float | None = None,
+    scale: Tensor | None = None,  # [N, C]
 ) -> Tensor:
-    """:func:`upfirdn2d`, then noise, bias, leaky ReLU, gain and clamp in the same pass.
+    """:func:`upfirdn2d`, then scale, noise, bias, leaky ReLU, gain and clamp in the same pass.
 
     What follows every upsampling convolution of StyleGAN2's generator. With ``s`` the result of
     ``upfirdn2d(input, kernel, up, down, pad)``, not yet rounded to the input's dtype::
 
-        out = clamp(gain * leaky_relu(s + noise_strength * noise + bias, negative_slope))
+        z   = scale * s + noise_strength * noise + bias
+        out = clamp(gain * leaky_relu(z, negative_slope))
 
     Args:
         input, kernel, up, down, pad: as for :func:`upfirdn2d`.
@@ -63,20 +65,24 @@ def upfirdn2d_bias_act(
             that the activation takes away.
         clamp: largest magnitude of the result, > 0; None: none. It is rounded to the accumulate
             dtype, and is at most the largest finite number there.
+        scale: one factor for each sample and channel, such as the demodulation of StyleGAN2; None:
+            1. It is not rounded to the dtype of the input.
 
     Returns:
         The result, of the input's dtype, device and memory format. Gradients of every order exist
-        in all six tensors; where the result was clamped they are zero. The backward pass reads the
-        result, so it must not be written to before.
+        in all seven tensors; where the result was clamped they are zero. The backward pass reads
+        the result, so it must not be written to before. It reads the input, too, where the gradient
+        of a kernel or of scale is asked for.
 
     Shape:
-        - input: ``[N, C, H, W]``; bias: ``[C]``; noise: ``[N or 1, 1, out_h, out_w]``
+        - input: ``[N, C, H, W]``; bias: ``[C]``; noise: ``[N or 1, 1, out_h, out_w]``;
+          scale: ``[N, C]``
         - output: ``[N, C, out_h, out_w]``, as for :func:`upfirdn2d`
 
     Raises:
-        TypeError, ValueError: as for :func:`upfirdn2d`, and if bias, noise or noise_strength is of
-            another kind, shape or device, noise_strength comes without noise, or a constant is out
-            of its range.
+        TypeError, ValueError: as for :func:`upfirdn2d`, and if bias, noise, noise_strength or scale
+            is of another kind, shape or device, noise_strength comes without noise, or a constant
+            is out of its range.
 
     Example:
         >>> import torch
@@ -87,7 +93,7 @@ def upfirdn2d_bias_act(
 
     Source of the formula: Karras et al., StyleGAN2, 2020.
     """
-    operands = [t for t in (bias, noise, noise_strength) if t is not None]
+    operands = [t for t in (bias, noise, noise_strength, scale) if t is not None]
     tensors = (input, *(kernel if isinstance(kernel, tuple) else (kernel,)), *operands)
     if has_torch_function(tensors):
         return handle_torch_function(  # type: ignore[no-any-return]
@@ -104,14 +110,15 @@ def upfirdn2d_bias_act(
             negative_slope=negative_slope,
             gain=gain,
             clamp=clamp,
+            scale=scale,
         )
     taps, taps_y, up, down, pad = check_call(input, kernel, up, down, pad)
     size = geometry.output_sizes(input.shape[2:], up, down, pad, native.kernel_size(taps, taps_y))
     constants = check_epilogue(
-        input, size, bias, noise, noise_strength, negative_slope, gain, clamp
+        input, size, bias, noise, noise_strength, scale, negative_slope, gain, clamp
     )
     return UPFIRDN2D_BIAS_ACT(  # type: ignore[no-any-return]
-        input, taps, taps_y, bias, noise, noise_strength, up, down, pad, *constants
+        input, taps, taps_y, bias, noise, noise_strength, scale, up, down, pad, *constants
     )
 
 
@@ -123,15 +130,16 @@ def bias_act(
     negative_slope: float = 0.2,
     gain: float = math.sqrt(2.0),
     clamp: float | None = None,
+    scale: Tensor | None = None,  # [N, C]
 ) -> Tensor:
-    """``clamp(gain * leaky_relu(input + noise_strength * noise + bias, negative_slope))``.
+    """``clamp(gain * leaky_relu(scale * input + noise_strength * noise + bias, negative_slope))``.
 
     :func:`upfirdn2d_bias_act` with a filter of the one tap 1: one pass over memory, which pays for
     large tensors. The result is what the backward pass needs, so it must not be written to before.
 
     Args:
         input: activations, float16, bfloat16, float32 or float64.
-        bias, noise, noise_strength, negative_slope, gain, clamp: as for
+        bias, noise, noise_strength, negative_slope, gain, clamp, scale: as for
             :func:`upfirdn2d_bias_act`.
 
     Shape:
@@ -147,19 +155,28 @@ def bias_act(
 
     Source of the formula: Karras et al., StyleGAN2, 2020.
     """
-    tensors = [t for t in (input, bias, noise, noise_strength) if t is not None]
+    tensors = [t for t in (input, bias, noise, noise_strength, scale) if t is not None]
     if has_torch_function(tensors):
         return handle_torch_function(  # type: ignore[no-any-return]
-            bias_act, tensors, input, bias, noise, noise_strength, negative_slope, gain, clamp
+            bias_act,
+            tensors,
+            input,
+            bias,
+            noise,
+            noise_strength,
+            negative_slope,
+            gain,
+            clamp,
+            scale,
         )
     check_input(input)
     if torch.compiler.is_compiling() or is_tracing() or is_differentiated_elsewhere():
         # Compilers fuse the formula with what is around it
         size = (input.shape[2], input.shape[3])
         constants = check_epilogue(
-            input, size, bias, noise, noise_strength, negative_slope, gain, clamp
+            input, size, bias, noise, noise_strength, scale, negative_slope, gain, clamp
         )
-        epilogue = Epilogue(bias, noise, noise_strength, *constants)
+        epilogue = Epilogue(bias, noise, noise_strength, scale, *constants)
         return epilogue.apply(input.to(native.accumulate_dtype(input))).to(input.dtype)
     return upfirdn2d_bias_act(
         input,
@@ -170,6 +187,7 @@ def bias_act(
         negative_slope=negative_slope,
         gain=gain,
         clamp=clamp,
+        scale=scale,
     )
 
 
@@ -183,57 +201,70 @@ def _empty_output(
     bias: Tensor | None,
     noise: Tensor | None,
     noise_strength: Tensor | None,
+    scale: Tensor | None,
     up: Pair,
     down: Pair,
     pad: Pads,
     *constants: Any,
 ) -> Tensor:
-    check_one_device(input, bias, noise, noise_strength)
+    check_one_device(input, bias, noise, noise_strength, scale)
     return empty_output(input, kernel, taps_y, up, down, pad)
 
 
 def _setup(
     needs: Sequence[bool], inputs: tuple[Any, ...], output: Tensor
 ) -> tuple[tuple[Tensor | None, ...], Any]:
-    input, kernel, taps_y, bias, noise, strength, up, down, pad, *constants = inputs
+    input, kernel, taps_y, bias, noise, strength, scale, up, down, pad, *constants = inputs
     operands = Operands.of((bias, noise, strength), needs[3:6])
     saved = (
-        input if needs[1] or needs[2] else None,
+        input if needs[1] or needs[2] or needs[6] else None,
         *keep_taps(kernel, taps_y),
         output,
+        scale if needs[0] or needs[1] or needs[2] else None,
         operands.noise,
         operands.strength,
     )
     call = up, down, pad, input.shape
-    return saved, (call, constants, operands.kinds)
+    return saved, (call, constants, operands.kinds, None if scale is None else scale.dtype)
 
 
 def _backward(needs: Sequence[bool], saved: Sequence[Any], constants: Any, grad: Tensor) -> Grads:
     """The activation's gradient, found from the output, and then that of the op."""
-    input, kernel, taps_y, output, *values = saved
-    call, (slope, gain, clamp), kinds = constants
+    input, kernel, taps_y, output, scale, *values = saved
+    call, (slope, gain, clamp), kinds, scale_dtype = constants
     up, down, pad, in_shape = call
     operands = Operands(kinds, *values)
     size = native.kernel_size(kernel, taps_y)
+    alone = False  # whether the gradient of z comes with the tap
     if torch.is_grad_enabled():  # a graph of the gradient is asked for
         grad = activation_grad(grad, output.detach(), slope, clamp)
         grads = operand_grads(grad, gain, operands, needs[3:6])
     else:
-        alone = needs[0] and not (needs[1] or needs[2]) and _is_one_tap(grad, kernel, taps_y, call)
+        alone = (
+            (needs[0] or needs[6])
+            and not (needs[1] or needs[2])
+            and _is_one_tap(grad, kernel, taps_y, call)
+        )
         taps = (kernel, taps_y) if alone else NO_TAPS
         grad, grads = first_order(grad, output, taps, operands, needs[3:6], slope, gain, clamp)
-        if alone:
-            return grad, None, None, *grads
     # The gain goes to the taps, which are few; they stay as precise as the sums over them
-    grad_input, grad_kernel, grad_taps_y = None, None, None
-    if needs[0]:
-        g_pad = geometry.adjoint_pads(in_shape[2:], grad.shape[2:], up, down, pad, size)
-        scaled = kernel.to(native.accumulate_dtype(grad, kernel)) * gain
-        grad_input = UPFIRDN2D(grad, scaled, taps_y, down, up, g_pad, True)
+    grad_input, grad_kernel, grad_taps_y, grad_scale = None, None, None, None
     if needs[1] or needs[2]:
-        w = KERNEL_GRAD(input, grad, up, down, pad, size[::-1]) * gain
+        of_sum = grad if scale is None else (grad * scale[:, :, None, None]).to(grad.dtype)
+        w = KERNEL_GRAD(input, of_sum, up, down, pad, size[::-1]) * gain
         grad_kernel, grad_taps_y = split_kernel_grad(w, kernel, taps_y)
-    return grad_input, grad_kernel, grad_taps_y, *grads
+    if needs[0] or needs[6]:
+        grad_input = grad
+        if not alone:
+            g_pad = geometry.adjoint_pads(in_shape[2:], grad.shape[2:], up, down, pad, size)
+            scaled = kernel.to(native.accumulate_dtype(grad, kernel)) * gain
+            grad_input = UPFIRDN2D(grad, scaled, taps_y, down, up, g_pad, True)
+        if scale_dtype is not None:
+            of_scale, of_input = input if needs[6] else None, scale if needs[0] else None
+            grad_input, grad_scale = scale_grads(grad_input, of_scale, of_input)
+    if grad_scale is not None:
+        grad_scale = grad_scale.to(scale_dtype)
+    return grad_input, grad_kernel, grad_taps_y, *grads, grad_scale
 
 
 def _is_one_tap(
@@ -255,8 +286,8 @@ def _is_one_tap(
 UPFIRDN2D_BIAS_ACT = Op(
     "upfirdn2d_bias_act",
     "(Tensor input, Tensor kernel, Tensor? taps_y, Tensor? bias, Tensor? noise, "
-    "Tensor? noise_strength, int[2] up, int[2] down, SymInt[4] pad, float negative_slope, "
-    "float gain, float? clamp) -> Tensor",
+    "Tensor? noise_strength, Tensor? scale, int[2] up, int[2] down, SymInt[4] pad, "
+    "float negative_slope, float gain, float? clamp) -> Tensor",
     native.resample_bias_act,
     _empty_output,
     _setup,

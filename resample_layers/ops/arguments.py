@@ -220,6 +220,7 @@ def check_epilogue(
     bias: Any,
     noise: Any,
     noise_strength: Any,
+    scale: Any,
     negative_slope: Any,
     gain: Any,
     clamp: Any,
@@ -256,6 +257,12 @@ def check_epilogue(
                 "noise_strength must be a tensor of one element, got shape "
                 f"{tuple(noise_strength.shape)}"
             )
+    _check_operand("scale", scale, input)
+    if scale is not None and sized and tuple(scale.shape) != (n, c):
+        raise ValueError(
+            f"scale must be [N, C] with the N and C of input, [{n}, {c}], got shape "
+            f"{tuple(scale.shape)}"
+        )
     slope = _as_float("negative_slope", negative_slope, zero=True)
     gain = _as_float("gain", gain)
     return slope, gain, None if clamp is None else _as_float("clamp", clamp)

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What may follow the op in the same pass: noise, bias, leaky ReLU, gain and clamp.
+"""What may follow the op in the same pass: scale, noise, bias, leaky ReLU, gain and clamp.
 
 With ``s`` the op's output::
 
-    z   = s + noise_strength * noise + bias
+    z   = scale * s + noise_strength * noise + bias
     out = clamp(gain * leaky_relu(z, negative_slope), -clamp, clamp)
 
 ``gain`` is positive and ``negative_slope`` not negative, so that the sign of ``out`` tells the
-sign of ``z``, and the backward pass needs ``out`` alone of what was computed. A value counts as
+sign of ``z``, and the gradient of ``z`` needs ``out`` alone of what was computed. The gradient of
+``scale`` is a sum of products with ``s``. Where ``scale`` is 0, ``out`` does not tell ``s``, and
+where it is small, rounding hides it. So the op's input is saved where that gradient is asked for,
+and the sum is taken there: see :func:`scale_grads`. A value counts as
 it was rounded: where ``out`` is 0, or reaches the limit, the gradient is that of a negative or of
 a clamped value. The limit is ``clamp`` rounded to the accumulate dtype, and at most the largest
 finite number there, so that a clamped result is finite.
@@ -29,23 +32,30 @@ class Epilogue(NamedTuple):
     bias: Tensor | None  # [C]
     noise: Tensor | None  # [N or 1, 1, out_h, out_w]
     noise_strength: Tensor | None  # one element; None: 1
+    scale: Tensor | None  # [N, C]; None: 1
     negative_slope: float
     gain: float
     clamp: float | None  # largest magnitude
 
     def tensors(self) -> list[Tensor]:
-        return [t for t in self[:3] if t is not None]
+        return [t for t in self[:4] if t is not None]
 
     def part(self, batch: slice, channels: slice, rows: slice) -> Epilogue:
         """What concerns these samples, channels and rows of the output."""
-        bias, noise = self.bias, self.noise
+        bias, noise, scale = self.bias, self.noise, self.scale
         if noise is not None:
             noise = noise[:, :, rows] if noise.shape[0] == 1 else noise[batch, :, rows]
-        return self._replace(bias=None if bias is None else bias[channels], noise=noise)
+        return self._replace(
+            bias=None if bias is None else bias[channels],
+            noise=noise,
+            scale=None if scale is None else scale[batch, channels],
+        )
 
     def apply(self, value: Tensor) -> Tensor:
         """The formula in plain torch, on the op's output [N, C, out_h, out_w], accumulate dtype."""
         dtype = value.dtype
+        if self.scale is not None:
+            value = value * self.scale.to(dtype)[:, :, None, None]
         if self.noise is not None:
             noise = self.noise.to(dtype)
             if self.noise_strength is not None:
@@ -82,6 +92,32 @@ def activation_grad(
         limit = torch.tensor(clamp_limit(clamp, wide), dtype=out.dtype).item()  # rounded as out was
         grad = torch.where(out.abs() >= limit, 0.0, grad)
     return grad
+
+
+def scale_grads(
+    grad: Tensor,  # [N, C, H, W], of the op's input by the adjoint, as if the scale were 1
+    input: Tensor | None,  # [N, C, H, W], of the op; None: the scale's gradient is not wanted
+    scale: Tensor | None,  # [N, C]; None: the input's gradient is not wanted
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of input, in its dtype, and of scale, in the accumulate dtype.
+
+    The op is linear in each channel: ``sum(grad_z * s)`` over the output's pixels is
+    ``sum(adjoint(grad_z) * input)`` over those of the input, so ``s`` is not computed anew. The
+    products are rounded to the dtype of the input, and their sums are not.
+
+    Where no graph is recorded, ``grad`` is written to.
+    """
+    grad_input, grad_scale = None, None
+    if input is not None:
+        wide = torch.float64 if input.dtype == torch.float64 else torch.float32
+        grad_scale = (input * grad).sum((2, 3), dtype=wide)
+    if scale is not None:
+        factor = scale[:, :, None, None]
+        if torch.is_grad_enabled():
+            grad_input = (grad * factor).to(grad.dtype)
+        else:  # one pass, in which a scale of float32 is not rounded to 16 bits
+            grad_input = grad.mul_(factor)
+    return grad_input, grad_scale
 
 
 class Operands(NamedTuple):

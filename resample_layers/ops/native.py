@@ -134,6 +134,7 @@ def resample_bias_act(
     bias: Tensor | None,  # [C]
     noise: Tensor | None,  # [N or 1, 1, out_h, out_w]
     noise_strength: Tensor | None,  # one element
+    scale: Tensor | None,  # [N, C]
     up: tuple[int, int],  # (x, y)
     down: tuple[int, int],
     pad: tuple[int, int, int, int],  # (x0, x1, y0, y1)
@@ -142,7 +143,7 @@ def resample_bias_act(
     clamp: float | None,
 ) -> Tensor:
     """The op and its epilogue, arguments trusted."""
-    epilogue = Epilogue(bias, noise, noise_strength, negative_slope, gain, clamp)
+    epilogue = Epilogue(bias, noise, noise_strength, scale, negative_slope, gain, clamp)
     return resample(input, kernel, taps_y, up, down, pad, False, epilogue)
 
 

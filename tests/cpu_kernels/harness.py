@@ -34,6 +34,8 @@ class Epilogue(ctypes.Structure):
         ("slope", ctypes.c_double),
         ("gain", ctypes.c_double),
         ("clamp", ctypes.c_double),
+        ("scale", ctypes.c_void_p),
+        ("scale_stride_n", ctypes.c_int64),
     )
 
 
@@ -184,10 +186,15 @@ def reference_separable(x: np.ndarray, taps_x, taps_y, up, down, pad, out_size, 
     return np.where(reached > 0, out, 0.0)
 
 
-def reference_epilogue(sums, bias, noise, strength, slope, gain, clamp, largest) -> np.ndarray:
-    """The formula of EpilogueParams; bias [C], noise [N or 1, H, W]; a clamp is <= `largest`."""
+def reference_epilogue(
+    sums, scale, bias, noise, strength, slope, gain, clamp, largest
+) -> np.ndarray:
+    """The formula of EpilogueParams; scale [N, C], bias [C], noise [N or 1, H, W].
+
+    A clamp is <= `largest`.
+    """
     clamp = min(clamp, largest)
-    value = sums + strength * noise[:, None] + bias[:, None, None]
+    value = scale[:, :, None, None] * sums + strength * noise[:, None] + bias[:, None, None]
     value = gain * np.where(value < 0, slope * value, value)
     return np.clip(value, -clamp, clamp) if clamp >= 0 else value
 

@@ -80,6 +80,7 @@ class Epilogue:
             self.noise = rng.standard_normal((images, h, w)).astype(accumulate)
             if rng.random() < 0.2:  # a NaN, which must reach its own outputs only
                 self.noise[tuple(int(rng.integers(size)) for size in self.noise.shape)] = np.nan
+        self.scale = rng.standard_normal((n, c)).astype(accumulate) if rng.random() < 0.5 else None
         slope = float(pick(rng, 0.0, 0.2, 1.0, 1.5))
         gain = float(pick(rng, 1.0, np.sqrt(2)))
         clamp = float(pick(rng, -1.0, 0.0, 1.25, 4.0, 1e300))
@@ -89,11 +90,14 @@ class Epilogue:
             *(None if a is None else a.ctypes.data for a in (self.bias, self.noise, self.strength)),
             h * w if images > 1 else 0,
             *self.numbers,
+            None if self.scale is None else self.scale.ctypes.data,
+            c,
         )
         self.pointer = ctypes.addressof(self.params)
         self.what = (
             f"slope, gain, clamp {self.numbers} bias {self.bias is not None} "
-            f"strength {self.strength is not None} noise {self.noise is not None and images}"
+            f"strength {self.strength is not None} noise {self.noise is not None and images} "
+            f"scale {self.scale is not None}"
         )
 
     def reference(self, sums):
@@ -103,11 +107,21 @@ class Epilogue:
         noise = np.zeros((1, 1, 1)) if self.noise is None else self.noise.astype(np.float64)
         bias = np.zeros(1) if self.bias is None else self.bias.astype(np.float64)
         strength = 1.0 if self.strength is None else float(self.strength)
+        scale = np.ones((1, 1)) if self.scale is None else self.scale.astype(np.float64)
         wanted = harness.reference_epilogue(
-            sums, bias, noise, strength, *self.numbers, self.largest
+            sums, scale, bias, noise, strength, *self.numbers, self.largest
         )
-        added = abs(sums) + abs(strength * noise[:, None]) + abs(bias[:, None, None])
-        return wanted, 4 * np.nan_to_num(added), max(1.0, self.numbers[0]) * self.numbers[1]
+        added = (
+            abs(scale[:, :, None, None] * sums)
+            + abs(strength * noise[:, None])
+            + abs(bias[:, None, None])
+        )
+        factor = max(1.0, self.numbers[0]) * self.numbers[1]
+        return (
+            wanted,
+            4 * np.nan_to_num(added),
+            factor * np.maximum(1, abs(scale))[:, :, None, None],
+        )
 
 
 def one(library, rng) -> tuple[str, str]:

@@ -31,6 +31,7 @@ struct Call {
   bool separable = true, flip = false, channels_last = false, fused = false;
   bool noise_per_sample = false;
   bool bias = true, noise = true, strength = true, clamp = true;  // fused: false: without it
+  bool scale = false;                  // fused: with one for each sample and channel
   double clamp_at = 2.5;
   bool nan = false;                    // some samples of the input are NaN
   BadTap bad_tap = BadTap::none;

@@ -231,12 +231,15 @@ double run(const Call& call) {
     const int64_t samples = call.noise_per_sample ? call.n : 1;
     const int64_t pixels = call.out_h * call.out_w;
     Array<acc_t> bias(call.c, call.operand_offset), strength(1, 0);
+    Array<acc_t> scale(call.n * call.c, call.operand_offset);
     Array<acc_t> noise(samples * pixels, call.operand_offset);
     const auto bias_values = fill_taps(call.c, bias.data, random);
     const auto strength_values = fill_taps(1, strength.data, random);
     const auto noise_values =
         fill(strides_of(samples, 1, call.out_h, call.out_w, false, 0), noise.data, random);
+    const auto scale_values = fill_taps(call.n * call.c, scale.data, random);
     EpilogueParams e{};
+    e.scale = call.scale ? scale.data : nullptr, e.scale_stride_n = call.c;
     e.bias = call.bias ? bias.data : nullptr;
     e.noise = call.noise ? noise.data : nullptr;
     e.noise_strength = call.strength ? strength.data : nullptr;
@@ -253,13 +256,15 @@ double run(const Call& call) {
                                                             position)]
                      : 0;
       const double from_bias = call.bias ? bias_values[static_cast<size_t>(plane % call.c)] : 0;
-      const double v = expected[i] + from_noise + from_bias;
+      const double factor = call.scale ? scale_values[static_cast<size_t>(plane)] : 1;
+      const double v = factor * expected[i] + from_noise + from_bias;
       expected[i] = gain * (v < 0 ? slope * v : v);
       // NaN stays: as the first argument it is what these return
       const double largest = static_cast<double>(std::numeric_limits<acc_t>::max());
       const double limit = std::min(e.clamp, largest);
       if (call.clamp) expected[i] = std::min(std::max(expected[i], -limit), limit);
-      magnitude[i] = gain * (magnitude[i] + std::abs(from_noise) + std::abs(from_bias));
+      magnitude[i] = gain * (std::abs(factor) * magnitude[i] + std::abs(from_noise) +
+                             std::abs(from_bias));
     }
   } else {
     served = emulate<T>(call, p, nullptr, Identity<T>{});

@@ -181,6 +181,7 @@ Tally sweep_row(int row, int extra, int removed_barrier = -1) {
       call.walk = static_cast<int>(h % 2 == 0 ? step : 2 * step);
       call.fused = v.fused && h % 4 == 0;
       call.noise_per_sample = h % 8 == 0;
+      call.scale = h % 8 == 4;
       tally.add(run_any(type, call), kTypeNames[type], call);
       if (tally.enough()) return tally;
     }
@@ -190,7 +191,7 @@ Tally sweep_row(int row, int extra, int removed_barrier = -1) {
       Call call = call_of(row, element, random, i == 2 ? v.walk + step + 1 : random(3, 9),
                           i == 2 ? 5 : random(3, 20));
       if (i == 0) call.n = 3, call.c = call.channels_last ? call.c : 7;
-      call.fused = v.fused && i == 1;
+      call.fused = v.fused && i == 1, call.scale = true;
       tally.add(run_any(type, call), kTypeNames[type], call);
       if (tally.enough()) return tally;
     }
@@ -201,7 +202,7 @@ Tally sweep_row(int row, int extra, int removed_barrier = -1) {
       call.threads = static_cast<int>(random(few_threads(row, element), v.threads));
       call.walk = static_cast<int>(step * random(1, 4));
       call.fused = v.fused && random.coin();
-      call.noise_per_sample = random.coin();
+      call.noise_per_sample = random.coin(), call.scale = random.coin();
       if (random(0, 3) == 0) call.pad_x = -random(1, 20), call.pad_y = random(-9, 40);
       tally.add(run_any(type, call), kTypeNames[type], call);
       if (tally.enough()) return tally;
@@ -258,7 +259,7 @@ Call generic_call(Random& random) {
   p.separable = random.coin(), p.flip = random.coin();
   p.channels_last = random.coin(), p.fused = random(0, 3) == 0;
   p.bias = random(0, 3) != 0, p.noise = random(0, 3) != 0, p.strength = random(0, 3) != 0;
-  p.clamp = random.coin();
+  p.clamp = random.coin(), p.scale = random.coin();
   p.row_gap = random(0, 2), p.in_offset = random(0, 2), p.out_offset = random(0, 2);
   p.seed = static_cast<uint64_t>(random(1, 1 << 30));
   return p;
@@ -362,7 +363,7 @@ Call pointwise_call(Random& random, int64_t n, int64_t c, int64_t h, int64_t w, 
   p.separable = random.coin(), p.flip = random.coin(), p.fused = random(0, 3) != 0;
   p.noise_per_sample = random.coin(), p.nan = random(0, 3) == 0;
   p.bias = random(0, 3) != 0, p.noise = random(0, 3) != 0, p.strength = random(0, 3) != 0;
-  p.clamp = random.coin();
+  p.clamp = random.coin(), p.scale = random.coin();
   // Mostly aligned: otherwise every call would go one element at a time
   if (random(0, 4) == 0) p.in_offset = random(1, 7);
   if (random(0, 4) == 0) p.out_offset = random(1, 7);
@@ -508,8 +509,9 @@ int check_far_blocks(bool last, int64_t w) {
   auto number = [](int64_t i) { return static_cast<float>(i * 7919 % 61 - 30) / 16; };
   const Sparse input(static_cast<size_t>(2 * total)), output(static_cast<size_t>(2 * total));
   const Sparse noise(static_cast<size_t>(4 * n * pixels));
-  float bias[64], strength = 1, tap = 0.5f;
+  float bias[64], scale[67 * 64], strength = 1, tap = 0.5f;
   for (int i = 0; i < 64; ++i) bias[i] = static_cast<float>(i - 32) / 8;
+  for (int i = 0; i < 67 * 64; ++i) scale[i] = static_cast<float>(i % 5 - 2) / 2;
 
   UpFirDn2dParams p{};
   p.input = input.data, p.output = output.data, p.kernel = &tap, p.dtype = Dtype::float16;
@@ -518,6 +520,7 @@ int check_far_blocks(bool last, int64_t w) {
   p.kh = p.kw = p.up_x = p.up_y = p.down_x = p.down_y = 1;
   EpilogueParams e{};
   e.bias = bias, e.noise = noise.data, e.noise_strength = &strength, e.noise_stride_n = pixels;
+  e.scale = scale, e.scale_stride_n = c;
   e.slope = 0.5, e.gain = 1, e.clamp = -1;
   if (choose(p, Limits{}, true).variant != kPointwise) return expect(false, "far: pointwise");
   const PointwisePlan plan = plan_pointwise(p, &e);
@@ -529,12 +532,12 @@ int check_far_blocks(bool last, int64_t w) {
                     static_cast<int64_t>(plan.blocks) - 1}) {
     const int64_t first = b * block, end = std::min(total, first + block);
     struct Where {
-      int64_t channel, noise;
+      int64_t sample, channel, noise;
     };
     auto where = [&](int64_t i) {
       const int64_t sample = i / (c * pixels), rest = i % (c * pixels);
-      return last ? Where{rest % c, sample * pixels + rest / c}
-                  : Where{rest / pixels, sample * pixels + rest % pixels};
+      return last ? Where{sample, rest % c, sample * pixels + rest / c}
+                  : Where{sample, rest / pixels, sample * pixels + rest % pixels};
     };
     for (int64_t i = first; i < end; ++i) {
       input.halves()[i] = from_accumulate<Half>(number(i));
@@ -549,7 +552,8 @@ int check_far_blocks(bool last, int64_t w) {
     }
     for (int64_t i = first; i < end; ++i) {
       const Where at = where(i);
-      const float v = tap * number(i) + number(at.noise + 5) + bias[at.channel];
+      const float v = scale[at.sample * c + at.channel] * tap * number(i) + number(at.noise + 5) +
+                      bias[at.channel];
       wrong += to_accumulate(output.halves()[i]) != (v < 0 ? v / 2 : v);
     }
   }

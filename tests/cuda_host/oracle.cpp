@@ -18,7 +18,7 @@ std::string Call::text() const {
     << (fused ? " fused" : "");
   if (fused) {
     s << (bias ? " bias" : "") << (noise ? " noise" : "") << (noise_per_sample ? "s" : "")
-      << (strength ? " strength" : "") << (clamp ? " clamp" : "");
+      << (strength ? " strength" : "") << (scale ? " scale" : "") << (clamp ? " clamp" : "");
   }
   s << " gap " << row_gap << " offsets " << in_offset << "," << out_offset << ","
     << operand_offset << " seed " << seed;
