@@ -200,10 +200,10 @@ def report(rows: list[Row]) -> str:
         head += [f"{kind} [ms]", "three calls / ours", "plain torch / ours"]
     return f"""\
 `filtered_snake` (12 taps, the borders of BigVGAN) and `filtered_lrelu` (6 taps for each factor,
-bias and clamp of StyleGAN3) beside the same in three calls of this package (a filter, the activation, a
-filter) and in plain torch (grouped convolutions); medians of calls in turn. Backward: the gradients
-of input, bias, alpha and beta. *Deviation*: of the forward pass from plain torch in float64,
-relative to the largest output.
+bias and clamp of StyleGAN3) beside the same in three calls of this package (a filter, the
+activation, a filter) and in plain torch (grouped convolutions); medians of calls in turn.
+Backward: the gradients of input, bias, alpha and beta. *Deviation*: of the forward pass from
+plain torch in float64, relative to the largest output.
 
 {table([*head, "deviation"], lines)}
 """

@@ -51,7 +51,7 @@ def test_every_row_tells_its_deviation(monkeypatch):
     """Measured without time to speak of, on a small image: the columns, not the figures."""
     monkeypatch.setattr(cpu, "SHAPES", ((1, 64, 9, 9),))
     monkeypatch.setattr(cpu, "OPERATIONS", {"down 2": cpu.OPERATIONS["down 2"]})
-    monkeypatch.setattr(cpu, "interleaved", lambda calls, _: dict.fromkeys(calls, [1.0]))
+    monkeypatch.setattr(cpu, "interleaved", lambda calls, _: {name: [1.0] for name in calls})
     rows = cpu.measure_formulations(quick=True, seconds=0.0)
     found = {row["formulation"]: [] for row in rows}
     for row in rows:
