@@ -40,7 +40,7 @@ format: $(VENV)/.dev  ## let the formatter and the linter change the files
 docs: $(VENV)/.docs  ## the documentation site, in build/docs; a warning is an error
 	$(BIN)/python -m sphinx --quiet --builder html --fail-on-warning --keep-going docs build/docs
 
-bench: $(VENV)/.bench  ## time everything; writes benchmarks/RESULTS.md
+bench: $(VENV)/.bench  ## time everything; writes benchmarks/RESULTS.md, its plots and rows
 	$(BIN)/python -m benchmarks
 
 parity: $(VENV)/.test  ## compare the StyleGAN2 with the original codes; PEERS=DIR has their checkouts

@@ -67,8 +67,7 @@ def biased_activation(
 
     Raises:
         TypeError: for a wrong kind of value.
-        ValueError: for a wrong value, or an ``alpha`` that
-            ``act`` has no use for.
+        ValueError: for a wrong value, or an ``alpha`` that ``act`` has no use for.
     """
     x, b = names
     if not isinstance(input, Tensor) or input.dtype not in DTYPES:

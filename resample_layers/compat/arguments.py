@@ -49,8 +49,8 @@ def as_number(name: str, value: Any, infinite: bool = False) -> float:
 
     Raises:
         TypeError: for another kind of value.
-        ValueError: for one that is not finite, or a tensor
-            that requires a gradient: the originals give it none.
+        ValueError: for one that is not finite, or a tensor that requires a gradient: the
+            originals give it none.
     """
     if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
         if value.requires_grad:

@@ -44,8 +44,7 @@ def conv2d_resample(
 
     Raises:
         TypeError, ValueError: if an argument is at fault.
-        RuntimeError: from torch's convolution,
-            if dtypes do not fit.
+        RuntimeError: from torch's convolution, if dtypes do not fit.
 
     Example:
         >>> import torch
