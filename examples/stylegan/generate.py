@@ -125,7 +125,7 @@ class Sampler:
             raise ValueError(f"mean must be given where psi is not 1, got None and psi={psi:g}")
         self.generator, self.mean, self.psi = generator, mean, psi
         self.noise, self.dtype, self.batch = noise, dtype, batch
-        self.device = generator.input.input.device
+        self.device = generator.device
         self.synthesis: Callable[..., Tensor] = generator.synthesis
         if compile:
             self.synthesis = torch.compile(self.synthesis, dynamic=True)
