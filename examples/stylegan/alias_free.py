@@ -296,8 +296,8 @@ class AliasFreeGenerator(StyledGenerator):
         sizes = style_dim, mapping_layers, image_channels
         super().__init__(resolution, LAYERS + 2, *sizes, mapping_lr, clamp)
         channels = layer_channels(resolution, kind) if channels is None else list(channels)
-        plans = plan_layers(resolution, kind, channels, image_channels)
         self.kind, self.channels = kind, channels
+        self.plans = plans = plan_layers(resolution, kind, channels, image_channels)
         first = plans[0]
         options: dict[str, Any] = {"sampling_rate": first.in_sampling_rate}
         options |= {"bandwidth": first.in_cutoff, "style_dim": style_dim}
