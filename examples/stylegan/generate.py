@@ -50,8 +50,8 @@ from .checkpoints import Checkpoint, load
 from .data import to_bytes
 from .device import is_out_of_memory, pick_device
 from .files import explain_write, say, whole, writable
-from .generator import Generator
 from .settings import DTYPES
+from .styles import StyledGenerator
 from .transforms import moved, rotation, transform_of, translation
 
 ANIMATED = {  # slowest and fastest rate; the fastest shows a picture for the unit of durations
@@ -104,10 +104,10 @@ class Sampler:
     Args:
         generator: on the device where it is to run.
         mean: ``[style_dim]``, where truncation pulls to; None where ``psi`` is 1.
-        psi: of :meth:`Generator.truncate`, from -1000 to 1000; 1 leaves styles as they are.
+        psi: of :meth:`StyledGenerator.truncate`, from -1000 to 1000; 1 leaves styles as they are.
         noise: ``"stored"``: the noise kept with the weights; ``"seed"``: each seed its own;
             ``"none"``: zeros.
-        dtype: float16 or bfloat16 for the largest sides, as for :meth:`Generator.synthesis`.
+        dtype: float16 or bfloat16 for the largest sides, as for :meth:`StyledGenerator.synthesis`.
         batch: images at a time.
         compile: compile the synthesis network.
         movement: [3, 3], of what the images show, as of :mod:`.transforms`; None where the
@@ -120,7 +120,7 @@ class Sampler:
 
     def __init__(
         self,
-        generator: Generator,
+        generator: StyledGenerator,
         mean: Tensor | None = None,
         psi: float = 1.0,
         noise: str = "stored",
@@ -504,7 +504,7 @@ def check_count(args: argparse.Namespace) -> None:
         raise ValueError(f"{option} must give {MOST_IMAGES:,} images at most, got {count:,}")
 
 
-def check_bytes(args: argparse.Namespace, generator: Generator) -> None:
+def check_bytes(args: argparse.Namespace, generator: StyledGenerator) -> None:
     """Raise a ValueError if what a command asks for needs too much memory at a time."""
     pixels, cure = generator.image_channels, "--files writes each image by itself"
     if args.files or (args.interpolate is not None and args.format == ".webp"):
