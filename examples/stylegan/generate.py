@@ -8,6 +8,7 @@ seeds 0 to 15; otherwise
 ``--files``             ``seed0000.png`` and so on, a file for each seed
 ``--mix SEEDS``         ``mix.png``: the coarse layers of the seeds (rows) with the fine layers of
                         these seeds (columns); with ``--noise seed``, the noise of the row
+``--strip PSI,PSI,...`` ``psi.png``: each seed in a row, at these strengths of truncation
 ``--interpolate N``     ``interpolation.webp``: a walk from seed to seed and back to the first, N
                         pictures a step
 ``--move N``            ``movement.webp``: the grid, in N pictures from where it is drawn to where
@@ -17,6 +18,9 @@ seeds 0 to 15; otherwise
 ``--rotate DEGREES`` turns it about the middle, counter-clockwise; the turn comes first. Both go
 with all of the above. They act on the network's input, so that it draws what comes in at the
 edges; so they need StyleGAN3, or a StyleGAN2 with a Fourier input.
+
+``--scale N`` draws each pixel as N x N, ``--gap N`` leaves N black pixels between the images of a
+grid, and ``--labels`` writes the seeds above them. ``--format .mp4`` needs the program ffmpeg.
 
 Pictures are RGB, or grey where the generator's are; those of the same name are replaced, each when
 the new one is whole. An image depends on its seed, on all bits of it, and on the checkpoint, not on
@@ -33,16 +37,22 @@ if not __package__:  # the imports below would fail without saying why
 
 import argparse
 import contextlib
+import errno
+import io
 import itertools
 import math
+import shutil
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
-from PIL import Image
+import torch.nn.functional as F
+from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
 
@@ -58,7 +68,11 @@ ANIMATED = {  # slowest and fastest rate; the fastest shows a picture for the un
     ".webp": (0.02, 1000),
     ".gif": (0.002, 100),
     ".png": (0.02, 1000),
+    ".mp4": (0.02, 1000),
 }
+STREAMED = (".webp", ".mp4")  # formats of which one picture at a time is held
+LABEL = 14  # pixels of height, above an image
+LARGEST = {"scale": 64, "gap": 256}
 CHANNELS = (1, 3)  # of grey pictures, and of RGB
 MEAN_SAMPLES = 10_000  # of w, where the checkpoint has no mean
 MOST_PSI = 1000  # with far more, styles leave float32
@@ -147,11 +161,18 @@ class Sampler:
             self.synthesis = torch.compile(self.synthesis, dynamic=True)
 
     @torch.no_grad()
-    def w(self, seeds: Sequence[int]) -> Tensor:
-        """Intermediate latents of seeds [n, style_dim], truncated."""
+    def w(self, seeds: Sequence[int], psi: float | None = None) -> Tensor:
+        """Intermediate latents of seeds [n, style_dim], truncated; by the sampler's psi or another.
+
+        Raises:
+            ValueError: if ``psi`` is not 1 and the sampler has no mean.
+        """
+        psi = self.psi if psi is None else psi
+        if self.mean is None and psi != 1:
+            raise ValueError(f"mean must be given where psi is not 1, got None and psi={psi:g}")
         latents = [Normal(seed)(self.generator.style_dim) for seed in seeds]
         w = self.generator.mapping(torch.stack(latents).to(self.device))
-        return w if self.mean is None else self.generator.truncate(w, self.mean, self.psi)
+        return w if self.mean is None else self.generator.truncate(w, self.mean, psi)
 
     @torch.no_grad()
     def images(
@@ -200,15 +221,19 @@ class Sampler:
 
 
 def make_sampler(
-    checkpoint: Checkpoint, device: torch.device, psi: float = 1.0, **options: Any
+    checkpoint: Checkpoint,
+    device: torch.device,
+    psi: float = 1.0,
+    truncates: bool = False,
+    **options: Any,
 ) -> Sampler:
-    """A sampler on a device, with the mean of ``w`` where truncation needs it.
+    """A sampler on a device, with the mean of ``w`` where ``psi`` is not 1 or it ``truncates``.
 
     A checkpoint without that mean gets it from 10,000 latents.
     """
     generator = checkpoint.generator.eval().requires_grad_(False).to(device)
     mean = None
-    if psi != 1:
+    if psi != 1 or truncates:
         mean = checkpoint.latent_avg
         if mean is None:
             mean = generator.mean_style(MEAN_SAMPLES, torch.Generator().manual_seed(0))
@@ -219,19 +244,48 @@ def make_sampler(
 # Pictures
 
 
-def save_grid(sampler: Sampler, seeds: Sequence[int], folder: Path) -> list[Path]:
+class Look(NamedTuple):
+    """How images become a picture."""
+
+    scale: int = 1  # pixels of the picture for one of an image, along each axis
+    gap: int = 0  # [pixels of the picture] between the images of a grid
+    labels: bool = False  # whether their names stand above them
+
+
+PLAIN = Look()
+
+
+def save_grid(
+    sampler: Sampler, seeds: Sequence[int], folder: Path, look: Look = PLAIN
+) -> list[Path]:
     """``grid.png``, as square as may be."""
     styles = sampler.generator.repeat(sampler.w(seeds))
     images = list(sampler.images(styles, seeds))
-    picture = to_picture(tile(images, math.ceil(math.sqrt(len(seeds)))))
+    picture = to_picture(tile(images, math.ceil(math.sqrt(len(seeds))), look, seeds))
     return [save_png(picture, folder / "grid.png")]
 
 
-def save_files(sampler: Sampler, seeds: Sequence[int], folder: Path) -> list[Path]:
+def save_strip(
+    sampler: Sampler, seeds: Sequence[int], psis: Sequence[float], folder: Path, look: Look = PLAIN
+) -> list[Path]:
+    """``psi.png``: a row for each seed, a column for each psi."""
+    w = torch.stack([sampler.w(seeds, psi) for psi in psis], 1).flatten(0, 1)
+    noise_seeds = [seed for seed in seeds for _ in psis]
+    images = list(sampler.images(sampler.generator.repeat(w), noise_seeds))
+    names = [f"{seed}: {psi:g}" for seed in seeds for psi in psis]
+    return [save_png(to_picture(tile(images, len(psis), look, names)), folder / "psi.png")]
+
+
+def save_files(
+    sampler: Sampler, seeds: Sequence[int], folder: Path, look: Look = PLAIN
+) -> list[Path]:
     """``seedNNNN.png`` for each seed."""
     styles = sampler.generator.repeat(sampler.w(seeds))
     images = zip(seeds, sampler.images(styles, seeds), strict=True)
-    return [save_png(to_picture(image), folder / name_of(seed)) for seed, image in images]
+    return [
+        save_png(to_picture(enlarge(image, look.scale)), folder / name_of(seed))
+        for seed, image in images
+    ]
 
 
 def name_of(seed: int) -> str:
@@ -239,7 +293,12 @@ def name_of(seed: int) -> str:
 
 
 def save_mix(
-    sampler: Sampler, rows: Sequence[int], columns: Sequence[int], crossover: int, folder: Path
+    sampler: Sampler,
+    rows: Sequence[int],
+    columns: Sequence[int],
+    crossover: int,
+    folder: Path,
+    look: Look = PLAIN,
 ) -> list[Path]:
     """``mix.png``: row seeds down the left side, column seeds along the top, mixtures inside."""
     generator = sampler.generator
@@ -252,14 +311,16 @@ def save_mix(
     images = list(sampler.images(styles, noise_seeds))
     top, left = images[: len(columns)], images[len(columns) : len(columns) + len(rows)]
     inside = iter(images[len(columns) + len(rows) :])
-    cells = [torch.zeros_like(images[0]), *top]
-    for first in left:
+    cells, names = [torch.zeros_like(images[0]), *top], ["", *columns]
+    for row, first in zip(rows, left, strict=True):
         cells += [first, *(next(inside) for _ in columns)]
-    return [save_png(to_picture(tile(cells, len(columns) + 1)), folder / "mix.png")]
+        names += [row, *[""] * len(columns)]
+    picture = to_picture(tile(cells, len(columns) + 1, look, names))
+    return [save_png(picture, folder / "mix.png")]
 
 
 def save_interpolation(
-    sampler: Sampler, seeds: Sequence[int], steps: int, rate: float, path: Path
+    sampler: Sampler, seeds: Sequence[int], steps: int, rate: float, path: Path, look: Look = PLAIN
 ) -> list[Path]:
     """An animated picture: from each seed's ``w`` to the next one's in a straight line, round."""
     w = sampler.w(seeds)
@@ -268,18 +329,25 @@ def save_interpolation(
         [a + share * (b - a) for a, b in zip(w, w.roll(-1, 0), strict=True)]
     )  # [len(seeds) * steps, style_dim]
     styles = sampler.generator.repeat(walk)
-    frames = map(to_picture, sampler.images(styles, [seeds[0]] * len(walk)))
+    images = sampler.images(styles, [seeds[0]] * len(walk))
+    frames = (to_picture(enlarge(image, look.scale)) for image in images)
     return [save_animation(frames, len(walk), rate, path)]
 
 
 def save_move(
-    sampler: Sampler, seeds: Sequence[int], movements: Sequence[Tensor], rate: float, path: Path
+    sampler: Sampler,
+    seeds: Sequence[int],
+    movements: Sequence[Tensor],
+    rate: float,
+    path: Path,
+    look: Look = PLAIN,
 ) -> list[Path]:
     """An animated picture: the grid of the seeds, moved as each of ``movements`` [3, 3] says."""
     images = sampler.images(sampler.generator.repeat(sampler.w(seeds)), seeds, movements)
     columns = math.ceil(math.sqrt(len(seeds)))
     frames = (
-        to_picture(tile(list(itertools.islice(images, len(seeds))), columns)) for _ in movements
+        to_picture(tile(list(itertools.islice(images, len(seeds))), columns, look, seeds))
+        for _ in movements
     )
     return [save_animation(frames, len(movements), rate, path)]
 
@@ -291,6 +359,8 @@ def save_animation(frames: Iterator[Image.Image], count: int, rate: float, path:
     time, besides what is written already. Of a GIF Pillow holds all in 256 colours; of a PNG, which
     it goes through twice, all as they are.
     """
+    if path.suffix == ".mp4":
+        return save_film(frames, rate, path)
     options = {"lossless": True} if path.suffix == ".webp" else {}
     first = next(frames)
     rest = list(frames) if path.suffix == ".png" else [Reel(frames, count - 1)]
@@ -304,6 +374,33 @@ def save_animation(frames: Iterator[Image.Image], count: int, rate: float, path:
             loop=0,
             **options,
         )
+    return path
+
+
+def save_film(frames: Iterator[Image.Image], rate: float, path: Path) -> Path:
+    """Pictures as an MP4 that ffmpeg makes, one after another; even sides, by black pixels.
+
+    Raises:
+        OSError: if ffmpeg cannot write the file; with its last line.
+    """
+    with whole(path) as file:
+        command = ["ffmpeg", "-loglevel", "error", "-y"]
+        command += ["-f", "image2pipe", "-c:v", "bmp", "-framerate", f"{rate:g}", "-i", "-"]
+        command += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p"]
+        command += ["-f", "mp4", file.name]
+        with tempfile.TemporaryFile() as said:
+            with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=said) as process:
+                assert process.stdin is not None
+                with contextlib.suppress(BrokenPipeError):  # it has ended, and has said why
+                    for frame in frames:
+                        bitmap = io.BytesIO()
+                        frame.convert("RGB").save(bitmap, "bmp")
+                        process.stdin.write(bitmap.getvalue())
+                    process.stdin.close()
+            if process.returncode:
+                said.seek(0)
+                lines = said.read().decode(errors="replace").splitlines() or ["no reason"]
+                raise OSError(errno.EIO, f"ffmpeg: {lines[-1]}", str(path))
     return path
 
 
@@ -345,11 +442,34 @@ def duration(rate: float, suffix: str) -> int:
     return round(1000 / rate / unit) * unit
 
 
-def tile(images: Sequence[Tensor], columns: int) -> Tensor:
-    """Images [C, H, W] side by side, in rows: [C, rows * H, columns * W]; black where none is."""
-    cells = [*images, *[torch.zeros_like(images[0])] * (-len(images) % columns)]
+def tile(
+    images: Sequence[Tensor], columns: int, look: Look = PLAIN, names: Sequence[Any] = ()
+) -> Tensor:
+    """Images [C, H, W] side by side, in rows: [C, rows * H, columns * W]; black where none is.
+
+    The sides are larger by what ``look`` adds; ``names`` are those of the images.
+    """
+    cells = [enlarge(image, look.scale) for image in images]
+    if look.labels:
+        cells = [label(image, str(name)) for image, name in zip(cells, names, strict=True)]
+    cells += [torch.zeros_like(cells[0])] * (-len(cells) % columns)
+    cells = [F.pad(image, (0, look.gap, 0, look.gap)) for image in cells]
     rows = [torch.cat(cells[i : i + columns], 2) for i in range(0, len(cells), columns)]
-    return torch.cat(rows, 1)
+    picture = torch.cat(rows, 1)
+    return picture[:, : picture.shape[1] - look.gap, : picture.shape[2] - look.gap]
+
+
+def enlarge(image: Tensor, scale: int) -> Tensor:
+    """An image [C, H, W] with ``scale`` x ``scale`` pixels for each."""
+    return image.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+
+
+def label(image: Tensor, name: str) -> Tensor:
+    """An image [C, H, W] below its name: [C, LABEL + H, W]. A name that is too long is cut off."""
+    band = Image.new("L", (image.shape[2], LABEL))
+    ImageDraw.Draw(band).text((1, 1), name, fill=255)
+    text = torch.from_numpy(np.array(band)).expand(image.shape[0], -1, -1)
+    return torch.cat((text, image), 1)
 
 
 def to_picture(image: Tensor) -> Image.Image:
@@ -430,8 +550,28 @@ def take_signs(argv: Sequence[str]) -> list[str]:
     return found
 
 
+def parse_psis(text: str) -> list[float]:
+    """Strengths of truncation: ``"0,0.5,1"`` is ``[0.0, 0.5, 1.0]``."""
+    try:
+        psis = [float(part) for part in text.split(",")]
+        for psi in psis:
+            check_psi(psi, "psi")
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"it must be numbers from -{MOST_PSI} to {MOST_PSI}, such as 0,0.5,1, got {text!r}"
+        ) from None
+    return psis
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; the usage, which is long, is for ``--help``."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
+
+
 def parse(argv: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m examples.stylegan.generate",
         description="Generate images from a checkpoint.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -444,6 +584,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--files", action="store_true", help="a file for each seed")
     kind.add_argument("--mix", type=parse_seeds, metavar="SEEDS", help="fine layers of these seeds")
+    kind.add_argument("--strip", type=parse_psis, metavar="PSIS", help="each seed at these psi")
     kind.add_argument("--interpolate", type=int, metavar="N", help="pictures from seed to seed")
     kind.add_argument("--move", type=int, metavar="N", help="pictures from place to place")
     add("--translate", type=parse_point, metavar="X,Y", help="move by widths right and down")
@@ -451,6 +592,9 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse
     add("--crossover", type=int, help="first fine layer of --mix; default: the middle one")
     add("--format", choices=ANIMATED, default=next(iter(ANIMATED)), help="of animations")
     add("--rate", type=float, default=30.0, help="pictures a second of animations")
+    add("--scale", type=int, default=1, help="pixels for one of an image, along each axis")
+    add("--gap", type=int, default=0, help="pixels between the images of a grid")
+    add("--labels", action="store_true", help="write the seeds above the images of a grid")
     add("--noise", choices=("stored", "seed", "none"), default="stored", help="of the layers")
     add("--batch", type=int, default=8, help="images at a time")
     add("--device", default="auto", help="cpu, cuda or cuda:N; auto: a GPU where there is one")
@@ -463,6 +607,12 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse
         value = getattr(args, name)
         if value is not None and value < 1:
             parser.error(f"--{name} must be >= 1, got {value}")
+    for name, least in (("scale", 1), ("gap", 0)):
+        value = getattr(args, name)
+        if not least <= value <= LARGEST[name]:
+            parser.error(f"--{name} must be between {least} and {LARGEST[name]}, got {value}")
+    if args.animated and args.format == ".mp4" and shutil.which("ffmpeg") is None:
+        parser.error("--format .mp4 needs the program ffmpeg, which is not on the PATH: try .webp")
     if args.interpolate is not None and len(args.seeds) < 2:
         parser.error(f"--interpolate must have two --seeds or more to go between, got {args.seeds}")
     if args.move is not None and not args.moves:
@@ -471,7 +621,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse
         shown = 1000 / duration(args.rate, args.format)
     except ValueError as error:
         parser.error(str(error))
-    if args.animated and abs(shown / args.rate - 1) > 0.05:
+    if args.animated and args.format != ".mp4" and abs(shown / args.rate - 1) > 0.05:
         print(
             f"{parser.prog}: note: --rate is {shown:.3g}, not {args.rate:g}, for {args.format} has "
             f"durations in units of {1000 // ANIMATED[args.format][1]} ms",
@@ -494,6 +644,8 @@ def check_count(args: argparse.Namespace) -> None:
     """Raise a ValueError if a command asks for too many images."""
     if args.mix is not None:
         option, count = "--mix", (len(args.seeds) + 1) * (len(args.mix) + 1) - 1
+    elif args.strip is not None:
+        option, count = "--strip", len(args.seeds) * len(args.strip)
     elif args.interpolate is not None:
         option, count = "--interpolate", len(args.seeds) * args.interpolate
     elif args.move is not None:
@@ -507,26 +659,30 @@ def check_count(args: argparse.Namespace) -> None:
 def check_bytes(args: argparse.Namespace, generator: StyledGenerator) -> None:
     """Raise a ValueError if what a command asks for needs too much memory at a time."""
     pixels, cure = generator.image_channels, "--files writes each image by itself"
-    if args.files or (args.interpolate is not None and args.format == ".webp"):
-        return  # no more than a batch is held
     if args.animated and args.format == ".gif":
         pixels = 1
-    if args.mix is not None:
+    if args.files or (args.interpolate is not None and args.format in STREAMED):
+        # No more than a batch is held, and no more than one image at its scale
+        option, count, cure = "--scale", 1, "try a smaller one"
+    elif args.mix is not None:
         option, count = "--mix", (len(args.seeds) + 1) * (len(args.mix) + 1)
+    elif args.strip is not None:
+        option, count = "--strip", len(args.seeds) * len(args.strip)
     elif args.interpolate is not None:
         option, count = "--interpolate", len(args.seeds) * args.interpolate
         cure = "--format .webp holds one image at a time"
     elif args.move is not None:
-        pictures = 1 if args.format == ".webp" else 2 * args.move
+        pictures = 1 if args.format in STREAMED else 2 * args.move
         option, count = "--move", len(args.seeds) * pictures
         cure = "--format .webp holds one picture at a time, and fewer --seeds make it smaller"
     else:
         option, count = "--seeds", len(args.seeds)
-    size = count * pixels * generator.resolution**2
+    side = args.scale * generator.resolution
+    size = count * pixels * side**2
     if size > MOST_BYTES:
         raise ValueError(
             f"{option} must need {MOST_BYTES >> 30} GiB of pixels at most, got {count:,} images of "
-            f"{generator.resolution} pixels a side, {size / 2**30:.1f} GiB: {cure}"
+            f"{side} pixels a side, {size / 2**30:.1f} GiB: {cure}"
         )
 
 
@@ -536,6 +692,8 @@ def names_of(args: argparse.Namespace) -> list[str]:
         return [name_of(seed) for seed in args.seeds]
     if args.mix is not None:
         return ["mix.png"]
+    if args.strip is not None:
+        return ["psi.png"]
     if args.move is not None:
         return [f"movement{args.format}"]
     return ["grid.png" if args.interpolate is None else f"interpolation{args.format}"]
@@ -557,6 +715,7 @@ def there_and_back(args: argparse.Namespace) -> list[Tensor]:
 def main(argv: Sequence[str] | None = None) -> int:
     parser, args = parse(argv)
     folder = Path(args.out)
+    look = Look(args.scale, args.gap, args.labels)
     try:
         with writable(folder, names_of(args)):
             device = pick_device(args.device)
@@ -571,6 +730,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 checkpoint,
                 device,
                 psi=args.psi,
+                truncates=args.strip is not None,
                 noise=args.noise,
                 dtype=DTYPES[args.dtype],
                 batch=args.batch,
@@ -588,17 +748,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return STOPPED
     try:
         if args.files:
-            paths = save_files(sampler, args.seeds, folder)
+            paths = save_files(sampler, args.seeds, folder, look)
         elif args.mix is not None:
-            paths = save_mix(sampler, args.seeds, args.mix, crossover, folder)
+            paths = save_mix(sampler, args.seeds, args.mix, crossover, folder, look)
+        elif args.strip is not None:
+            paths = save_strip(sampler, args.seeds, args.strip, folder, look)
         elif args.interpolate is not None:
             path = folder / f"interpolation{args.format}"
-            paths = save_interpolation(sampler, args.seeds, args.interpolate, args.rate, path)
+            paths = save_interpolation(sampler, args.seeds, args.interpolate, args.rate, path, look)
         elif args.move is not None:
             path = folder / f"movement{args.format}"
-            paths = save_move(sampler, args.seeds, there_and_back(args), args.rate, path)
+            movements = there_and_back(args)
+            paths = save_move(sampler, args.seeds, movements, args.rate, path, look)
         else:
-            paths = save_grid(sampler, args.seeds, folder)
+            paths = save_grid(sampler, args.seeds, folder, look)
     except KeyboardInterrupt:
         print("stopped; the pictures that were finished are whole", file=sys.stderr)
         return STOPPED
