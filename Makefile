@@ -14,7 +14,7 @@ OP_TESTS := $(addprefix tests/test_,upfirdn2d.py functions.py gradients.py nonfi
 	doors.py compile.py transforms.py errors.py layers.py dimensions.py)
 OLDEST_TESTS := $(addprefix tests/test_,distributed.py export.py coexistence.py)
 
-.PHONY: demo test test-native test-oldest lint format bench parity fuzz-checkpoints resources check wheel test-wheel clean
+.PHONY: demo test test-native test-oldest lint format docs bench parity fuzz-checkpoints resources check wheel test-wheel clean
 
 demo: $(VENV)/.examples  ## train the StyleGAN2 of the examples on handwritten digits
 	$(BIN)/python -m examples.stylegan.train --out runs/demo --overwrite
@@ -36,6 +36,9 @@ lint: $(VENV)/.dev  ## formatter and linter, without changing a file, and the ty
 format: $(VENV)/.dev  ## let the formatter and the linter change the files
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.docs  ## the documentation site, in build/docs; a warning is an error
+	$(BIN)/python -m sphinx --quiet --builder html --fail-on-warning --keep-going docs build/docs
 
 bench: $(VENV)/.bench  ## time everything; writes benchmarks/RESULTS.md, its plots and rows
 	$(BIN)/python -m benchmarks
@@ -71,7 +74,7 @@ $(VENV)/.build: | $(BIN)/python
 	$(SETUP) "setuptools>=77" ninja "torch>=2.11"
 	touch $@
 
-$(VENV)/.examples $(VENV)/.test $(VENV)/.bench $(VENV)/.dev: pyproject.toml setup.py $(SOURCES) | $(VENV)/.build
+$(VENV)/.examples $(VENV)/.test $(VENV)/.bench $(VENV)/.docs $(VENV)/.dev: pyproject.toml setup.py $(SOURCES) | $(VENV)/.build
 	$(SETUP) --no-build-isolation --editable ".[$(patsubst .%,%,$(notdir $@))]"
 	touch $@
 

@@ -107,19 +107,33 @@ def measure(plate: Tensor, name: str, taps: Sequence[float]) -> Result:
 
 # The drawing
 
-INK, MUTED, KEEP, VANISH = "#22272e", "#6b7280", "#12805c", "#c2372e"
+
+class Colours(NamedTuple):
+    """What a picture is drawn in."""
+
+    ground: str
+    ink: str
+    muted: str
+    keep: str
+    vanish: str
+
+
+LIGHT = Colours("#ffffff", "#22272e", "#6b7280", "#12805c", "#c2372e")
+DARK = Colours("#0d1117", "#e6edf3", "#9198a1", "#3fb98a", "#ff7b72")
+
 PANEL, LEFT, GAP, TOP = SIZE, 46, 40, 106  # [pixels]
 TITLE, BELOW, CURVE, ROW = 46, 10, 92, 452
 WIDTH, HEIGHT = LEFT + 3 * PANEL + 2 * GAP + 22, TOP + 2 * ROW
-DPI = 100
+DPI = 100  # of the pixels in which lengths are given
+DENSITY = 2  # pixels of the file for each of them: what screens show sharply
 
 
-def draw(plate: Tensor, results: Sequence[Result]) -> Figure:
+def draw(plate: Tensor, results: Sequence[Result], colours: Colours = LIGHT) -> Figure:
     """The plate and the results, each above its frequency response, pixel by pixel."""
-    figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI, facecolor="white")
-    write(
-        figure, LEFT, 34, "Halving an image: what must vanish, and what is left of it", 15, "bold"
-    )
+    figure = make_figure(WIDTH, HEIGHT, colours)
+    ink, muted = colours.ink, colours.muted
+    title = "Halving an image: what must vanish, and what is left of it"
+    write(figure, LEFT, 34, title, 15, ink, "bold")
     write(
         figure,
         LEFT,
@@ -127,7 +141,7 @@ def draw(plate: Tensor, results: Sequence[Result]) -> Figure:
         "A zone plate holds every frequency at its own place. After halving, the outer part must be"
         " flat grey;\nevery ring that shows there is an alias, a pattern that was never there.",
         9.5,
-        color=MUTED,
+        muted,
         top=True,
     )
     panels = [
@@ -136,11 +150,11 @@ def draw(plate: Tensor, results: Sequence[Result]) -> Figure:
 
     # The plate and how to read it
     x, y = panels[0]
-    write(figure, x, y + 38, f"the zone plate, {SIZE} x {SIZE}", 11, "bold")
+    write(figure, x, y + 38, f"the zone plate, {SIZE} x {SIZE}", 11, ink, "bold")
     show(place_axes(figure, x, y + TITLE, PANEL, PANEL), plate[0, 0])
     below = y + TITLE + PANEL + BELOW
-    write(figure, x, below + 4, "inside the dashed square: may stay", 9.5, color=KEEP, top=True)
-    write(figure, x, below + 22, "outside: must vanish", 9.5, color=VANISH, top=True)
+    write(figure, x, below + 4, "inside the dashed square: may stay", 9.5, colours.keep, top=True)
+    write(figure, x, below + 22, "outside: must vanish", 9.5, colours.vanish, top=True)
     write(
         figure,
         x,
@@ -148,25 +162,37 @@ def draw(plate: Tensor, results: Sequence[Result]) -> Figure:
         "A column of a picture is one frequency;\nthe curve below it is the filter's gain there.\n"
         "Percentages are energies, measured.",
         9.5,
-        color=MUTED,
+        muted,
         top=True,
     )
 
     for (x, y), result in zip(panels[1:], results, strict=True):
         taps = f"{len(result.taps)} tap{'s' if len(result.taps) > 1 else ''}"
-        aliased = f"{result.aliased:.0f}" if result.aliased >= 10 else f"{result.aliased:.2g}"
-        write(figure, x, y + 18, result.name, 11, "bold")
-        write(figure, x + PANEL, y + 18, taps, 9.5, color=MUTED, right=True)
-        write(figure, x, y + 38, f"aliased {aliased} %", 10, "bold", color=VANISH)
-        write(figure, x + PANEL, y + 38, f"kept {result.kept:.0f} %", 10, color=KEEP, right=True)
-        show(place_axes(figure, x, y + TITLE, PANEL, PANEL), result.picture)
-        response(place_axes(figure, x, y + TITLE + PANEL + BELOW, PANEL, CURVE), result.taps)
+        write(figure, x, y + 18, result.name, 11, ink, "bold")
+        write(figure, x + PANEL, y + 18, taps, 9.5, muted, right=True)
+        panel(figure, x, y + 38, result, colours)
     return figure
+
+
+def panel(figure: Figure, x: int, y: int, result: Result, colours: Colours) -> None:
+    """The energies, with their baseline at ``y``; below them the picture and the response."""
+    aliased = f"{result.aliased:.0f}" if result.aliased >= 10 else f"{result.aliased:.2g}"
+    write(figure, x, y, f"aliased {aliased} %", 10, colours.vanish, "bold")
+    write(figure, x + PANEL, y, f"kept {result.kept:.0f} %", 10, colours.keep, right=True)
+    show(place_axes(figure, x, y + 8, PANEL, PANEL), result.picture)
+    response(place_axes(figure, x, y + 8 + PANEL + BELOW, PANEL, CURVE), result.taps, colours)
+
+
+def make_figure(width: int, height: int, colours: Colours) -> Figure:
+    """An empty figure of so many pixels."""
+    size = (width / DPI, height / DPI)
+    return Figure(figsize=size, dpi=DPI * DENSITY, facecolor=colours.ground)
 
 
 def place_axes(figure: Figure, x: int, y: int, width: int, height: int) -> Axes:
     """Axes with their upper left corner at pixel (x, y)."""
-    return figure.add_axes((x / WIDTH, 1 - (y + height) / HEIGHT, width / WIDTH, height / HEIGHT))
+    across, down = figure.get_size_inches() * DPI
+    return figure.add_axes((x / across, 1 - (y + height) / down, width / across, height / down))
 
 
 def write(
@@ -175,19 +201,20 @@ def write(
     y: int,
     text: str,
     size: float,
+    colour: str,
     weight: str = "normal",
-    color: str = INK,
     right: bool = False,
     top: bool = False,
 ) -> None:
     """Text whose baseline, or upper edge, begins or ends at pixel (x, y)."""
+    across, down = figure.get_size_inches() * DPI
     figure.text(
-        x / WIDTH,
-        1 - y / HEIGHT,
+        x / across,
+        1 - y / down,
         text,
         fontsize=size,
         fontweight=weight,
-        color=color,
+        color=colour,
         ha="right" if right else "left",
         va="top" if top else "baseline",
         linespacing=1.5,
@@ -219,20 +246,28 @@ def show(axes: Axes, picture: Tensor) -> None:
     axes.set_axis_off()
 
 
-def response(axes: Axes, taps: Sequence[float]) -> None:
+def response(axes: Axes, taps: Sequence[float], colours: Colours) -> None:
     """The filter's gain over the same frequencies as the picture above."""
     frequency = torch.linspace(-0.5, 0.5, 513, dtype=torch.float64)
-    values = gain(taps, frequency).abs()
+    values = gain(taps, frequency).abs().numpy()
     high = (frequency.abs() > NYQUIST).numpy()
-    axes.axvspan(-NYQUIST, NYQUIST, color=KEEP, alpha=0.10, linewidth=0)
-    axes.fill_between(frequency.numpy(), values.numpy(), where=high, color=VANISH, alpha=0.35, lw=0)
-    axes.plot(frequency.numpy(), values.numpy(), color=INK, linewidth=1.5)
+    axes.axvspan(-NYQUIST, NYQUIST, color=colours.keep, alpha=0.10, linewidth=0)
+    axes.fill_between(frequency.numpy(), values, where=high, color=colours.vanish, alpha=0.35, lw=0)
+    axes.plot(frequency.numpy(), values, color=colours.ink, linewidth=1.5)
     axes.set(xlim=(-0.5, 0.5), ylim=(0.0, 1.12), xticks=[-0.5, -0.25, 0, 0.25, 0.5], yticks=[0, 1])
     axes.set_xticklabels(["-1/2", "-1/4", "0", "1/4", "1/2"])
-    axes.set_xlabel("cycles per pixel", fontsize=8.5, color=MUTED, labelpad=1)
-    axes.tick_params(labelsize=8.5, colors=MUTED, length=3)
+    axes.set_xlabel("cycles per pixel", fontsize=8.5, labelpad=1)
+    style(axes, colours)
+
+
+def style(axes: Axes, colours: Colours) -> None:
+    """Axes of two lines and small numbers, in the colours of the picture."""
+    axes.set_facecolor(colours.ground)
+    axes.tick_params(labelsize=8.5, colors=colours.muted, length=3)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_color(colours.muted)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(MUTED)
+    axes.spines[["left", "bottom"]].set_color(colours.muted)
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -250,6 +285,7 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("zone_plate.png"), help="the picture, a PNG [%(default)s]"
     )
+    parser.add_argument("--dark", action="store_true", help="draw for a dark page")
     args = parser.parse_args()
 
     plate = zone_plate(SIZE)
@@ -263,7 +299,7 @@ def main() -> None:
             f"{r.name:<22}{len(r.taps):>4}{r.kept:>10.1f} ({r.kept_predicted:.1f})".ljust(46)
             + f"{r.aliased:>12.3f} ({r.aliased_predicted:.3f})"
         )
-    save(draw(plate, results), args.out)
+    save(draw(plate, results, DARK if args.dark else LIGHT), args.out)
     print(f"\n{args.out}")
 
 

@@ -468,7 +468,8 @@ def design_rational_taps(up: int, down: int) -> Taps:
     single tap 1.
 
     Raises:
-        TypeError: if ``up`` or ``down`` is not an int. ValueError: if one is below 1.
+        TypeError: if ``up`` or ``down`` is not an int.
+        ValueError: if one is below 1.
 
     Example:
         >>> len(design_rational_taps(48000, 44100))  # of the rate 160 / 147

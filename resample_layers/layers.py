@@ -89,12 +89,12 @@ class _Resample(FilterBuffers):
 
     @property
     def kernel(self) -> Tensor:
-        """The kernel with its gain, as the layer applies it: ``[kh, kw]`` of images."""
+        """The kernel with its gain, as the layer applies it; of images it is ``[kh, kw]``."""
         return _outer(self._taps_by_axis()) if self.separable else self.kernel_2d
 
     @property
     def shift(self) -> tuple[float, ...]:
-        """Where the layer's samples lie: the shift of each axis in input pixels, x first.
+        """How far the layer's samples are shifted, in input pixels, for each axis, x first.
 
         Output sample ``n`` lies at ``(n + 0.5) * down / up - 0.5 + shift`` of the input, counted
         from the centre of its first pixel. Without a shift the two images cover each other. With a
@@ -389,7 +389,7 @@ class UpFirDnUpsample(_Images, _Upsample):
 
     Warns:
         UserWarning: once, if the taps' phases do not sum alike at the factor, which leaves a
-        pattern on flat images.
+            pattern on flat images.
 
     Example:
         >>> import torch

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Runs the original StyleGAN2 codes, and writes what the tests of our checkpoint readers need.
+"""Runs the original StyleGAN codes, and writes what the tests of our checkpoint readers need.
 
-    python scripts/checkpoint_fixtures.py PEERS
+    python scripts/checkpoint_fixtures.py PEERS [--only NAME ...]
 
 ``PEERS`` is a folder of checkouts named ``rosinality`` (stylegan2-pytorch), ``basicsr`` (BasicSR),
 ``ada`` (stylegan2-ada-pytorch) and ``stylegan3``. Into ``tests/fixtures/checkpoints`` go
 
 ``keys.json``   every key and shape of the originals' networks at full width, 32 and 64 pixels
+``layers.json`` the numbers of every layer of StyleGAN3 at full width, and how many parameters
 ``*.npz``       networks of small width: state by original key, plain attributes, latents, outputs
 ``*.pkl``       the same network, by NVIDIA's own pickler, with every source text left empty
 
@@ -38,7 +39,9 @@ from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = ROOT / "tests" / "fixtures" / "checkpoints"
-FILTERS = ("kernel", "resample_filter")  # what a checkpoint holds and nobody learns
+# What a checkpoint holds and nobody learns: filters, and StyleGAN3's input
+FILTERS = ("kernel", "resample_filter", "up_filter", "down_filter")
+DRAWN = ("freqs", "phases", "transform")
 STYLE = ("modulation.weight", "affine.weight")  # what takes styles [style_dim]
 PLAIN = (bool, int, float, str, type(None))
 PSI = 0.7  # truncation of the images in the fixtures, which then depend on the mean style too
@@ -50,7 +53,12 @@ NVIDIA_SMALL: dict[tuple[str, int], tuple[int, int, dict[str, Any], dict[str, An
     ("ada", 64): (6, 3, {"num_layers": 8, "conv_clamp": 0.3}, {"conv_clamp": 0.2}),
     ("stylegan3", 32): (6, 1, {"num_layers": 3, "conv_clamp": 0.2}, {"conv_clamp": 0.1}),
     ("stylegan3", 64): (6, 3, {"num_layers": 2}, {"group_size": 2, "num_channels": 2}),
+    ("stylegan3-t", 32): (6, 3, {"num_layers": 2, "conv_clamp": 1.5}, {"conv_clamp": 0.5}),
+    ("stylegan3-r", 32): (4, 1, {"num_layers": 1, "conv_clamp": 1.5}, {"conv_clamp": 0.5}),
 }
+LAYERS = (256, 512, 1024)  # resolutions whose layers are recorded
+# The transform of small StyleGAN3s, which moves, turns, stretches and shrinks
+TRANSFORM = ((1.25, -0.5, 0.125), (0.25, 1.5, -0.0625), (0.0, 0.0, 1.0))
 
 
 class Rosinality:
@@ -186,11 +194,85 @@ class Nvidia:
         return [path]
 
 
+class AliasFree(Nvidia):
+    """The generator of StyleGAN3, "t" or "r", with the discriminator of its StyleGAN2."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__("training.networks_stylegan2", nested=False)
+        self.alias_free = importlib.import_module("training.networks_stylegan3")
+        self.dict = importlib.import_module("dnnlib").EasyDict
+        self.kind = kind
+
+    def networks(
+        self,
+        resolution: int,
+        image_channels: int = 3,
+        latents: Mapping[str, int] | None = None,
+        channels: Mapping[str, int] | None = None,
+        g: Mapping[str, Any] | None = None,
+        d: Mapping[str, Any] | None = None,
+    ) -> Networks:
+        networks = super().networks(resolution, image_channels, latents, channels, None, d)
+        networks.generator = self.generator(resolution, image_channels, latents, channels, g).eval()
+        return networks
+
+    def generator(
+        self,
+        resolution: int,
+        image_channels: int = 3,
+        latents: Mapping[str, int] | None = None,
+        channels: Mapping[str, int] | None = None,
+        g: Mapping[str, Any] | None = None,
+    ) -> nn.Module:
+        latents = latents or {"z_dim": 512, "w_dim": 512, "c_dim": 0}
+        options = {"channel_base": 32768, "channel_max": 512, **(channels or {})}
+        if self.kind == "r":
+            options = {key: 2 * value for key, value in options.items()}
+            options |= {"conv_kernel": 1, "use_radial_filters": True}
+        options |= g or {}
+        mapping = self.dict(num_layers=options.pop("num_layers", 2))
+        torch.manual_seed(0)  # of what is drawn, and is not learned
+        network = self.alias_free.Generator(
+            **latents,
+            img_resolution=resolution,
+            img_channels=image_channels,
+            mapping_kwargs=mapping,
+            **options,
+        )
+        network.synthesis.input.transform.copy_(torch.tensor(TRANSFORM))
+        return network
+
+    def measure(self, networks: Networks) -> None:
+        """Give every layer the magnitude of its input, as training does."""
+        layers = [m for m in networks.generator.modules() if hasattr(m, "magnitude_ema_beta")]
+        for layer in layers:
+            layer.magnitude_ema_beta, decay = 0.0, layer.magnitude_ema_beta
+            z, _ = seeded_inputs(networks.generator.z_dim, (4, 1, 1, 1))
+            networks.generator(z, None, update_emas=True)
+            layer.magnitude_ema_beta = decay
+
+    def layers(self, resolution: int) -> dict[str, Any]:
+        """The numbers of each layer of a generator at full width, and its parameters."""
+        network = self.generator(resolution)
+        layers = {}
+        for name in network.synthesis.layer_names:
+            values = vars(getattr(network.synthesis, name))
+            layers[name] = {
+                key: value.tolist() if hasattr(value, "tolist") else value
+                for key, value in values.items()
+                if not key.startswith("_") and key not in ("training", "w_dim")
+            }
+        count = sum(parameter.numel() for parameter in network.parameters())
+        return {"parameters": count, "layers": layers}
+
+
 PEERS: dict[str, tuple[Any, ...]] = {
     "rosinality": (Rosinality,),
     "basicsr": (BasicSR,),
     "ada": (Nvidia, "training.networks", True),
     "stylegan3": (Nvidia, "training.networks_stylegan2", False),
+    "stylegan3-t": (AliasFree, "t"),
+    "stylegan3-r": (AliasFree, "r"),
 }
 
 
@@ -217,9 +299,11 @@ class Networks:
 @contextlib.contextmanager
 def original(name: str, peers: Path) -> Iterator[Any]:
     """One of the originals, imported for as long as the block lasts."""
-    checkout = peers / name
+    checkout = peers / name.partition("-")[0]
     if not checkout.is_dir():
-        raise FileNotFoundError(f"PEERS must hold a checkout named {name}, got none at {checkout}")
+        raise FileNotFoundError(
+            f"PEERS must hold a checkout named {checkout.name}, got none at {checkout}"
+        )
     before = set(sys.modules)
     kind, *options = PEERS[name]
     sys.path.insert(0, str(checkout))
@@ -248,13 +332,15 @@ def seeded_state(shapes: Mapping[str, list[int]], rng: np.random.RandomState) ->
     """
     state = {}
     for key in sorted(shapes):
-        if key.endswith(FILTERS):
+        if key.endswith((*FILTERS, *DRAWN)):
             continue
         value = seeded(shapes[key], rng)
         if key.startswith(("mapping.fc", "style.", "style_mlp.")):  # learning rate 0.01
             value *= 20 if key.endswith("bias") else 100
         elif key.endswith(("modulation.bias", "affine.bias")):
             value = 1 + 0.3 * value
+        elif key.endswith("magnitude_ema"):
+            value = value.abs() + 1
         elif value.numel() == 1 or key.endswith(("bias", "w_avg")):
             value *= 0.3
         state[key] = value
@@ -318,7 +404,9 @@ def write_nvidia_pickle(name: str, peer: Nvidia, networks: Networks, resolution:
     for network in (networks.generator, networks.discriminator):
         for module in network.modules():
             type(module)._orig_module_src = ""
-    protocol = 3 if name == "ada" else None  # as the Python of its day wrote it; as today's does
+    protocol = (
+        3 if name in ("ada", "stylegan3-t") else None
+    )  # as the Python of its day wrote it; as today's does
     path = peer.save(networks, FIXTURES, protocol)[0].rename(FIXTURES / f"{name}_{resolution}.pkl")
     print(f"{path.name}: {path.stat().st_size:,} bytes")
 
@@ -343,22 +431,41 @@ def write_all(name: str, peers: Path) -> dict[str, Any]:
                 width, channels, g, d = NVIDIA_SMALL[name, resolution]
                 base = {"channel_base": 4 * resolution, "channel_max": width}
                 networks = peer.networks(resolution, channels, SMALL, base, g, d).randomise()
+                if isinstance(peer, AliasFree):
+                    peer.measure(networks)
                 parts = {"generator": networks.generator, "discriminator": networks.discriminator}
-                plain = json.dumps({part: attributes(net) for part, net in parts.items()})
-                write_fixture(name, peer, networks, resolution, attributes=plain)
+                more = {}
+                if not isinstance(peer, AliasFree):  # whose attributes are not all plain
+                    plain = {part: attributes(net) for part, net in parts.items()}
+                    more["attributes"] = json.dumps(plain)
+                write_fixture(name, peer, networks, resolution, **more)
                 if resolution == 32:
                     write_nvidia_pickle(name, peer, networks, resolution)
     return keys
 
 
+def update(name: str, values: dict[str, Any]) -> None:
+    """Put the values of some originals into a file, and keep those of the others."""
+    path = FIXTURES / name
+    before = json.loads(path.read_text()) if path.exists() else {}
+    lines = json.dumps({**before, **values}, separators=(",", ":"))
+    path.write_text(lines.replace("]],", "]],\n").replace("},", "},\n") + "\n")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("peers", type=Path, help="folder of the four checkouts")
-    peers = parser.parse_args().peers.resolve()
+    parser.add_argument("--only", nargs="+", choices=PEERS, default=list(PEERS))
+    args = parser.parse_args()
+    peers = args.peers.resolve()
     FIXTURES.mkdir(parents=True, exist_ok=True)
-    keys = {name: write_all(name, peers) for name in PEERS}
-    lines = json.dumps(keys, separators=(",", ":")).replace("]],", "]],\n").replace("},", "},\n")
-    (FIXTURES / "keys.json").write_text(lines + "\n")
+    update("keys.json", {name: write_all(name, peers) for name in args.only})
+    layers = {}
+    for name in args.only:
+        if PEERS[name][0] is AliasFree:
+            with original(name, peers) as peer:
+                layers[name] = {str(side): peer.layers(side) for side in LAYERS}
+    update("layers.json", layers)
     return 0
 
 

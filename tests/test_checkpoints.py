@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Checkpoints of other StyleGAN2 codes, against what those codes themselves gave.
+"""Checkpoints of other StyleGAN codes, against what those codes themselves gave.
 
 ``tests/fixtures/checkpoints`` was written by the original codes (scripts/checkpoint_fixtures.py).
 """
@@ -31,11 +31,12 @@ import pytest
 import torch
 
 from examples.stylegan import checkpoints, train
+from examples.stylegan.alias_free import LAYERS, AliasFreeGenerator
 from examples.stylegan.checkpoints import CheckpointError, archives, keys, load, records, saving
 from examples.stylegan.checkpoints.pickles import Budget
 from examples.stylegan.discriminator import Discriminator
 from examples.stylegan.generator import Generator
-from scripts.checkpoint_fixtures import PSI, seeded_inputs, seeded_state
+from scripts.checkpoint_fixtures import FILTERS, PSI, seeded_inputs, seeded_state
 from scripts.fuzz_checkpoints import as_stream
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,8 +44,12 @@ FIXTURES = Path(__file__).parent / "fixtures" / "checkpoints"
 KEYS = json.loads((FIXTURES / "keys.json").read_text())
 NAMES = ("rosinality_8", "basicsr_32", "basicsr_64", "ada_32", "ada_64", "stylegan3_32")
 NAMES = (*NAMES, "stylegan3_64", "ada_32.pkl", "stylegan3_32.pkl")
-NOTHING = "must be a checkpoint of rosinality's, BasicSR's or NVIDIA's StyleGAN2, got"
+ALIAS_FREE = ("stylegan3-t_32.pkl", "stylegan3-r_32.pkl")
+NOTHING = (
+    "must be a checkpoint of rosinality's, BasicSR's or NVIDIA's StyleGAN2, or of a StyleGAN3, got"
+)
 TOLERANCE = 1e-5  # of the largest value, in float32
+ALIAS_FREE_TOLERANCE = 3e-5  # one unit in the last place of all weights moves images by 8e-6
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -206,11 +211,28 @@ def test_tables_have_every_key_and_shape_of_the_original_at_full_width(original,
         assert shapes == KEYS[original][str(resolution)][part]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kind", ["t", "r"])
+@pytest.mark.parametrize("resolution", [32, 64])
+def test_the_table_has_every_key_and_shape_of_stylegan3_at_full_width(resolution, kind):
+    with torch.device("meta"):
+        generator = AliasFreeGenerator(resolution, kind=kind)
+    state = generator.state_dict()
+    layers = keys.alias_free_layers("nvidia", generator.plans)
+    table = keys.alias_free_keys("nvidia", layers, mapping_layers=2)
+    assert set(table) == set(state)
+    shapes = {entry.key: list(state[key].shape[entry.dims]) for key, entry in table.items()}
+    filters = keys.alias_free_filters("nvidia", generator)
+    shapes |= {key: list(kernel.shape) for key, kernel in filters.items()}
+    shapes["mapping.w_avg"] = [512]
+    assert shapes == KEYS[f"stylegan3-{kind}"][str(resolution)]["generator"]
+
+
+@pytest.mark.parametrize("name", NAMES + ALIAS_FREE)
 def test_outputs_and_weights_equal_the_originals(name, tmp_path):
     original = Original(name)
     checkpoint = load(*files(name, tmp_path))
-    assert relative(our_images(checkpoint, original), original.images) <= TOLERANCE
+    tolerance = ALIAS_FREE_TOLERANCE if name in ALIAS_FREE else TOLERANCE
+    assert relative(our_images(checkpoint, original), original.images) <= tolerance
     assert relative(our_scores(checkpoint, original), original.scores) <= TOLERANCE
     # A factor on a demodulated convolution shows in no image: every tensor, wherever it went
     networks = {"generator": checkpoint.generator, "discriminator": checkpoint.discriminator}
@@ -219,7 +241,7 @@ def test_outputs_and_weights_equal_the_originals(name, tmp_path):
         theirs = sorted(
             value.numpy().tobytes()
             for key, value in original.states[part].items()
-            if not key.endswith(("kernel", "resample_filter", "w_avg"))
+            if not key.endswith((*FILTERS, "w_avg"))
         )
         assert ours == theirs
 
@@ -271,7 +293,9 @@ def test_configuration_is_inferred(name, tmp_path):
         "mapping_layers": depth,
         "mapping_lr": 0.01,
         "clamp": clamps[0],
+        "input": "constant",
     }
+    assert checkpoint.network == "stylegan2"
     sizes = dict(zip(("group_size", "stddev_channels"), deviation, strict=False))
     assert checkpoint.configuration["discriminator"] == {**shared, "clamp": clamps[1], **sizes}
     assert not checkpoint.generator.training
@@ -668,14 +692,195 @@ def test_a_configuration_that_networks_refuse_names_the_file_too(tmp_path):
         load(path)
 
 
-def test_stylegan3s_own_generator_is_refused(tmp_path):
-    state = {"synthesis.L0_36_512.weight": torch.zeros(1), "mapping.fc0.weight": torch.zeros(1)}
-    attributes = {"": {}, "mapping": {}, "mapping.fc0": {"bias_gain": 0.01}, "synthesis": {}}
-    network = persistent({**attributes, "synthesis.L0_36_512": {"conv_clamp": 256}}, state)
-    (tmp_path / "file.pkl").write_bytes(nvidia_pickle({"G_ema": network, "D": None}))
-    sentence = "must hold a generator of NVIDIA's StyleGAN2, of 8 pixels or more, got 2 keys such"
+# StyleGAN3
+
+
+@pytest.mark.parametrize("name", ALIAS_FREE)
+def test_the_configuration_of_stylegan3_is_inferred(name):
+    kind = name[len("stylegan3-")]
+    checkpoint = load(FIXTURES / name)
+    channels = {"t": [6] * 11 + [5, 4, 4], "r": [8] * LAYERS}[kind]
+    assert checkpoint.network == f"stylegan3-{kind}"
+    assert checkpoint.dialect == "nvidia"
+    assert checkpoint.configuration["generator"] == {
+        "resolution": 32,
+        "style_dim": 8,
+        "mapping_layers": {"t": 2, "r": 1}[kind],
+        "image_channels": {"t": 3, "r": 1}[kind],
+        "kind": kind,
+        "channels": channels,
+        "clamp": 1.5,
+        "mapping_lr": 0.01,
+    }
+    again = AliasFreeGenerator(**checkpoint.configuration["generator"])
+    again.load_state_dict(checkpoint.generator.state_dict())
+    assert checkpoint.summary == (
+        f"NVIDIA's StyleGAN3-{kind.upper()} of 32 pixels: generator at G_ema, discriminator at D, "
+        "mean style; left out: G"
+    )
+    assert not checkpoint.generator.training
+
+
+def test_every_clamp_of_stylegan3_shows_in_the_fixture():
+    """Or the test of outputs would not see one that is missing."""
+    original, checkpoint = Original(ALIAS_FREE[0]), load(FIXTURES / ALIAS_FREE[0])
+    generator = checkpoint.generator
+    for layer in (*generator.layers, generator.to_rgb):
+        layer.activate.clamp, clamp = 1e9, layer.activate.clamp
+        error = relative(our_images(checkpoint, original), original.images)
+        assert error > ALIAS_FREE_TOLERANCE
+        layer.activate.clamp = clamp
+
+
+def test_both_names_of_numpys_modules_are_read(tmp_path):
+    """NumPy 1 wrote its numbers and arrays as of numpy.core, NumPy 2 as of numpy._core."""
+    data = (FIXTURES / ALIAS_FREE[0]).read_bytes()  # of protocol 3, which has names as lines
+    names = [b"cnumpy.core.multiarray\n", b"cnumpy._core.multiarray\n"]
+    assert sum(name in data for name in names) == 1
+    images = []
+    for name in names:
+        for other in names:
+            data = data.replace(other, name)
+        (tmp_path / "file.pkl").write_bytes(data)
+        images.append(our_images(load(tmp_path / "file.pkl"), Original(ALIAS_FREE[0])))
+    assert images[0].equal(images[1])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "sentence"),
+    [
+        (("num_critical", 2), 3, "must have num_critical 2 in synthesis of its generator, got 3"),
+        (("num_layers", 14), 15, "must have num_layers 14 in synthesis of its generator, got 15"),
+        (
+            ("up_factor", 4),
+            2,
+            r"must have up_factor 4 in synthesis.L\d+_.* of its generator, got 2",
+        ),
+    ],
+)
+def test_another_plan_of_stylegan3s_layers_is_refused(before, after, sentence, tmp_path):
+    data = (FIXTURES / ALIAS_FREE[0]).read_bytes()
+    name, value = before
+    key = b"X" + len(name).to_bytes(4, "little") + name.encode()
+    found = re.search(re.escape(key) + rb"(q.|r....)K" + re.escape(bytes([value])), data, re.DOTALL)
+    place = found.end() - 1
+    (tmp_path / "file.pkl").write_bytes(data[:place] + bytes([after]) + data[place + 1 :])
     with pytest.raises(CheckpointError, match=sentence):
         load(tmp_path / "file.pkl")
+
+
+def alias_free_state(kind="t"):
+    """A bare state dict of NVIDIA's."""
+    return dict(Original(f"stylegan3-{kind}_32").states["generator"])
+
+
+def without(state, part):
+    return {key: value for key, value in state.items() if part not in key}
+
+
+BROKEN = {
+    "a filter": (
+        lambda s: s | {"synthesis.L3_36_6.up_filter": s["synthesis.L3_36_6.up_filter"] * 1.01},
+        "must hold the keys and shapes of NVIDIA's StyleGAN3-T of 32 pixels, got generator: "
+        "filters other than the published ones: synthesis.L3_36_6.up_filter",
+    ),
+    "the last layer": (
+        lambda s: without(s, ".L14_"),
+        "must tell the resolution of NVIDIA's StyleGAN3 in the name of its layer 14, got none",
+    ),
+    "the kernel size": (
+        lambda s: {k: v[..., :2, :2] if v.dim() == 4 else v for k, v in s.items()},
+        r"must have convolutions of 3x3 \(T\) or 1x1 \(R\), got 2x2",
+    ),
+    "a weight": (
+        lambda s: without(s, "L5_52_6.affine.bias"),
+        r"got generator: missing: synthesis.L5_52_6.affine.bias$",
+    ),
+    "the resolution": (
+        lambda s: {k.replace("L14_32_3", "L14_48_3"): v for k, v in s.items()},
+        "must hold a generator of a power of two from 8 to 4096 pixels, got 48",
+    ),
+    "a larger resolution": (
+        lambda s: {k.replace("L14_32_3", "L14_64_3"): v for k, v in s.items()},
+        "of NVIDIA's StyleGAN3-T of 64 pixels, got generator: missing: ",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "sentence"), BROKEN.values(), ids=BROKEN)
+def test_a_state_that_is_no_stylegan3_is_refused(change, sentence, tmp_path):
+    torch.save(change(alias_free_state()), tmp_path / "file.pt")
+    with pytest.raises(CheckpointError, match=sentence):
+        load(tmp_path / "file.pt")
+
+
+def test_a_bare_state_of_stylegan3_loads(tmp_path):
+    for state in (alias_free_state("r"), without(alias_free_state("r"), "_filter")):
+        torch.save({"g_ema": state}, tmp_path / "file.pt")
+        checkpoint = load(tmp_path / "file.pt")
+        assert (checkpoint.network, checkpoint.generator.clamp) == ("stylegan3-r", None)
+    assert "filters of the generator are not in the file: the published ones taken" in (
+        checkpoint.summary
+    )
+
+
+def ours(kind, **settings):
+    generator = AliasFreeGenerator(16, 4, 1, 1, kind, [3, 4] * (LAYERS // 2))
+    discriminator = Discriminator(16, 1, {4: 4, 8: 4, 16: 4})
+    settings = {"resolution": 16, "mapping_lr": 0.1, "clamp": 7.5, **settings}
+    states = {"g_ema": generator.state_dict(), "d": discriminator.state_dict()}
+    return generator, {**states, "settings": settings}
+
+
+@pytest.mark.parametrize("kind", ["t", "r"])
+def test_a_stylegan3_of_our_own_training_loads(kind, tmp_path):
+    _, file = ours(kind)
+    torch.save(file, tmp_path / "checkpoint.pt")
+    checkpoint = load(tmp_path / "checkpoint.pt")
+    assert (checkpoint.dialect, checkpoint.network) == ("resample_layers", f"stylegan3-{kind}")
+    assert checkpoint.generator.style[1].lr_multiplier == 0.1
+    assert checkpoint.generator.clamp == checkpoint.discriminator.clamp == 7.5
+    for network, part in ((checkpoint.generator, "g_ema"), (checkpoint.discriminator, "d")):
+        torch.testing.assert_close(dict(network.state_dict()), dict(file[part]), rtol=0, atol=0)
+
+
+def test_our_stylegan3_must_tell_its_resolution(tmp_path):
+    _, file = ours("t", resolution="16")
+    sentence = "must have resolution a whole number >= 1 in its settings, got '16'"
+    for content, said in (
+        (file, sentence),
+        (file["g_ema"], "tell the resolution of our StyleGAN3"),
+    ):
+        torch.save(content, tmp_path / "checkpoint.pt")
+        with pytest.raises(CheckpointError, match=said):
+            load(tmp_path / "checkpoint.pt")
+
+
+def test_a_stylegan2_with_fourier_features_loads(tmp_path):
+    generator = Generator(8, 4, 1, channels={4: 5, 8: 5}, input="fourier")
+    torch.save({"g_ema": generator.state_dict()}, tmp_path / "file.pt")
+    checkpoint = load(tmp_path / "file.pt")
+    assert checkpoint.network == "stylegan2"
+    assert checkpoint.configuration["generator"]["input"] == "fourier"
+    state = dict(checkpoint.generator.state_dict())
+    torch.testing.assert_close(state, dict(generator.state_dict()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("save", [checkpoints.save_rosinality, checkpoints.save_basicsr])
+@pytest.mark.parametrize(
+    ("generator", "got"),
+    [
+        (lambda: ours("t")[0], "AliasFreeGenerator with FourierInput"),
+        (
+            lambda: Generator(8, 4, 1, channels={4: 5, 8: 5}, input="fourier"),
+            "Generator with FourierInput",
+        ),
+    ],
+)
+def test_what_the_other_codes_have_not_is_not_saved(save, generator, got, tmp_path):
+    with pytest.raises(ValueError, match="must be StyleGAN2's with a learned constant, .* " + got):
+        save(tmp_path / "file", generator())
+    assert not list(tmp_path.iterdir())
 
 
 def test_basicsrs_two_files_in_the_wrong_places(tmp_path):

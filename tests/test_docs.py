@@ -1,24 +1,42 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Every example in a docstring, the README and docs/ runs and prints what it says."""
+"""Every example in a docstring, the README and docs/ runs and prints what it says.
+
+The site itself is made by ``make docs``, with warnings as errors; what Sphinx cannot see is here.
+"""
 
 import ast
+import csv
 import doctest
 import importlib
+import inspect
+import os
 import pkgutil
 import re
+import statistics
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import resample_layers
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "docs"))
+
+import conf  # noqa: E402
+
 MODULES = [
     name
     for _, name, _ in pkgutil.walk_packages(resample_layers.__path__, "resample_layers.")
     if not name.endswith("__main__")
 ]
-PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")])
+CODES = ("basicsr", "bigvgan", "mmcv", "nvidia", "rosinality")
+# What teaches the op must show it
+TAUGHT = ("README", "what_it_computes", "filters", "borders", "alias_free", "migrating")
 WITH_EXAMPLES = {
     "resample_layers.alias_free",
     "resample_layers.compat.basicsr",
@@ -50,8 +68,7 @@ def test_docstrings(name):
 def test_pages(page):
     result = doctest.testfile(str(page), module_relative=False)
     assert not result.failed
-    if page.name == "README.md":
-        assert result.attempted > 0
+    assert result.attempted > 0 or page.stem not in TAUGHT or page.parent.name == "api"
 
 
 def test_public_classes_and_functions_are_documented():
@@ -82,3 +99,182 @@ def test_capabilities_name_tests_that_exist():
             functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
             assert function in functions, name
             assert function.startswith("test_"), name
+
+
+# Links and pictures
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    """A file of the repository, and a heading of it where one is named."""
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target:
+            continue
+        file, _, heading = target.partition("#")
+        path = page.parent / file if file else page
+        assert path.exists(), target
+        if heading:
+            titles = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in map(slug, titles), target
+
+
+def slug(title):
+    """A heading's anchor, as code hosts and MyST make it."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+def test_pictures_are_there_for_light_and_dark_and_each_is_used():
+    """Every picture is named in both, with words for who does not see it."""
+    used = set()
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        found = list(conf.PICTURE.finditer(text))
+        assert len(found) == text.count("<picture>"), f"{page.name}: a picture is written otherwise"
+        for match in found:
+            for path in (match["light"], match["dark"]):
+                used.add((page.parent / path).resolve().name)
+            assert match["dark"] == match["light"].replace("-light.png", "-dark.png")
+            assert len(re.search(r'alt="([^"]*)"', match[0])[1]) > 20, match["light"]
+    assert used == {path.name for path in (ROOT / "docs" / "images").iterdir()}
+
+
+def test_the_script_draws_the_pictures_that_are_committed(tmp_path):
+    """Same size, same content but for fonts; not those of networks that were trained."""
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        str(ROOT / "scripts" / "pictures.py"),
+        "--out",
+        tmp_path,
+    ]
+    environment = {**os.environ, "PYTHONUTF8": "1"}
+    subprocess.run(command, check=True, env=environment, capture_output=True)
+    drawn = sorted(path.name for path in tmp_path.iterdir())
+    assert len(drawn) == 12
+    for name in drawn:
+        one, two = (
+            np.asarray(Image.open(folder / name).convert("RGB"), dtype=np.float64)
+            for folder in (tmp_path, ROOT / "docs" / "images")
+        )
+        assert one.shape == two.shape, name
+        assert one.shape[1] > 1.9 * 860, f"{name} must have two pixels for each of the page"
+        assert np.abs(one - two).mean() < 5, name
+
+
+# The site
+
+
+def test_a_page_for_the_site():
+    """Links, pictures for both grounds, and what has no page."""
+    text = """[op](docs/what_it_computes.md#the-formula), [licence](LICENSE), [far](https://a.b/c)
+
+<picture>
+  <source media="(prefers-color-scheme: dark)" srcset="docs/images/stride-dark.png">
+  <img src="docs/images/stride-light.png" width="860" alt="a picture">
+</picture>
+"""
+    assert (
+        conf.to_site(text, ROOT / "README.md")
+        == """\
+[op](what_it_computes.md#the-formula), licence, [far](https://a.b/c)
+
+```{image} images/stride-light.png
+:class: only-light
+:width: 860
+:alt: a picture
+```
+
+```{image} images/stride-dark.png
+:class: only-dark
+:width: 860
+:alt: a picture
+```
+
+"""
+    )
+    with pytest.raises(FileNotFoundError, match=r"README\.md links to docs/nothing\.md"):
+        conf.to_site("[nothing](docs/nothing.md)", ROOT / "README.md")
+
+
+@pytest.mark.parametrize(
+    ("page", "module"),
+    [("layers", "resample_layers"), ("ops", "resample_layers.ops")],
+)
+def test_every_public_name_is_in_the_reference(page, module):
+    text = (ROOT / "docs" / "api" / f"{page}.md").read_text(encoding="utf-8")
+    written = re.findall(r"\.\. auto(?:class|function):: (\w+)$", text, re.MULTILINE)
+    own_pages = {"__version__", "filters", "geometry", "ops"}
+    assert sorted(written) == sorted(set(importlib.import_module(module).__all__) - own_pages)
+
+
+@pytest.mark.parametrize(
+    "name", ["resample_layers", "resample_layers.ops", "resample_layers.compat"]
+)
+def test_module_docstrings_list_their_names(name):
+    """As a list, which Sphinx renders, and completely."""
+    module = importlib.import_module(name)
+    items = re.findall(r"^- (``.*?)(?::|$)", module.__doc__, re.MULTILINE)
+    listed = set(re.findall(r"``(\w+)``", " ".join(items)))
+    families = re.compile("(1d|3d|Backward)$|^__version__$|^FusedLeakyReLU$")
+    missing = {n for n in module.__all__ if n not in listed and not families.search(n)}
+    assert listed
+    assert not missing
+
+
+@pytest.mark.parametrize("name", ["", ".ops", ".filters", *(f".compat.{n}" for n in CODES)])
+def test_sections_of_docstrings_parse(name):
+    """One exception or warning for each entry, its further lines indented, as napoleon reads it."""
+    module = importlib.import_module(f"resample_layers{name}")
+    public = getattr(module, "__all__", None) or [n for n in vars(module) if n[0] != "_"]
+    texts = [inspect.getdoc(getattr(module, n)) or "" for n in public]
+    sections = [
+        section
+        for text in texts
+        for section in re.findall(r"^(?:Raises|Warns):\n((?:    .*\n?)+)", text, re.MULTILINE)
+    ]
+    assert sections
+    for line in "".join(section.rstrip("\n") + "\n" for section in sections).splitlines():
+        assert re.match(r" {8}|    (?:[A-Z]\w+(?:, )?)+: \S", line), line
+        assert not re.search(r"\. [A-Z]\w+Error: ", line), line
+
+
+# What the README claims
+
+
+def test_the_readme_is_one_screen_of_each_thing():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 200
+    assert text.index("*taps*") < text.index("[1, 3, 3, 1]")
+
+
+def test_the_readme_s_numbers_stand_in_the_results():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    results = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
+    times = {}
+    with open(ROOT / "benchmarks" / "rows" / "cpu.csv", newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            call = tuple(row[name] for name in ("shape", "layout", "op", "kernel"))
+            times.setdefault(call, {})[row["formulation"]] = float(row["time / floor"])
+    for title, formulation in (
+        ("the vendored copies' way", "zero-stuffing"),
+        ("a depthwise convolution", "depthwise"),
+    ):
+        ratios = [time[formulation] / time["compiled"] for time in times.values()]
+        figures = f"median {statistics.median(ratios):.2g}, least {min(ratios):.2g}"
+        line = next(line for line in readme.splitlines() if title in line)
+        assert figures in line, f"rows/cpu.csv has {figures}"
+    gpu = results.partition("<!-- begin gpu -->")[2]
+    for figures in (
+        "median 2.86, least 1.07",
+        "median 0.68, least 0.32",
+        "median 0.49, least 0.25",
+    ):
+        assert figures in readme
+        assert figures in gpu
+    gallery = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
+    for name, share in (("strided convolution", "43.6"), ("UpFirDnDownsample", "94.2")):
+        assert f"{share} %" in readme
+        columns = re.search(rf"^{name} +(.*)$", gallery, re.MULTILINE)[1].split("  ")
+        assert [column.split()[0] for column in columns if column][2] == share

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A small StyleGAN2 whose every change of resolution is a layer of ``resample_layers``.
+"""StyleGAN2 and StyleGAN3, whose every change of resolution is a layer of ``resample_layers``.
 
 ``blocks``         equalised and modulated convolutions, noise, to-RGB, residual block, statistics
-``generator``      mapping network and skip generator
+``styles``         what all generators share: the mapping network, and styles
+``inputs``         a learned image or Fourier features, where a generator starts
+``generator``      StyleGAN2's skip generator
+``alias_free``     StyleGAN3's generator, and the plan of its layers
 ``discriminator``  residual discriminator
 ``losses``         logistic loss, R1, path length
 ``settings``       what decides the result of a training; ``configs/`` has files of them
@@ -21,5 +24,6 @@
 Attributes carry the names of rosinality's checkpoints (``convs.0.conv.modulation.weight``), so
 that its state dicts fit the modules key by key.
 
-Source: Karras et al., Analyzing and Improving the Image Quality of StyleGAN, 2020.
+Sources: Karras et al., Analyzing and Improving the Image Quality of StyleGAN, 2020; Karras et al.,
+Alias-Free Generative Adversarial Networks, 2021.
 """

@@ -138,6 +138,7 @@ class ModulatedConv2d(nn.Module):
         resample: ``"up"`` doubles the resolution (transposed convolution of stride 2, then
             :class:`UpFirDnSmooth`), ``"down"`` halves it (smooth, then stride 2), None keeps it.
         resample_kernel: taps of the smoothing.
+        padding: zeros around the input where ``resample`` is None; None for what keeps its size.
 
     Shape:
         - input: ``[N, in_channels, H, W]``; style: ``[N, style_dim]``
@@ -153,6 +154,7 @@ class ModulatedConv2d(nn.Module):
         demodulate: bool = True,
         resample: Literal["up", "down"] | None = None,
         resample_kernel: Taps = BINOMIAL,
+        padding: int | None = None,
     ) -> None:
         super().__init__()
         if kernel_size % 2 == 0:
@@ -164,6 +166,7 @@ class ModulatedConv2d(nn.Module):
         self.scale = 1 / math.sqrt(in_channels * kernel_size**2)
         self.modulation = EqualLinear(style_dim, in_channels, bias_init=1.0)
         self.demodulate, self.resample = demodulate, resample
+        self.padding = kernel_size // 2 if padding is None else padding
         if resample == "up":
             self.blur = UpFirDnSmooth(resample_kernel, upsample_factor=2, kernel_size=kernel_size)
         elif resample == "down":
@@ -181,8 +184,11 @@ class ModulatedConv2d(nn.Module):
         self,
         input: Tensor,  # [N, in_channels, H, W]
         style: Tensor,  # [N, style_dim]
+        gain: Tensor | None = None,  # []
     ) -> tuple[Tensor, Tensor | None]:
         """Modulate and convolve; demodulation, and smoothing after upsampling, are yet to come.
+
+        ``gain`` multiplies the input. Demodulation does not undo it.
 
         Returns:
             What the convolution gives, and the factors [N, out_channels] by which
@@ -201,7 +207,10 @@ class ModulatedConv2d(nn.Module):
         if self.demodulate:
             energy = F.linear(factors.square(), weight.square().sum((2, 3)))  # [N, O]
             scale = torch.rsqrt(energy + 1e-8)
-        if weight.shape[-1] == 1 and self.resample is None:
+            scale = scale if gain is None else scale * gain
+        elif gain is not None:
+            factors = factors * gain
+        if weight.shape[-1] == 1 and self.resample is None and self.padding == 0:
             own = (weight.flatten(1) * factors[:, None]).to(dtype)  # [N, O, I]
             return (own @ input.flatten(2)).unflatten(2, input.shape[2:]), scale
         input, weight = input * factors[:, :, None, None].to(dtype), weight.to(dtype)
@@ -209,7 +218,7 @@ class ModulatedConv2d(nn.Module):
             return F.conv_transpose2d(input, weight.transpose(0, 1), stride=2), scale
         if self.resample == "down":
             return F.conv2d(self.blur(input), weight, stride=2), scale
-        return F.conv2d(input, weight, padding=weight.shape[-1] // 2), scale
+        return F.conv2d(input, weight, padding=self.padding), scale
 
     def extra_repr(self) -> str:
         _, out_channels, in_channels, size, _ = self.weight.shape

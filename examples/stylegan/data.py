@@ -22,10 +22,10 @@ from resample_layers import UpFirDnUpsample
 from resample_layers.filters import NAMED_TAPS
 
 from .decode import EXTENSIONS, ImageError, decode, parse_colour
-from .generator import check_resolution
 from .order import worker_signals
 from .processes import World
 from .sources import Source, find_images, name_some
+from .styles import check_resolution
 
 HELD_OUT_DIGITS = 360  # a fifth
 SMALLEST_FOLDER = 4

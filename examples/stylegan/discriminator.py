@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from .blocks import BINOMIAL, ConvLayer, EqualLinear, MinibatchStdDev, ResBlock, Taps
-from .generator import channel_table, check_resolution, half_sides, resolutions
+from .generator import channel_table, resolutions
+from .styles import check_resolution, half_sides
 
 
 class Discriminator(nn.Module):

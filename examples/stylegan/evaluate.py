@@ -39,7 +39,7 @@ INCEPTION = "weights-inception-2015-12-05-6726825d.pth"  # as torch-fidelity nam
 @torch.no_grad()
 def generate(generator: Generator, count: int, seed: int, batch: int | None = None) -> Tensor:
     """Samples as bytes [count, C, H, W] on the CPU; the training's random numbers stay as is."""
-    device = generator.input.input.device
+    device = generator.device
     if batch is None:  # as memory allows: 100 images of 32 pixels, 1 of 1024
         batch = min(max(100 * 32**2 // generator.resolution**2, 1), 100)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -202,7 +202,7 @@ def evaluate(
         "inception_distance": None,
     }
     if inception is not None:
-        device = generator.input.input.device
+        device = generator.device
         distances = inception_distances(pictures, images.train, inception, device)
         report["inception_distance"] = distances
     if images.train_labels is None or images.held_out_labels is None:

@@ -66,8 +66,8 @@ def biased_activation(
     backward pass, so 'linear' is not left to it: NVIDIA's networks add to such a result in place.
 
     Raises:
-        TypeError: for a wrong kind of value. ValueError: for a wrong value, or an ``alpha`` that
-            ``act`` has no use for.
+        TypeError: for a wrong kind of value.
+        ValueError: for a wrong value, or an ``alpha`` that ``act`` has no use for.
     """
     x, b = names
     if not isinstance(input, Tensor) or input.dtype not in DTYPES:
@@ -109,7 +109,8 @@ def check_bias(x: str, b: str, input: Tensor, bias: Any, dim: Any) -> None:
     """A bias along dimension ``dim`` of the input.
 
     Raises:
-        TypeError: for another kind or dtype. ValueError: for another shape, dimension or device.
+        TypeError: for another kind or dtype.
+        ValueError: for another shape, dimension or device.
     """
     if not isinstance(bias, Tensor) or bias.dtype not in DTYPES:
         kind = bias.dtype if isinstance(bias, Tensor) else type(bias).__name__
@@ -147,7 +148,8 @@ class FusedLeakyReLU(ops.FusedLeakyReLU):
 
     Raises:
         TypeError: if an argument is of another kind, ``bias`` no bool: older copies of the code
-            take the slope in its place. ValueError: if a number is out of its range.
+            take the slope in its place.
+        ValueError: if a number is out of its range.
     """
 
     def __init__(

@@ -20,7 +20,8 @@ def as_rate(name: str, value: Any) -> int:
     """One int >= 1, which serves both axes.
 
     Raises:
-        TypeError: for another kind of value. ValueError: for a value below 1.
+        TypeError: for another kind of value.
+        ValueError: for a value below 1.
     """
     if isinstance(value, (tuple, list)):
         raise TypeError(f"{name} must be an int for both axes, got {name}={value!r}")
@@ -31,7 +32,8 @@ def as_count(name: str, value: Any) -> int:
     """An int >= 0.
 
     Raises:
-        TypeError: for another kind of value. ValueError: for a value below 0.
+        TypeError: for another kind of value.
+        ValueError: for a value below 0.
     """
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an int, got {name}={value!r}")
@@ -46,8 +48,9 @@ def as_number(name: str, value: Any, infinite: bool = False) -> float:
     ``infinite``: an infinite one too.
 
     Raises:
-        TypeError: for another kind of value. ValueError: for one that is not finite, or a tensor
-            that requires a gradient: the originals give it none.
+        TypeError: for another kind of value.
+        ValueError: for one that is not finite, or a tensor that requires a gradient: the
+            originals give it none.
     """
     if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
         if value.requires_grad:
@@ -69,7 +72,8 @@ def as_paddings(padding: Any) -> Pads:
     """NVIDIA's padding as (x0, x1, y0, y1): one int; ``[x, y]``, each for both sides; or four.
 
     Raises:
-        TypeError: for what is not made of ints. ValueError: for another length.
+        TypeError: for what is not made of ints.
+        ValueError: for another length.
     """
     values = list(padding) if isinstance(padding, (tuple, list)) else [padding] * 4
     if len(values) == 2:
@@ -116,7 +120,8 @@ def check_images(name: str, value: Any, sides: str = "[N, C, H, W]") -> None:
     """A floating-point tensor of four dimensions.
 
     Raises:
-        TypeError: for another kind or dtype. ValueError: for another rank.
+        TypeError: for another kind or dtype.
+        ValueError: for another rank.
     """
     if not isinstance(value, Tensor) or value.dtype not in DTYPES:
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
@@ -129,7 +134,8 @@ def check_filter(name: str, value: Any) -> None:
     """A floating-point tensor [kh, kw] or [taps].
 
     Raises:
-        TypeError: for another kind or dtype. ValueError: for another rank, or no tap.
+        TypeError: for another kind or dtype.
+        ValueError: for another rank, or no tap.
     """
     if not isinstance(value, Tensor) or value.dtype not in DTYPES:
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__

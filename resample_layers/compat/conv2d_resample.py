@@ -43,8 +43,8 @@ def conv2d_resample(
           ``padding = (k - 1) / 2``
 
     Raises:
-        TypeError, ValueError: if an argument is at fault. RuntimeError: from torch's convolution,
-            if dtypes do not fit.
+        TypeError, ValueError: if an argument is at fault.
+        RuntimeError: from torch's convolution, if dtypes do not fit.
 
     Example:
         >>> import torch

@@ -88,8 +88,8 @@ class FusedLeakyReLU(activation.FusedLeakyReLU):
 
     Raises:
         TypeError: if an argument is of another kind, ``bias`` no bool: older copies of the code
-            take the slope in its place. ValueError: if a number is out of its range, or ``device``
-            is no device's name.
+            take the slope in its place.
+        ValueError: if a number is out of its range, or ``device`` is no device's name.
     """
 
     def __init__(

@@ -53,10 +53,10 @@ class UpFirDn2dBackward(torch.autograd.Function):
     ``UpFirDn2dBackward.apply(grad_output, kernel, grad_kernel, up, down, pad, g_pad, in_size,
     out_size, taps_y=None)``: ``up``, ``down`` and ``pad`` are the op's; ``grad_kernel`` is the
     flipped kernel, [kh, kw] or [taps], or None to read ``kernel`` (and ``taps_y``) backwards;
-    ``g_pad`` ``(x0, x1, y0, y1)`` comes from :func:`geometry.adjoint_pads`; ``in_size`` is the
-    shape of the op's input, ``out_size`` ``(out_h, out_w)``. Gives gradients to ``grad_output``,
-    ``kernel`` and ``taps_y``. The kernel counts once: ``grad_kernel`` holds the same values, so it
-    gets no gradient of its own.
+    ``g_pad`` ``(x0, x1, y0, y1)`` comes from :func:`resample_layers.geometry.adjoint_pads`;
+    ``in_size`` is the shape of the op's input, ``out_size`` ``(out_h, out_w)``. Gives gradients to
+    ``grad_output``, ``kernel`` and ``taps_y``. The kernel counts once: ``grad_kernel`` holds the
+    same values, so it gets no gradient of its own.
 
     Raises:
         ValueError: if ``grad_kernel`` comes with ``taps_y``, since it is one tensor for two.

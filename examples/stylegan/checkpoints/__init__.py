@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Checkpoints of other StyleGAN2 codes: :func:`load` them, save as two of them.
+"""Checkpoints of other StyleGAN codes: :func:`load` them, save as two of them.
 
 ``rosinality``        stylegan2-pytorch's ``.pt``
 ``basicsr``           BasicSR's ``.pth``, generator and discriminator in files of their own
-``nvidia``            ``.pkl`` of stylegan2-ada-pytorch, and of the StyleGAN2 in stylegan3
+``nvidia``            ``.pkl`` of stylegan2-ada-pytorch, and of StyleGAN2 and StyleGAN3 in stylegan3
 ``resample_layers``   ``checkpoint.pt`` of :mod:`examples.stylegan.train`
 
 Nothing in a file is executed. A file goes through these modules in turn:

@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from .archives import parse
-from .checks import CLAMP, POSITIVE, CheckpointError, check, listed, naming, shown
-from .keys import MAPPING_LR, OWNERS, SIGNS, State
-from .nvidia import unpack
+from .checks import CLAMP, COUNT, POSITIVE, CheckpointError, check, listed, naming, shown
+from .keys import COLUMNS, MAPPING_LR, OWNERS, SIGNS, State, is_alias_free
+from .nvidia import Attributes, unpack
 from .pickles import OTHER_TENSORS, PARAMETERS, TENSORS, Budget, Record
 from .records import is_module, tensor
 
@@ -63,8 +63,10 @@ class Found(NamedTuple):
 class Contents:
     """A file as it is, sorted; whether its keys and shapes fit is not checked yet.
 
-    The options are arguments of our networks that keys and shapes do not show. ``places`` are where
-    the networks were, by their kind; ``notes`` say what else was done.
+    The options are arguments of our networks that keys and shapes do not show; ``resolution`` is
+    what the settings of our training say. ``attributes`` are those of the generator's modules, by
+    their paths, where it is an object of NVIDIA's. ``places`` are where the networks were, by their
+    kind; ``notes`` say what else was done.
     """
 
     dialect: str
@@ -73,6 +75,8 @@ class Contents:
     latent_avg: Tensor | None = None
     generator_options: dict[str, Any] = field(default_factory=lambda: {"mapping_lr": MAPPING_LR})
     discriminator_options: dict[str, Any] = field(default_factory=dict)
+    resolution: int | None = None
+    attributes: Attributes = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -100,25 +104,25 @@ def _sort(file: Any, budget: Budget) -> Contents:
     main = generator or discriminator
     if main is None:
         raise CheckpointError(
-            "must be a checkpoint of rosinality's, BasicSR's or NVIDIA's StyleGAN2, got "
-            f"{shown(file)}"
+            "must be a checkpoint of rosinality's, BasicSR's or NVIDIA's StyleGAN2, or of a "
+            f"StyleGAN3, got {shown(file)}"
         )
-    if discriminator is not None and discriminator.dialect != main.dialect:
+    if discriminator is not None and COLUMNS[discriminator.dialect] != COLUMNS[main.dialect]:
         raise CheckpointError(
             f"must hold a discriminator of {OWNERS[main.dialect]} at {discriminator.place}, got "
             f"one of {OWNERS[discriminator.dialect]}"
         )
     contents = Contents(main.dialect)
     if generator is not None:
-        contents.generator, options = _unpack(generator, budget)
+        contents.generator, options, contents.attributes = _unpack(generator, budget)
         contents.generator_options |= options
         contents.latent_avg = _latent_avg(groups, generator, budget)
         if contents.latent_avg is None:
             contents.latent_avg = contents.generator.pop("mapping.w_avg", None)
     if discriminator is not None:
-        contents.discriminator, options = _unpack(discriminator, budget)
+        contents.discriminator, options, _ = _unpack(discriminator, budget)
         contents.discriminator_options |= options
-    if isinstance(file, dict) and "settings" in file and main.dialect == "rosinality":
+    if isinstance(file, dict) and "settings" in file and COLUMNS[main.dialect] == 0:
         _take_settings(contents, file["settings"])
     chosen = [network for network in (generator, discriminator) if network is not None]
     contents.places = {network.kind: network.place for network in chosen}
@@ -212,8 +216,8 @@ def _one(kind: str, networks: list[Found]) -> Found | None:
 # What is in them
 
 
-def _unpack(network: Found, budget: Budget) -> tuple[State, dict[str, Any]]:
-    """A network's tensors, and options that it says besides.
+def _unpack(network: Found, budget: Budget) -> tuple[State, dict[str, Any], Attributes]:
+    """A network's tensors, and options and attributes that it says besides.
 
     What is no tensor is no weight, such as a number of iterations among the weights: it is left
     out. Where a weight should be instead, that is missing.
@@ -232,7 +236,7 @@ def _unpack(network: Found, budget: Budget) -> tuple[State, dict[str, Any]]:
             others.append(key)
     if others:
         raise CheckpointError(f"must hold floating-point tensors, got others at {shown(others)}")
-    return state, {}
+    return state, {}, {}
 
 
 def _is_tensor(value: Any) -> bool:
@@ -263,6 +267,8 @@ def _take_settings(contents: Contents, settings: Any) -> None:
     rate = check("mapping_lr", POSITIVE, settings.get("mapping_lr"), "its settings")
     contents.generator_options = {"clamp": clamp, "mapping_lr": rate}
     contents.discriminator_options = {"clamp": clamp}
+    if contents.generator is not None and is_alias_free(contents.generator):
+        contents.resolution = check("resolution", COUNT, settings.get("resolution"), "its settings")
 
 
 def _left_out(groups: Groups, networks: list[Found], chosen: list[Found]) -> list[str]:

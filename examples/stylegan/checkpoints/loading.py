@@ -7,12 +7,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from ..alias_free import KERNEL_SIZES, LAYERS, AliasFreeGenerator
 from ..blocks import BINOMIAL
 from ..discriminator import Discriminator
 from ..generator import Generator
@@ -23,21 +25,28 @@ from .keys import (
     OWNERS,
     Entry,
     State,
+    alias_free_filters,
+    alias_free_keys,
+    alias_free_layers,
     discriminator_filters,
     discriminator_keys,
     generator_filters,
     generator_keys,
-    is_binomial,
+    is_alias_free,
+    is_filter,
     sides_of,
 )
+from .nvidia import check_plans
 
 MOST_PIXELS = 4096  # of a side: beyond, a key's number is no layer's
 MOST_LAYERS = 100  # of a mapping network; all codes have 8 unless told otherwise
 # The side of the largest images for which noise is drawn, 11 MB of it. The codes whose files lack
 # their noise end here. More would let a small file ask for much memory.
 MOST_PIXELS_WITHOUT_NOISE = 1024
+Network = TypeVar("Network", bound=nn.Module)
 NUMBER = r"(\d{1,15})"
 NOISE_SEED = 0
+NAMES = {"stylegan2": "StyleGAN2", "stylegan3-t": "StyleGAN3-T", "stylegan3-r": "StyleGAN3-R"}
 
 
 @dataclass
@@ -46,16 +55,22 @@ class Checkpoint:
 
     ``generator`` is the averaged one (EMA) where the file has it. ``latent_avg`` [style_dim] is
     the mean of ``w``, for :meth:`Generator.truncate`. ``configuration`` has the arguments that
-    make the same networks: ``Generator(**configuration["generator"])``. ``summary`` says in one
-    line what was taken, from where in the file, and what was assumed or left out.
+    make the same networks: ``Generator(**configuration["generator"])``, or
+    ``AliasFreeGenerator``. ``summary`` says in one line what was taken, from where in the file, and
+    what was assumed or left out.
     """
 
     dialect: str
-    generator: Generator
+    generator: Generator | AliasFreeGenerator
     discriminator: Discriminator | None
     latent_avg: Tensor | None
     configuration: dict[str, dict[str, Any]]
     summary: str
+
+    @property
+    def network(self) -> str:
+        """Which generator it is: "stylegan2", "stylegan3-t" or "stylegan3-r"."""
+        return _network(self.configuration["generator"])
 
 
 def load(path: str | Path, discriminator_path: str | Path | None = None) -> Checkpoint:
@@ -108,20 +123,32 @@ def _build(contents: Contents) -> Checkpoint:
             "discriminator_path beside a generator's file"
         )
     dialect, problems = contents.dialect, list[str]()
-    options = _generator_options(contents, contents.generator)
+    state, notes = contents.generator, contents.notes
+    generator: Generator | AliasFreeGenerator
+    if is_alias_free(state):
+        options = _alias_free_options(contents, state)
+        generator = _on_meta(AliasFreeGenerator, options)
+        layers = alias_free_layers(dialect, generator.plans)
+        keys = alias_free_keys(dialect, layers, options["mapping_layers"])
+        filters, usual = alias_free_filters(dialect, generator), "the published ones"
+        if contents.attributes:
+            check_plans(contents.attributes, layers, generator.plans)
+    else:
+        options = _generator_options(contents, state)
+        generator = _on_meta(Generator, options)
+        keys = _generator_keys(dialect, options)
+        filters, usual = generator_filters(dialect, options["resolution"]), str(list(BINOMIAL))
     configuration, discriminator = {"generator": options}, None
-    resolution, depth = options["resolution"], options["mapping_layers"]
-    keys = generator_keys(dialect, resolution, depth)
-    filters = generator_filters(dialect, resolution)
-    notes = contents.notes
-    generator = _fill(Generator, options, contents.generator, keys, filters, problems, notes)
+    network, resolution = _network(options), options["resolution"]
+    _fill("generator", generator, state, keys, filters, usual, problems, notes)
     if contents.discriminator is not None:
         state = contents.discriminator
         options = _discriminator_options(contents, state)
         configuration["discriminator"] = options
         keys = discriminator_keys(dialect, options["resolution"])
-        filters = discriminator_filters(dialect, options["resolution"])
-        discriminator = _fill(Discriminator, options, state, keys, filters, problems, notes)
+        filters, usual = discriminator_filters(dialect, options["resolution"]), str(list(BINOMIAL))
+        discriminator = _on_meta(Discriminator, options)
+        _fill("discriminator", discriminator, state, keys, filters, usual, problems, notes)
     mean = contents.latent_avg
     if mean is not None:
         if mean.shape[-1:] != (generator.style_dim,) or not mean.numel():
@@ -134,19 +161,29 @@ def _build(contents: Contents) -> Checkpoint:
                 notes.append("left out: latent_avg, which is not the same for all layers")
     if problems:
         raise CheckpointError(
-            f"must hold the keys and shapes of {OWNERS[dialect]} StyleGAN2 of {resolution} "
+            f"must hold the keys and shapes of {OWNERS[dialect]} {NAMES[network]} of {resolution} "
             f"pixels, got {'; '.join(problems)}"
         )
     parts = [f"{kind} at {place}" for kind, place in contents.places.items()]
     if mean is not None:
         parts.append("mean style")
     summary = "; ".join(
-        (f"{OWNERS[dialect]} StyleGAN2 of {resolution} pixels: {', '.join(parts)}", *notes)
+        (f"{OWNERS[dialect]} {NAMES[network]} of {resolution} pixels: {', '.join(parts)}", *notes)
     )
     return Checkpoint(dialect, generator, discriminator, mean, configuration, printable(summary))
 
 
 # Configuration
+
+
+def _network(options: Mapping[str, Any]) -> str:
+    """Which generator the options make."""
+    return f"stylegan3-{options['kind']}" if "kind" in options else "stylegan2"
+
+
+def _generator_keys(dialect: str, options: Mapping[str, Any]) -> dict[str, Entry]:
+    depth = options["mapping_layers"]
+    return generator_keys(dialect, options["resolution"], depth, options["input"])
 
 
 def _generator_options(contents: Contents, theirs: State) -> dict[str, Any]:
@@ -155,6 +192,29 @@ def _generator_options(contents: Contents, theirs: State) -> dict[str, Any]:
     to_rgb = rf"to_rgbs\.{NUMBER}\."
     patterns = (to_rgb, to_rgb, rf"synthesis\.b{NUMBER}\.")
     resolution = _resolution(dialect, theirs, patterns, 3, "generator")
+    depth = _mapping_layers(dialect, theirs)
+    layers = {4: ["conv1.activate.bias", "to_rgb1.conv.modulation.bias"]}
+    to_rgbs = ["to_rgb1"]
+    for i, side in enumerate(sides_of(resolution)[1:]):
+        to_rgbs.append(f"to_rgbs.{i}")
+        convs = [f"convs.{2 * i}.activate.bias", f"convs.{2 * i + 1}.activate.bias"]
+        layers[side] = [*convs, f"to_rgbs.{i}.conv.modulation.bias"]
+    ours = COLUMNS[dialect] == 0  # rosinality's networks have the constant alone
+    start = "fourier" if ours and "input.frequencies" in theirs else "constant"
+    measure = _Measure(theirs, generator_keys(dialect, resolution, depth, start))
+    return {
+        "resolution": resolution,
+        "style_dim": measure(-1, [f"{name}.conv.modulation.weight" for name in to_rgbs]),
+        "mapping_layers": depth,
+        "image_channels": measure(-4, [f"{name}.conv.weight" for name in to_rgbs]),
+        "channels": {side: measure(0, keys) for side, keys in layers.items()},
+        "clamp": None,
+        "input": start,
+        **contents.generator_options,
+    }
+
+
+def _mapping_layers(dialect: str, theirs: State) -> int:
     mapping = (rf"style\.{NUMBER}\.", rf"style_mlp\.{NUMBER}\.", rf"mapping\.fc{NUMBER}\.")
     numbers = _numbers(mapping[COLUMNS[dialect]], theirs)
     depth = max(numbers, default=0) + (dialect == "nvidia" and bool(numbers))
@@ -163,20 +223,52 @@ def _generator_options(contents: Contents, theirs: State) -> dict[str, Any]:
             f"must hold a generator of at most {MOST_LAYERS} mapping layers, got one numbered "
             f"{max(numbers)}"
         )
+    return depth
 
-    layers = {4: ["conv1.activate.bias", "to_rgb1.conv.modulation.bias"]}
-    to_rgbs = ["to_rgb1"]
-    for i, side in enumerate(sides_of(resolution)[1:]):
-        to_rgbs.append(f"to_rgbs.{i}")
-        convs = [f"convs.{2 * i}.activate.bias", f"convs.{2 * i + 1}.activate.bias"]
-        layers[side] = [*convs, f"to_rgbs.{i}.conv.modulation.bias"]
-    measure = _Measure(theirs, generator_keys(dialect, resolution, depth))
+
+def _alias_free_options(contents: Contents, theirs: State) -> dict[str, Any]:
+    """Arguments of :class:`AliasFreeGenerator`, from the keys and shapes of its state.
+
+    NVIDIA's names of layers have the resolution. In ours it stands in the settings beside them.
+    """
+    dialect, depth = contents.dialect, _mapping_layers(contents.dialect, theirs)
+    layers = {f"layers.{n}": f"layers.{n}" for n in range(LAYERS)} | {"to_rgb": "to_rgb"}
+    resolution = contents.resolution
+    if dialect == "nvidia":
+        for n, ours in enumerate(layers):
+            pattern = rf"(synthesis\.L{n}_{NUMBER}_{NUMBER})\."
+            found = next(filter(None, (re.match(pattern, key) for key in theirs)), None)
+            layers[ours] = found[1] if found else f"synthesis.L{n}"
+            resolution = int(found[2]) if found else None  # the last layer's is the image's
+    if resolution is None:
+        where = "in the name of its layer 14" if dialect == "nvidia" else "settings, as a run saves"
+        raise CheckpointError(
+            f"must tell the resolution of {OWNERS[dialect]} StyleGAN3 {where}, got none"
+        )
+    if not 8 <= resolution <= MOST_PIXELS or resolution & (resolution - 1):
+        raise CheckpointError(
+            f"must hold a generator of a power of two from 8 to {MOST_PIXELS} pixels, got "
+            f"{resolution}"
+        )
+    measure = _Measure(theirs, alias_free_keys(dialect, layers, depth))
+    kernel_size = measure(-1, [f"layers.{n}.conv.weight" for n in range(LAYERS)])
+    kinds = [kind for kind, size in KERNEL_SIZES.items() if size == kernel_size]
+    if not kinds:
+        raise CheckpointError(
+            f"must have convolutions of 3x3 (T) or 1x1 (R), got {kernel_size}x{kernel_size}"
+        )
+    names = list(layers)
+    channels = [
+        measure(0, [f"{name}.activate.bias", f"{following}.conv.modulation.bias"])
+        for name, following in pairwise(names)
+    ]
     return {
         "resolution": resolution,
-        "style_dim": measure(-1, [f"{name}.conv.modulation.weight" for name in to_rgbs]),
+        "style_dim": measure(-1, [f"{name}.conv.modulation.weight" for name in names]),
         "mapping_layers": depth,
-        "image_channels": measure(-4, [f"{name}.conv.weight" for name in to_rgbs]),
-        "channels": {side: measure(0, keys) for side, keys in layers.items()},
+        "image_channels": measure(-4, ["to_rgb.conv.weight"]),
+        "kind": kinds[0],
+        "channels": channels,
         "clamp": None,
         **contents.generator_options,
     }
@@ -250,33 +342,38 @@ def _numbers(pattern: str, keys: Iterable[str]) -> list[int]:
 # Weights
 
 
+def _on_meta(kind: type[Network], options: dict[str, Any]) -> Network:
+    """A network without numbers."""
+    with torch.device("meta"):
+        return kind(**options)
+
+
 def _fill(
-    kind: type[nn.Module],
-    options: dict[str, Any],
+    name: str,
+    network: nn.Module,
     theirs: State,
     table: Mapping[str, Entry],
-    filters: Mapping[str, float],
+    filters: Mapping[str, Tensor],
+    usual: str,
     problems: list[str],
     notes: list[str],
-) -> Any:
-    """A network with the state of ``theirs``.
+) -> None:
+    """Give a network the state of ``theirs``.
 
-    What does not fit is added to ``problems``, what was assumed to ``notes``.
+    ``usual`` says what ``filters`` are. What does not fit is added to ``problems``, what was
+    assumed to ``notes``.
     """
-    with torch.device("meta"):
-        network = kind(**options)
     shapes = {key: value.shape for key, value in network.state_dict().items()}
     noises = [key for key in table if key.startswith("noises.")]
-    name = kind.__name__.lower()
     lacks_noise = noises and not any(table[key].key in theirs for key in noises)
-    if lacks_noise and options["resolution"] <= MOST_PIXELS_WITHOUT_NOISE:
+    if lacks_noise and network.resolution <= MOST_PIXELS_WITHOUT_NOISE:
         table = {key: entry for key, entry in table.items() if key not in noises}
         notes.append("noise is not in the file: drawn from a fixed seed")
     if filters and not any(key in theirs for key in filters):
         filters = {}
-        notes.append(f"filters of the {name} are not in the file: {list(BINOMIAL)} taken")
+        notes.append(f"filters of the {name} are not in the file: {usual} taken")
     wanted = {entry.key: shapes[key][entry.dims] for key, entry in table.items()}
-    wanted |= {key: torch.Size((len(BINOMIAL),) * 2) for key in filters}
+    wanted |= {key: kernel.shape for key, kernel in filters.items()}
     missing = [key for key in wanted if key not in theirs]
     unexpected = [key for key in theirs if key not in wanted]
     misshapen = [
@@ -286,23 +383,23 @@ def _fill(
     ]
     others = [
         key
-        for key, total in filters.items()
+        for key, kernel in filters.items()
         if key in theirs
-        and theirs[key].shape == wanted[key]
-        and not is_binomial(theirs[key], total)
+        and theirs[key].shape == kernel.shape
+        and not is_filter(theirs[key], kernel)
     ]
     found = {
         "missing": missing,
         "unexpected": unexpected,
         "misshapen": misshapen,
-        f"filters other than {list(BINOMIAL)}": others,
+        f"filters other than {usual}": others,
     }
     problems += [f"{name}: {what}: {listed(keys)}" for what, keys in found.items() if keys]
     if problems:
-        return network
+        return
     rng = torch.Generator().manual_seed(NOISE_SEED)
     drawn = {key: torch.randn(shapes[key], generator=rng) for key in noises if key not in table}
     taken = {key: theirs[entry.key].reshape(shapes[key]) for key, entry in table.items()}
     network.to_empty(device="cpu")
     network.load_state_dict({**drawn, **{key: value.float() for key, value in taken.items()}})
-    return network.eval()
+    network.eval()

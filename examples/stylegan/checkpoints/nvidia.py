@@ -6,10 +6,12 @@ An attribute comes from a file and may be anything; each is checked here, once, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
+from ..alias_free import CRITICAL, LAYERS, OUTPUT_SCALE, LayerPlan
 from .checks import CLAMP, COUNT, POSITIVE, CheckpointError, Rule, check, exactly, shown
 from .keys import MAPPING_LR
 from .pickles import Budget, Record
@@ -18,12 +20,15 @@ from .records import is_module, module_state, number, tensor
 Attributes = dict[str, dict[str, Any]]  # of each module, by its path
 DEEPEST = 8  # modules within modules; NVIDIA's have four
 LONGEST = 100  # characters of a name
+SYNTHESIS = {"num_layers": LAYERS, "num_critical": CRITICAL, "output_scale": OUTPUT_SCALE}
 FIXED = {"c_dim": exactly(0), "use_noise": exactly(True)}
 ARCHITECTURES = {"generator": exactly("skip"), "discriminator": exactly("resnet")}
 
 
-def unpack(network: str, module: Record, budget: Budget) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The state dict of a ``network``, "generator" or "discriminator", and its options.
+def unpack(
+    network: str, module: Record, budget: Budget
+) -> tuple[dict[str, Any], dict[str, Any], Attributes]:
+    """The state dict of a ``network``, "generator" or "discriminator", its options and attributes.
 
     Raises:
         CheckpointError: if ours cannot be such a network, naming the attribute.
@@ -47,7 +52,29 @@ def unpack(network: str, module: Record, budget: Budget) -> tuple[dict[str, Any]
         for ours, theirs in (("group_size", "group_size"), ("stddev_channels", "num_channels")):
             value = modules["b4.mbstd"].get(theirs)
             options[ours] = check(f"mbstd_{theirs}", COUNT, value, "b4.mbstd of its discriminator")
-    return tensors, options
+    return tensors, options, modules
+
+
+def check_plans(modules: Attributes, layers: Mapping[str, str], plans: Sequence[LayerPlan]) -> None:
+    """Raise for a StyleGAN3 whose layers have other numbers than ours, naming the attribute.
+
+    The filters show the cutoffs and half widths, and the names of ``layers`` the sizes and
+    channels: those are checked with the weights.
+    """
+    start = {"sampling_rate": float(plans[0].in_sampling_rate), "bandwidth": plans[0].in_cutoff}
+    wanted: dict[str, dict[str, Any]] = {"synthesis": SYNTHESIS, "synthesis.input": start}
+    for path, plan in zip(layers.values(), plans, strict=True):
+        wanted[path] = {
+            "up_factor": plan.up,
+            "down_factor": plan.down,
+            "padding": [*plan.pad, *plan.pad],
+            "down_radial": plan.radial,
+            "is_torgb": plan.to_rgb,
+        }
+    for path, values in wanted.items():
+        for name, value in values.items():
+            found = modules.get(path, {}).get(name)
+            check(name, exactly(value), found, f"{path} of its generator")
 
 
 def _modules(network: str, root: Record, budget: Budget) -> Attributes:

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..blocks import BINOMIAL
 from ..discriminator import Discriminator
 from ..generator import Generator
+from ..inputs import ConstantInput
 from .keys import (
     MAPPING_LR,
     OWNERS,
@@ -23,7 +24,7 @@ from .keys import (
     discriminator_keys,
     generator_filters,
     generator_keys,
-    is_binomial,
+    is_filter,
 )
 
 MOST_PIXELS = 1024  # both codes' tables of widths end here
@@ -115,13 +116,20 @@ def _export(dialect: str, network: Generator | Discriminator) -> State:
     theirs = {
         entry.key: ours[key].reshape(ours[key].shape[entry.dims]) for key, entry in table.items()
     }
-    theirs |= {key: binomial(total) for key, total in filters.items()}
+    theirs |= {key: kernel.clone() for key, kernel in filters.items()}
     return {key: value.detach().float().cpu() for key, value in theirs.items()}
 
 
 def _check_buildable(dialect: str, network: Generator | Discriminator) -> None:
     """Raise for a network that the other code has no arguments for; warn for what it lacks."""
     owner, kind = OWNERS[dialect], type(network).__name__.lower()
+    if not isinstance(network, Discriminator) and not (
+        isinstance(network, Generator) and isinstance(network.input, ConstantInput)
+    ):
+        raise ValueError(
+            f"generator must be StyleGAN2's with a learned constant, as {owner} is, got "
+            f"{type(network).__name__} with {type(network.input).__name__}"
+        )
     wanted = widths(dialect, network.channels)
     wrong = [
         f"{width} at {side} instead of {wanted[side]}"
@@ -129,7 +137,9 @@ def _check_buildable(dialect: str, network: Generator | Discriminator) -> None:
         if width != wanted[side]
     ]
     kernels = [module.kernel for module in network.modules() if hasattr(module, "taps")]
-    usual = all(k.shape == (4, 4) and is_binomial(k, round(float(k.sum()), 2)) for k in kernels)
+    usual = all(
+        k.shape == (4, 4) and is_filter(k, binomial(round(float(k.sum()), 2))) for k in kernels
+    )
     rules: list[tuple[bool, str, Any]] = [
         (network.image_channels == 3, "3 image channels", network.image_channels),
         (network.resolution <= MOST_PIXELS, f"{MOST_PIXELS} pixels or fewer", network.resolution),

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""How Sphinx makes the site: ``make docs`` writes it to build/docs. It needs no network.
+
+Some pages are files that stand elsewhere in the repository, such as the README. :data:`BORROWED`
+names them, so that no text is written twice. Every page is Markdown that a code host shows as well;
+:func:`to_site` changes the few things in it that a host and Sphinx write differently.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from resample_layers.version import __version__  # noqa: E402
+
+project = "resample_layers"
+author = "the authors of resample_layers"
+project_copyright = author
+version = release = __version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+html_theme = "furo"
+html_title = f"{project} {version}"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+exclude_patterns = ["images"]
+
+# A link to what is not there is an error, and so is a reference in a docstring
+nitpicky = True
+nitpick_ignore_regex = [
+    (r"py:.*", r"((torch|scipy|collections|numpy)\..*|Tensor)")
+]  # other sites' pages
+myst_heading_anchors = 3
+pygments_style, pygments_dark_style = "friendly", "native"
+
+autodoc_typehints = "signature"
+autodoc_inherit_docstrings = False  # torch's docstrings refer to torch's pages
+autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True}
+autodoc_preserve_defaults = True
+maximum_signature_line_length = 60
+napoleon_numpy_docstring = False
+napoleon_custom_sections = ["Shape"]
+highlight_language = "text"
+
+BORROWED = {
+    "index": "README.md",
+    "extending": "CONTRIBUTING.md",
+    "changelog": "CHANGELOG.md",
+    "results": "benchmarks/RESULTS.md",
+    "gpu_notes": "benchmarks/NOTES.md",
+}
+"""Pages that are files outside of docs/. What a page has of its own comes after the file."""
+
+PICTURE = re.compile(
+    r'<picture>\s*<source media="\(prefers-color-scheme: dark\)" srcset="(?P<dark>[^"]+)">\s*'
+    r'<img (?P<attributes>[^>]*)src="(?P<light>[^"]+)"(?P<more>[^>]*)>\s*</picture>'
+)
+LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]+)\]\((?P<target>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)")
+IMAGE = re.compile(r"!\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
+
+
+def to_site(text: str, origin: Path) -> str:
+    """Markdown as a code host shows it -> Markdown for Sphinx, of a file at ``origin``.
+
+    1. A ``<picture>`` for light and dark becomes two images, of which the theme shows one.
+    2. A link to a page of the site goes to that page. What is linked and is no page, such as a
+       script, has no address here: its name stays.
+    """
+
+    def here(target: str) -> str:
+        return os.path.relpath(origin.parent / target, ROOT / "docs")
+
+    def picture(match: re.Match[str]) -> str:
+        words = match["attributes"] + match["more"]
+        options = dict(re.findall(r'(alt|width)="([^"]*)"', words))
+        lines = [f":{name}: {' '.join(value.split())}" for name, value in options.items()]
+        return "\n".join(
+            "\n".join(
+                ["```{image} " + here(match[mode]), f":class: only-{mode}", *lines, "```", ""]
+            )
+            for mode in ("light", "dark")
+        )
+
+    def link(match: re.Match[str]) -> str:
+        target, anchor = match["target"], match["anchor"] or ""
+        if "://" in target:
+            return match[0]
+        path = (origin.parent / target).resolve()
+        if not path.exists():
+            raise FileNotFoundError(f"{origin.relative_to(ROOT)} links to {target}")
+        page = pages.get(path)
+        return f"[{match['text']}]({page}{anchor})" if page else match["text"]
+
+    pages = {(ROOT / file).resolve(): f"{name}.md" for name, file in BORROWED.items()}
+    pages |= {
+        path.resolve(): path.relative_to(ROOT / "docs").as_posix()
+        for path in ROOT.glob("docs/**/*.md")
+        if path.stem not in BORROWED
+    }
+    text = PICTURE.sub(picture, text)
+    text = IMAGE.sub(lambda match: f"![{match['text']}]({here(match['target'])})", text)
+    return LINK.sub(link, text)
+
+
+def read_page(app: Any, name: str, source: list[str]) -> None:
+    """Give Sphinx a page as the site has it.
+
+    In the table of contents, ``(others)`` stands for the pages that it does not name.
+    """
+    own = ROOT / "docs" / f"{name}.md"
+    text = to_site(source[0], own) if own.is_file() else source[0]
+    if name in BORROWED:
+        file = ROOT / BORROWED[name]
+        text = to_site(file.read_text(encoding="utf-8"), file) + "\n" + text
+        app.env.note_dependency(str(file), docname=name)
+    if name == "index":
+        listed = set(re.findall(r"^[\w/]+$", text, re.MULTILINE))
+        here = sorted(path.stem for path in (ROOT / "docs").glob("*.md"))
+        others = [page for page in here if page not in {*listed, "index"}]
+        text = text.replace("(others)", "\n".join(others))
+    source[0] = text
+
+
+def setup(app: Any) -> None:
+    app.connect("source-read", read_page)
