@@ -28,10 +28,11 @@ test-native: $(VENV)/.test  ## the op's and the layers' tests once more, without
 test-oldest: $(VENV)/.test $(VENV)-oldest/.test  ## the same on the oldest torch that is served
 	$(VENV)-oldest/bin/python $(PYTEST) $(OP_TESTS) $(OLDEST_TESTS)
 
-lint: $(VENV)/.dev  ## formatter and linter, without changing a file, and the type checker
+lint: $(VENV)/.dev  ## formatter and linter, without changing a file, and two type checkers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python tests/typed_usage.py
 
 format: $(VENV)/.dev  ## let the formatter and the linter change the files
 	$(BIN)/ruff format .
