@@ -47,6 +47,7 @@ VERSION = re.findall(r'__version__ = "(.*)"', (ROOT / "resample_layers/version.p
 
 CPU_SOURCES = [
     "csrc/upfirdn2d_ops.cpp",
+    "csrc/older_systems.cpp",
     "csrc/cpu/upfirdn2d_cpu.cpp",
     "csrc/cpu/filtered_act_cpu.cpp",
     "csrc/cpu/choose.cpp",
@@ -57,6 +58,7 @@ CPU_SOURCES = [
 ]
 CUDA_SOURCES = [
     "csrc/upfirdn2d_ops.cpp",
+    "csrc/older_systems.cpp",
     "csrc/cuda/upfirdn2d_cuda.cu",
     "csrc/cuda/bias_act_grad.cu",
     "csrc/cuda/filtered_act_cuda.cu",
@@ -137,7 +139,6 @@ def compiled_part() -> dict[str, Any]:
             library_dirs=cpp_extension.library_paths(),
             define_macros=MACROS,
             extra_compile_args={"cxx": CXX_FLAGS},  # type: ignore[arg-type]  # BuildExtension's
-            extra_link_args=LINK_FLAGS,
             language="c++",
         )
     ]
@@ -199,7 +200,6 @@ def cuda_extension(cpp_extension: Any, cuda: toolchain.Cuda, architectures: list
             "cxx": CXX_FLAGS,
             "nvcc": [*NVCC_FLAGS, *cuda.flags, *toolchain.code_flags(architectures)],
         },
-        extra_link_args=LINK_FLAGS,
         language="c++",
     )
 
@@ -208,6 +208,7 @@ def build_command(cpp_extension: Any, cxx: str) -> type:
     import torch
 
     os.environ["CXX"] = cxx
+    compiler = shlex.split(cxx)
     cxx_flags = shlex.split(os.environ.get("CXXFLAGS", ""))
     link_flags = shlex.split(os.environ.get("LDFLAGS", ""))
 
@@ -227,7 +228,6 @@ def build_command(cpp_extension: Any, cxx: str) -> type:
                 LIBRARIES.mkdir(exist_ok=True)
             self.compiler.set_library_dirs([])  # Python's
             # Not with the flags that Python was compiled with
-            compiler = shlex.split(cxx)
             linker = [*compiler, "-shared", *cxx_flags, *link_flags]
             for name, command in {
                 "compiler_so": compiler,
@@ -251,6 +251,8 @@ def build_command(cpp_extension: Any, cxx: str) -> type:
             # Both compile upfirdn2d_ops.cpp: each in a folder of its own
             common = self.build_temp
             self.build_temp = str(Path(common, extension.name.rpartition(".")[2]))
+            older = toolchain.link_with_older_glibc(compiler, Path(self.build_temp, "glibc"))
+            extension.extra_link_args = [*older, *LINK_FLAGS]
             try:
                 super().build_extension(extension)
             finally:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The build: what it makes, where it makes less, and the last lines of each failure."""
 
+import ctypes
 import ensurepip
 import os
 import re
@@ -494,6 +495,43 @@ def test_needed_libraries(library):
         ["libtorch.so", "libtorch_cpu.so"],
     )
     assert not [line for line in dynamic if "RPATH" in line or "RUNPATH" in line]
+
+
+# The policy manylinux_2_28, which torch's wheels keep: the newest versions that it allows
+MANYLINUX = {"GLIBC": (2, 28), "GLIBCXX": (3, 4, 24), "CXXABI": (1, 3, 11), "GCC": (7, 0, 0)}
+
+
+def test_the_systems_on_which_a_library_runs(library):
+    """Every function of the system's libraries has a version that the oldest system has too."""
+    needed = re.findall(r"Name: (\w+?)_([\d.]+)", "\n".join(lines("readelf", "-V", library)))
+    assert {"GLIBC", "GLIBCXX"} <= {name for name, _ in needed}
+    for name, version in needed:
+        assert tuple(map(int, version.split("."))) <= MANYLINUX[name], (name, version)
+
+
+def test_the_linker_takes_versions_that_the_oldest_glibc_has(tmp_path):
+    """With a program that it binds to newer versions where it is left alone."""
+    compiler = require("c++")
+    require("readelf")
+    newest = lines(compiler, "-print-file-name=libc.so.6")
+    require("glibc newer than 2.34", found=b"GLIBC_2.34" in Path(newest[0]).read_bytes())
+    source, alone, older = (tmp_path / name for name in ("all.cpp", "alone.so", "older.so"))
+    functions = ("dlsym", "pthread_create", "sem_post", "shm_open", "exp", "erfc", "memcpy")
+    called = [f'extern "C" void {name}(); auto to_{name} = &{name};' for name in functions]
+    source.write_text("\n".join([*called, "extern char** environ; auto to = &environ;"]))
+    flags = ["-shared", "-fPIC", "-fno-builtin", "-Wl,--no-undefined", str(source)]
+    lines(compiler, *flags, "-o", alone)
+    lines(compiler, *flags, "-o", older, *toolchain.link_with_older_glibc([compiler], tmp_path))
+
+    def versions(library):
+        told = "\n".join(lines("readelf", "-V", library))
+        return [tuple(map(int, v.split("."))) for v in re.findall(r"Name: GLIBC_([\d.]+)", told)]
+
+    assert max(versions(alone)) > toolchain.OLDEST_GLIBC
+    assert max(versions(older)) <= toolchain.OLDEST_GLIBC
+    names = [line.split()[-1] for line in lines("nm", "--dynamic", "--undefined-only", older)]
+    assert not [name for name in names if name in functions]  # each has a version
+    ctypes.CDLL(str(older))  # this system still has all of them
 
 
 def test_undefined_symbols(library):
