@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "build_backend"))
 
 import toolchain  # noqa: E402
+from readme import read_readme  # noqa: E402
 
 try:
     from setuptools.command.bdist_wheel import bdist_wheel
@@ -274,4 +275,8 @@ class Wheel(bdist_wheel):  # type: ignore[misc]
         return "py3", "none", super().get_tag()[2]
 
 
-setup(**compiled_part())
+setup(
+    long_description=read_readme(ROOT, VERSION),
+    long_description_content_type="text/markdown",
+    **compiled_part(),
+)

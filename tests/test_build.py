@@ -21,6 +21,8 @@ from .tools import require
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "build_backend"))
 toolchain = pytest.importorskip("toolchain", reason="no checkout: the build is tested there")
+from readme import read_readme  # noqa: E402
+
 SETUP = (ROOT / "setup.py").read_text()
 CONTENT = ("csrc", "build_backend", "resample_layers", "setup.py", "pyproject.toml", "LICENSE",
            "README.md", "MANIFEST.in")  # fmt: skip
@@ -109,6 +111,60 @@ def test_sources_are_listed():
     for suffix in (".cpp", ".cu"):
         found = {str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob(f"*{suffix}")}
         assert found == set(re.findall(rf'"(csrc/.*\{suffix})"', SETUP))
+
+
+# What an index shows and serves
+
+
+README = """
+[page](docs/a.md#part), [![picture](docs/a.png)](docs/b.md), [web](https://example.org/c), [x](#y)
+<a href="docs/d.md"><img src="docs/d.png"></a> <img src="https://example.org/e.png">
+"""
+LINKED = """
+[page](T/blob/v1.2/docs/a.md#part), [![picture](T/raw/v1.2/docs/a.png)](T/blob/v1.2/docs/b.md), \
+[web](https://example.org/c), [x](#y)
+<a href="T/blob/v1.2/docs/d.md"><img src="T/raw/v1.2/docs/d.png"></a> \
+<img src="https://example.org/e.png">
+""".replace("\\\n", "").replace("T/", "https://example.org/t/")
+
+
+def test_links_are_absolute_where_the_project_has_an_address(tmp_path):
+    (tmp_path / "README.md").write_text(README)
+    (tmp_path / "pyproject.toml").write_text("[project]")
+    assert read_readme(tmp_path, "1.2") == README
+    (tmp_path / "pyproject.toml").write_text('[project.urls]\nSource = "https://example.org/t/"\n')
+    assert read_readme(tmp_path, "1.2") == LINKED
+
+
+def test_the_source_distribution(tmp_path):
+    """It holds every file of the repository but CI's, and its tests run in its own folder."""
+    require("git checkout", found=(ROOT / ".git").exists() and shutil.which("git") is not None)
+    base = ("egg_info", "--egg-base", str(tmp_path))
+    build(ROOT, "-q", *base, "sdist", "--formats=gztar", "-d", str(tmp_path / "dist"))
+    (archive,) = (tmp_path / "dist").iterdir()
+    shutil.unpack_archive(archive, tmp_path)
+    folder = tmp_path / archive.name.removesuffix(".tar.gz")
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    wanted = {name for name in tracked if (ROOT / name).is_file() and not name.startswith(".")}
+    packed = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert packed >= wanted
+    made = {name for name in packed - wanted if ".egg-info/" not in name}
+    assert made <= {"PKG-INFO", "setup.cfg"} | set(untracked())
+    metadata = (folder / "PKG-INFO").read_text()
+    assert "\nDescription-Content-Type: text/markdown\n" in metadata
+    assert (ROOT / "README.md").read_text().splitlines()[0] in metadata
+    options = ("-q", "-p", "no:cacheprovider", "tests/test_errors.py")
+    run(folder, "-m", "pytest", *options, RESAMPLE_LAYERS_BACKEND="native")
+
+
+def untracked() -> list[str]:
+    """Files of the checkout that git neither tracks nor ignores: work that is not committed."""
+    command = ["git", "ls-files", "--others", "--exclude-standard"]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
 
 
 # Failures: cause and cure are the last words
@@ -299,6 +355,7 @@ def test_make_wheel_takes_all_architectures(clean, tmp_path):
     (tmp_path / "bin").mkdir()
     script(tmp_path / "bin" / "python", 'echo "list=$TORCH_CUDA_ARCH_LIST"')
     (tmp_path / ".build").touch()
+    (tmp_path / ".release").touch()
     clean.setenv("TORCH_CUDA_ARCH_LIST", "8.0")
     command = [make, "--silent", "-C", str(ROOT), "wheel", f"VENV={tmp_path}"]
     for words, expected in (([], "all"), (["TORCH_CUDA_ARCH_LIST=8.6"], "8.6"),
