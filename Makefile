@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 DIST ?= dist
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 SETUP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := $(shell find csrc build_backend -name '*.py' -o -type f -path 'csrc/*')
 
@@ -65,7 +65,7 @@ wheel: export RESAMPLE_LAYERS_EXTENSION = 1
 wheel: $(VENV)/.build $(VENV)/.release  ## one wheel for every Python and torch, in dist/; all GPU architectures
 	rm -rf build/wheel
 	$(BIN)/python -m pip wheel --no-build-isolation --no-deps --wheel-dir build/wheel .
-	$(BIN)/python -m auditwheel repair --plat manylinux_2_28_$(shell uname -m) --only-plat \
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m auditwheel repair --plat manylinux_2_28_$(shell uname -m) --only-plat \
 		--exclude "libtorch*" --wheel-dir "$(DIST)" build/wheel/*.whl
 
 wheel-pure: export RESAMPLE_LAYERS_EXTENSION = 0
@@ -86,8 +86,8 @@ audit: $(VENV)/.release  ## check what lies in dist/: the metadata, and that no 
 	@large=$$(find "$(DIST)" -type f -size +10000k); \
 		test -z "$$large" || { echo "larger than 10 MB: $$large"; exit 1; }
 
-test-wheel: $(BIN)/python  ## build a wheel and test it on several Pythons and versions of torch
-	$(BIN)/python scripts/test_wheel.py
+test-wheel: $(BIN)/python  ## build a wheel, or take WHEEL=FILE; test it on several Pythons and versions of torch
+	$(BIN)/python scripts/test_wheel.py $(if $(WHEEL),--wheel "$(WHEEL)")
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
