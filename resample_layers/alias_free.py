@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -190,6 +190,10 @@ class FilteredLeakyReLU(_Filtered):
             self.negative_slope, self.gain, self.clamp, padding_mode=self.padding_mode,
         )  # fmt: skip
 
+    if TYPE_CHECKING:  # nn.Module's has no types
+
+        def __call__(self, input: Tensor) -> Tensor: ...
+
 
 class FilteredSnake(_Filtered):
     """Snake, ``x + sin(alpha x) ** 2 / alpha``, of signals without aliasing, as in BigVGAN.
@@ -263,6 +267,10 @@ class FilteredSnake(_Filtered):
     def forward(self, input: Tensor) -> Tensor:
         """Upsample, activate, downsample."""
         return self._activate(input, self.alpha, None)
+
+    if TYPE_CHECKING:  # nn.Module's has no types
+
+        def __call__(self, input: Tensor) -> Tensor: ...
 
     def _activate(self, input: Tensor, alpha: Tensor, beta: Tensor | None) -> Tensor:
         self._check_channels(input)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -132,6 +132,10 @@ class _Resample(FilterBuffers):
         """Resample ``input``."""
         out: Tensor = OPS[self.dims](*self._call(input))
         return out
+
+    if TYPE_CHECKING:  # nn.Module's has no types
+
+        def __call__(self, input: Tensor) -> Tensor: ...
 
     def _call(self, input: Tensor) -> tuple[Any, ...]:
         """The op's arguments: input, kernel, up, down, pad."""

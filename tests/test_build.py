@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The build: what it makes, where it makes less, and the last lines of each failure."""
 
+import ctypes
 import ensurepip
 import os
 import re
@@ -20,6 +21,8 @@ from .tools import require
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "build_backend"))
 toolchain = pytest.importorskip("toolchain", reason="no checkout: the build is tested there")
+from readme import read_readme  # noqa: E402
+
 SETUP = (ROOT / "setup.py").read_text()
 CONTENT = ("csrc", "build_backend", "resample_layers", "setup.py", "pyproject.toml", "LICENSE",
            "README.md", "MANIFEST.in")  # fmt: skip
@@ -108,6 +111,60 @@ def test_sources_are_listed():
     for suffix in (".cpp", ".cu"):
         found = {str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob(f"*{suffix}")}
         assert found == set(re.findall(rf'"(csrc/.*\{suffix})"', SETUP))
+
+
+# What an index shows and serves
+
+
+README = """
+[page](docs/a.md#part), [![picture](docs/a.png)](docs/b.md), [web](https://example.org/c), [x](#y)
+<a href="docs/d.md"><img src="docs/d.png"></a> <img src="https://example.org/e.png">
+"""
+LINKED = """
+[page](T/blob/v1.2/docs/a.md#part), [![picture](T/raw/v1.2/docs/a.png)](T/blob/v1.2/docs/b.md), \
+[web](https://example.org/c), [x](#y)
+<a href="T/blob/v1.2/docs/d.md"><img src="T/raw/v1.2/docs/d.png"></a> \
+<img src="https://example.org/e.png">
+""".replace("\\\n", "").replace("T/", "https://example.org/t/")
+
+
+def test_links_are_absolute_where_the_project_has_an_address(tmp_path):
+    (tmp_path / "README.md").write_text(README)
+    (tmp_path / "pyproject.toml").write_text("[project]")
+    assert read_readme(tmp_path, "1.2") == README
+    (tmp_path / "pyproject.toml").write_text('[project.urls]\nSource = "https://example.org/t/"\n')
+    assert read_readme(tmp_path, "1.2") == LINKED
+
+
+def test_the_source_distribution(tmp_path):
+    """It holds every file of the repository but CI's, and its tests run in its own folder."""
+    require("git checkout", found=(ROOT / ".git").exists() and shutil.which("git") is not None)
+    base = ("egg_info", "--egg-base", str(tmp_path))
+    build(ROOT, "-q", *base, "sdist", "--formats=gztar", "-d", str(tmp_path / "dist"))
+    (archive,) = (tmp_path / "dist").iterdir()
+    shutil.unpack_archive(archive, tmp_path)
+    folder = tmp_path / archive.name.removesuffix(".tar.gz")
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    wanted = {name for name in tracked if (ROOT / name).is_file() and not name.startswith(".")}
+    packed = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert packed >= wanted
+    made = {name for name in packed - wanted if ".egg-info/" not in name}
+    assert made <= {"PKG-INFO", "setup.cfg"} | set(untracked())
+    metadata = (folder / "PKG-INFO").read_text()
+    assert "\nDescription-Content-Type: text/markdown\n" in metadata
+    assert (ROOT / "README.md").read_text().splitlines()[0] in metadata
+    options = ("-q", "-p", "no:cacheprovider", "tests/test_errors.py")
+    run(folder, "-m", "pytest", *options, RESAMPLE_LAYERS_BACKEND="native")
+
+
+def untracked() -> list[str]:
+    """Files of the checkout that git neither tracks nor ignores: work that is not committed."""
+    command = ["git", "ls-files", "--others", "--exclude-standard"]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
 
 
 # Failures: cause and cure are the last words
@@ -298,6 +355,7 @@ def test_make_wheel_takes_all_architectures(clean, tmp_path):
     (tmp_path / "bin").mkdir()
     script(tmp_path / "bin" / "python", 'echo "list=$TORCH_CUDA_ARCH_LIST"')
     (tmp_path / ".build").touch()
+    (tmp_path / ".release").touch()
     clean.setenv("TORCH_CUDA_ARCH_LIST", "8.0")
     command = [make, "--silent", "-C", str(ROOT), "wheel", f"VENV={tmp_path}"]
     for words, expected in (([], "all"), (["TORCH_CUDA_ARCH_LIST=8.6"], "8.6"),
@@ -494,6 +552,43 @@ def test_needed_libraries(library):
         ["libtorch.so", "libtorch_cpu.so"],
     )
     assert not [line for line in dynamic if "RPATH" in line or "RUNPATH" in line]
+
+
+# The policy manylinux_2_28, which torch's wheels keep: the newest versions that it allows
+MANYLINUX = {"GLIBC": (2, 28), "GLIBCXX": (3, 4, 24), "CXXABI": (1, 3, 11), "GCC": (7, 0, 0)}
+
+
+def test_the_systems_on_which_a_library_runs(library):
+    """Every function of the system's libraries has a version that the oldest system has too."""
+    needed = re.findall(r"Name: (\w+?)_([\d.]+)", "\n".join(lines("readelf", "-V", library)))
+    assert {"GLIBC", "GLIBCXX"} <= {name for name, _ in needed}
+    for name, version in needed:
+        assert tuple(map(int, version.split("."))) <= MANYLINUX[name], (name, version)
+
+
+def test_the_linker_takes_versions_that_the_oldest_glibc_has(tmp_path):
+    """With a program that it binds to newer versions where it is left alone."""
+    compiler = require("c++")
+    require("readelf")
+    newest = lines(compiler, "-print-file-name=libc.so.6")
+    require("glibc newer than 2.34", found=b"GLIBC_2.34" in Path(newest[0]).read_bytes())
+    source, alone, older = (tmp_path / name for name in ("all.cpp", "alone.so", "older.so"))
+    functions = ("dlsym", "pthread_create", "sem_post", "shm_open", "exp", "erfc", "memcpy")
+    called = [f'extern "C" void {name}(); auto to_{name} = &{name};' for name in functions]
+    source.write_text("\n".join([*called, "extern char** environ; auto to = &environ;"]))
+    flags = ["-shared", "-fPIC", "-fno-builtin", "-Wl,--no-undefined", str(source)]
+    lines(compiler, *flags, "-o", alone)
+    lines(compiler, *flags, "-o", older, *toolchain.link_with_older_glibc([compiler], tmp_path))
+
+    def versions(library):
+        told = "\n".join(lines("readelf", "-V", library))
+        return [tuple(map(int, v.split("."))) for v in re.findall(r"Name: GLIBC_([\d.]+)", told)]
+
+    assert max(versions(alone)) > toolchain.OLDEST_GLIBC
+    assert max(versions(older)) <= toolchain.OLDEST_GLIBC
+    names = [line.split()[-1] for line in lines("nm", "--dynamic", "--undefined-only", older)]
+    assert not [name for name in names if name in functions]  # each has a version
+    ctypes.CDLL(str(older))  # this system still has all of them
 
 
 def test_undefined_symbols(library):

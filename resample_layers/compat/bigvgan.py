@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -184,6 +184,10 @@ class LowPassFilter1d(_Filtering):
             x, pad = extend(x, pad, self.padding_mode), (0, 0)
         return ops.upfirdn1d(x, _correlated(self.filter), down=self.stride, pad=pad)
 
+    if TYPE_CHECKING:  # nn.Module's has no types
+
+        def __call__(self, x: Tensor) -> Tensor: ...
+
 
 class UpSample1d(_Filtering):
     """Upsample signals by ``ratio``; they are continued by their end samples.
@@ -221,6 +225,10 @@ class UpSample1d(_Filtering):
         x = extend(x, border, "replicate")
         return ops.upfirdn1d(x, _scaled(self.filter, self.ratio), up=self.ratio, pad=pad)
 
+    if TYPE_CHECKING:  # nn.Module's has no types
+
+        def __call__(self, x: Tensor) -> Tensor: ...
+
 
 class DownSample1d(nn.Module):
     """Downsample signals by ``ratio`` with a :class:`LowPassFilter1d`.
@@ -245,8 +253,11 @@ class DownSample1d(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.lowpass(x)
-        return out
+        return self.lowpass(x)
+
+    if TYPE_CHECKING:  # nn.Module's has no types
+
+        def __call__(self, x: Tensor) -> Tensor: ...
 
 
 class Snake(nn.Module):
@@ -294,6 +305,10 @@ class Snake(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         alpha, beta = self.alpha_and_beta()
         return ops.filtered_snake(x, alpha, beta)
+
+    if TYPE_CHECKING:  # nn.Module's has no types
+
+        def __call__(self, x: Tensor) -> Tensor: ...
 
 
 class SnakeBeta(Snake):
@@ -354,8 +369,7 @@ class Activation1d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         act: Any = self.act
         if not self.fused or type(act) not in (Snake, SnakeBeta):
-            out: Tensor = self.downsample(act(self.upsample(x)))
-            return out
+            return self.downsample(act(self.upsample(x)))
         up, down = self.upsample, self.downsample.lowpass
         alpha, beta = act.alpha_and_beta()
         return ops.filtered_snake(
@@ -363,6 +377,10 @@ class Activation1d(nn.Module):
             up=up.ratio, down=down.stride, pad=geometry.upsample_pad(up.kernel_size, up.ratio),
             down_pad=(down.pad_left, down.pad_right), padding_mode="replicate",
         )  # fmt: skip
+
+    if TYPE_CHECKING:  # nn.Module's has no types
+
+        def __call__(self, x: Tensor) -> Tensor: ...
 
 
 def _rate(name: str, value: Any) -> int:

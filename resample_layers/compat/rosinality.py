@@ -22,7 +22,7 @@ What the original gets wrong without a word:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -153,6 +153,10 @@ class Upsample(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         return upfirdn2d(input, self.kernel, up=self.factor, pad=self.pad)
 
+    if TYPE_CHECKING:  # nn.Module's has no types
+
+        def __call__(self, input: Tensor) -> Tensor: ...
+
 
 class Downsample(nn.Module):
     """``[H, W] -> [H // factor, W // factor]``; the kernel sums to 1.
@@ -175,6 +179,10 @@ class Downsample(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         return upfirdn2d(input, self.kernel, down=self.factor, pad=self.pad)
+
+    if TYPE_CHECKING:  # nn.Module's has no types
+
+        def __call__(self, input: Tensor) -> Tensor: ...
 
 
 class Blur(nn.Module):
@@ -199,3 +207,7 @@ class Blur(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         return upfirdn2d(input, self.kernel, pad=self.pad)
+
+    if TYPE_CHECKING:  # nn.Module's has no types
+
+        def __call__(self, input: Tensor) -> Tensor: ...

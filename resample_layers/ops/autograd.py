@@ -7,7 +7,7 @@ with ``up`` and ``down`` swapped and the kernel flipped. Their results and gradi
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -45,6 +45,19 @@ class UpFirDn2d(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         grad_input, grad_kernel, grad_taps_y = _grads(ctx, grad_output)
         return grad_input, grad_kernel, None, None, None, grad_taps_y
+
+    if TYPE_CHECKING:  # torch's has no types
+
+        @classmethod
+        def apply(  # type: ignore[override]
+            cls,
+            input: Tensor,
+            kernel: Tensor,
+            up: Pair,
+            down: Pair,
+            pad: Pads,
+            taps_y: Tensor | None = None,
+        ) -> Tensor: ...
 
 
 class UpFirDn2dBackward(torch.autograd.Function):
@@ -95,6 +108,23 @@ class UpFirDn2dBackward(torch.autograd.Function):
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         grad_grad_output, grad_kernel, grad_taps_y = _grads(ctx, v)
         return grad_grad_output, grad_kernel, *(None,) * 7, grad_taps_y
+
+    if TYPE_CHECKING:  # torch's has no types
+
+        @classmethod
+        def apply(  # type: ignore[override]
+            cls,
+            grad_output: Tensor,
+            kernel: Tensor,
+            grad_kernel: Tensor | None,
+            up: Pair,
+            down: Pair,
+            pad: Pads,
+            g_pad: Pads,
+            in_size: torch.Size,
+            out_size: Pair,
+            taps_y: Tensor | None = None,
+        ) -> Tensor: ...
 
 
 def _both(kernel: Tensor, taps_y: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -96,6 +97,10 @@ class FusedLeakyReLU(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         return fused_leaky_relu(input, self.bias, self.negative_slope, self.scale)
+
+    if TYPE_CHECKING:  # nn.Module's has no types
+
+        def __call__(self, input: Tensor) -> Tensor: ...
 
     def extra_repr(self) -> str:
         channel = None if self.bias is None else self.bias.shape[0]
