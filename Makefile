@@ -11,10 +11,10 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 1)
 PYTEST := -m pytest --numprocesses $(JOBS) --dist worksteal
 
 OP_TESTS := $(addprefix tests/test_,upfirdn2d.py functions.py gradients.py nonfinite.py bias_act.py filtered_act.py \
-	doors.py compile.py transforms.py errors.py layers.py dimensions.py)
+	doors.py compile.py transforms.py errors.py layers.py dimensions.py fuzz.py)
 OLDEST_TESTS := $(addprefix tests/test_,distributed.py export.py coexistence.py)
 
-.PHONY: demo test test-native test-oldest lint format bench parity fuzz-checkpoints resources check wheel test-wheel clean
+.PHONY: demo test test-native test-oldest lint format bench parity fuzz fuzz-checkpoints resources check wheel test-wheel clean
 
 demo: $(VENV)/.examples  ## train the StyleGAN2 of the examples on handwritten digits
 	$(BIN)/python -m examples.stylegan.train --out runs/demo --overwrite
@@ -43,6 +43,9 @@ bench: $(VENV)/.bench  ## time everything; writes benchmarks/RESULTS.md
 parity: $(VENV)/.test  ## compare the StyleGAN2 with the original codes; PEERS=DIR has their checkouts
 	$(if $(PEERS),,$(error parity needs PEERS=DIR, a folder of checkouts: see scripts/parity.py))
 	$(BIN)/python scripts/parity.py $(PEERS)
+
+fuzz: $(VENV)/.test  ## random calls of every op on every backend; EXAMPLES of them on each
+	$(BIN)/python scripts/fuzz_ops.py --examples $(or $(EXAMPLES),20000) --seed $(or $(SEED),0)
 
 fuzz-checkpoints: $(VENV)/.test  ## give FILES broken and malicious files to the checkpoints' reader
 	$(BIN)/python scripts/fuzz_checkpoints.py --files $(or $(FILES),100000)
