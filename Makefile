@@ -14,7 +14,7 @@ OP_TESTS := $(addprefix tests/test_,upfirdn2d.py functions.py gradients.py nonfi
 	doors.py compile.py transforms.py errors.py layers.py dimensions.py fuzz.py)
 OLDEST_TESTS := $(addprefix tests/test_,distributed.py export.py coexistence.py)
 
-.PHONY: demo test test-native test-oldest lint format bench parity fuzz fuzz-checkpoints resources check wheel test-wheel clean
+.PHONY: demo test test-native test-oldest lint format bench parity fuzz fuzz-arguments fuzz-checkpoints resources check wheel test-wheel clean
 
 demo: $(VENV)/.examples  ## train the StyleGAN2 of the examples on handwritten digits
 	$(BIN)/python -m examples.stylegan.train --out runs/demo --overwrite
@@ -47,6 +47,9 @@ parity: $(VENV)/.test  ## compare the StyleGAN2 with the original codes; PEERS=D
 fuzz: $(VENV)/.test  ## random calls of every op on every backend; EXAMPLES of them on each
 	$(BIN)/python scripts/fuzz_ops.py --examples $(or $(EXAMPLES),20000) --seed $(or $(SEED),0)
 
+fuzz-arguments: $(VENV)/.fuzz  ## odd values for every argument, guided by coverage; RUNS of them
+	$(BIN)/python scripts/fuzz_arguments.py --runs $(or $(RUNS),200000) --seed $(or $(SEED),0)
+
 fuzz-checkpoints: $(VENV)/.test  ## give FILES broken and malicious files to the checkpoints' reader
 	$(BIN)/python scripts/fuzz_checkpoints.py --files $(or $(FILES),100000)
 
@@ -74,7 +77,7 @@ $(VENV)/.build: | $(BIN)/python
 	$(SETUP) "setuptools>=77" ninja "torch>=2.11"
 	touch $@
 
-$(VENV)/.examples $(VENV)/.test $(VENV)/.bench $(VENV)/.dev: pyproject.toml setup.py $(SOURCES) | $(VENV)/.build
+$(VENV)/.examples $(VENV)/.test $(VENV)/.bench $(VENV)/.dev $(VENV)/.fuzz: pyproject.toml setup.py $(SOURCES) | $(VENV)/.build
 	$(SETUP) --no-build-isolation --editable ".[$(patsubst .%,%,$(notdir $@))]"
 	touch $@
 

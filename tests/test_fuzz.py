@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
+# ruff: noqa: E501
 """A short run of scripts/fuzz_ops.py, the oracle that it compares with, and what it has found.
 
 That oracle is held against the loops of oracle.py, and its gradients against its own values.
@@ -6,14 +7,17 @@ That oracle is held against the loops of oracle.py, and its gradients against it
 
 import dataclasses
 from collections import Counter
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, seed, settings
+from hypothesis import strategies as st
 
+from resample_layers import FilteredLeakyReLU, FilteredSnake, UpFirDnUpsample, filters, ops
 from resample_layers.ops import upfirdn3d
-from scripts import fuzz_ops
+from scripts import fuzz_arguments, fuzz_ops
 from scripts.fuzz_ops import Case, arrays_of, call_of, tensors_of
 
 from . import oracle, vector_oracle
@@ -168,7 +172,53 @@ def test_the_fuzzer_sees_what_is_wrong(order, place, monkeypatch):
         fuzz_ops.check(CALL, fuzz_ops.Counts())
 
 
-# What it has found
+# Arguments
+
+
+@seed(3)
+@settings(max_examples=300, **FEW)
+@given(data=st.data())
+def test_odd_arguments_are_refused_in_a_sentence(data):
+    """``make fuzz-arguments`` goes on for long, and looks where new code is reached."""
+    outcomes = Counter()
+    fuzz_arguments.call(lambda n: data.draw(st.integers(0, n - 1)), outcomes)
+    assert outcomes.total() == 1
+
+
+HUGE, SPARSE = 10**400, torch.ones(1, 2, 4, 5).to_sparse()
+X = torch.ones(1, 2, 4, 5)
+FOUND = [
+    (lambda: ops.bias_act(X, gain=HUGE), "gain must be finite and > 0, got gain=1000"),
+    (lambda: ops.bias_act(X, clamp=Fraction(HUGE)), "clamp must be finite and > 0, got clamp=Fract"),
+    (lambda: FilteredSnake(2, alpha=HUGE), "alpha must be finite and > 0, got alpha=1000"),
+    (lambda: FilteredLeakyReLU(2, filter_size=HUGE), "filter_size must be an int of 32 bits, got 1"),
+    (lambda: FilteredLeakyReLU(2.0), "channels must be an int, got 2.0"),
+    (lambda: ops.upfirdn2d(X, torch.ones(2), np.ones(2)), "up must be made of ints, got up=array([1"),
+    (lambda: ops.upfirdn2d(SPARSE, torch.ones(2)), "input must be dense, got a tensor of layout"),
+    (lambda: ops.upfirdn2d(X, torch.ones(2).to_sparse()), "kernel must be dense, got a tensor of"),
+    (lambda: ops.bias_act(X, torch.ones(2).to_sparse()), "bias must be dense, got a tensor of"),
+    (lambda: UpFirDnUpsample(torch.ones(2).to_sparse()), "resample_kernel must be dense, got a ten"),
+    (lambda: UpFirDnUpsample([torch.ones((), device="meta")]), "resample_kernel must hold values, g"),
+    (lambda: UpFirDnUpsample(padding_mode=np.ones(2)), "padding_mode must be one of zeros, reflect"),
+    (lambda: ops.fused_leaky_relu(X, None, set()), "negative_slope must be a number, got negative_s"),
+    (lambda: ops.fused_leaky_relu(X, scale=HUGE), "scale must be finite, got scale=1000"),
+    (lambda: ops.FusedLeakyReLU(-1), "channel must be >= 0, got -1"),
+    (lambda: ops.FusedLeakyReLU(2, bias=torch.ones(2)), "bias must be a bool, got bias=tensor([1.,"),
+    (lambda: filters.kaiser_window(torch.ones(2), 1.0), "numtaps must be an int, got tensor([1.,"),
+    (lambda: filters.kaiser_window([[0.5] * 99], 1.0), "numtaps must be an int, got [[0.5, 0.5,"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "sentence"), FOUND, ids=[sentence for _, sentence in FOUND])
+def test_arguments_that_were_not_refused_in_a_sentence(call, sentence):
+    """Each raised an error of torch's, numpy's or Python's own, or one of many lines."""
+    with pytest.raises((TypeError, ValueError)) as caught:
+        call()
+    assert str(caught.value).startswith(sentence)
+    assert not fuzz_arguments.fault_of(caught.value)
+
+
+# What the calls have found
 
 
 @pytest.mark.parametrize(
