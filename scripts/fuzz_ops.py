@@ -472,6 +472,69 @@ def check(case: Case, counts: Counts) -> None:
     counts.add(case, "second order")
 
 
+def covers(case: Case, grid: np.ndarray, backwards: tuple[int, ...] | None = None) -> np.ndarray:
+    """The results whose windows cover what is marked; ``backwards``: the inputs, of that shape."""
+    call = call_of(case)
+    stages = [f for f in (call.first, call.second) if f is not None]
+    marked = grid.astype(float)
+    ones = [
+        (np.ones(lengths[::-1]),) if kind == "planar" else tuple(np.ones(k) for k in lengths)
+        for kind, lengths, _ in case.kernels
+    ]
+    if backwards is not None:
+        middle = np.broadcast_to(0.0, backwards)
+        if len(stages) == 2:
+            middle = vector_oracle.resample(middle, ones[0], stages[0])
+            marked = vector_oracle.transpose(marked, middle.shape, ones[1], stages[1])
+        return vector_oracle.transpose((marked > 0) * 1.0, backwards, ones[0], stages[0]) > 0
+    for kernel, stage in zip(ones, stages, strict=True):
+        marked = (vector_oracle.resample(marked, kernel, stage) > 0) * 1.0
+    return marked > 0
+
+
+def check_nan(case: Case, counts: Counts) -> None:
+    """A NaN in one pixel is in the results whose windows cover it, and in no others.
+
+    A window covers what its taps meet, zeros among the taps too. The gradient of the input has the
+    NaN of the gradient that it was given only where windows cover it. Of a kernel that is given
+    by axis, the window is the product.
+    """
+    t = tensors_of(case)
+    x = t["input"][0].clone(memory_format=torch.preserve_format)
+    x = x.contiguous() if case.layout == "expanded" else x  # every pixel has memory of its own
+    if not x.numel():
+        return
+    draw = np.random.default_rng(case.values)
+    place = tuple(int(draw.integers(side)) for side in x.shape)
+    x[place] = math.nan
+    t["input"] = (x,)
+    for name in ("first", "second"):
+        if name in t:
+            t[name] = tuple(taps.clone() for taps in t[name])
+            for taps in t[name]:
+                taps[tuple(int(draw.integers(side)) for side in taps.shape)] = 0.0
+    marked = np.zeros(x.shape, bool)
+    marked[place] = True
+    wanted = covers(case, marked)
+    for needs in (False, True):
+        out = run(case, {**t, "input": (x.detach().requires_grad_(needs),)})
+        assert (out.isnan().detach().numpy() == wanted).all(), "a NaN is not where its windows are"
+    counts.add(case, "NaN in a pixel")
+    whole = torch.zeros_like(x).requires_grad_()
+    out = run(case, {**t, "input": (whole,)})
+    g = torch.randn(out.shape, dtype=torch.float64).to(out.dtype)
+    place = tuple(int(draw.integers(side)) for side in out.shape)
+    g[place] = math.nan
+    marked = np.zeros(out.shape, bool)
+    marked[place] = True
+    (grad,) = torch.autograd.grad(out, whole, g)
+    reached, wanted = grad.isnan().numpy(), covers(case, marked, tuple(x.shape))
+    assert not (reached & ~wanted).any(), "a NaN of the gradient is where no window is"
+    if case.op.startswith("upfirdn"):  # an activation may be flat
+        assert (reached == wanted).all(), "a NaN of the gradient is lost"
+    counts.add(case, "NaN in a gradient")
+
+
 # Running
 
 
@@ -494,6 +557,8 @@ def fuzz(examples: int, first_seed: int, seconds: float, counts: Counts) -> int:
             nonlocal done
             done += 1
             check(case, counts)
+            if case.values % 4 == 0:
+                check_nan(case, counts)
 
         one()
     return done
