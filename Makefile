@@ -14,12 +14,12 @@ OP_TESTS := $(addprefix tests/test_,upfirdn2d.py functions.py gradients.py nonfi
 	doors.py compile.py transforms.py errors.py layers.py dimensions.py fuzz.py)
 OLDEST_TESTS := $(addprefix tests/test_,distributed.py export.py coexistence.py)
 
-.PHONY: demo test test-native test-oldest lint format bench parity fuzz fuzz-arguments fuzz-checkpoints resources check wheel test-wheel clean
+.PHONY: demo test test-native test-oldest lint format bench parity test-peers test-large mutate fuzz fuzz-arguments fuzz-checkpoints resources check wheel test-wheel clean
 
 demo: $(VENV)/.examples  ## train the StyleGAN2 of the examples on handwritten digits
 	$(BIN)/python -m examples.stylegan.train --out runs/demo --overwrite
 
-test: $(VENV)/.test  ## all tests
+test: $(VENV)/.clients  ## all tests, those beside diffusers, kornia and timm too
 	$(BIN)/python $(PYTEST)
 
 test-native: $(VENV)/.test  ## the op's and the layers' tests once more, without compiled kernels
@@ -39,6 +39,18 @@ format: $(VENV)/.dev  ## let the formatter and the linter change the files
 
 bench: $(VENV)/.bench  ## time everything; writes benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
+
+test-peers: $(VENV)/.test  ## scipy's and mmcv's own tests with our op; PEERS=DIR has their checkouts
+	$(if $(PEERS),,$(error test-peers needs PEERS=DIR, a folder of checkouts: see scripts/peer_tests.py))
+	$(BIN)/python scripts/peer_tests.py $(PEERS)
+
+test-large: $(VENV)/.test  ## tensors of more than 2^31 elements on the CPU; needs 12 GB of memory
+	RESAMPLE_LAYERS_LARGE=1 $(BIN)/python -m pytest tests/test_large.py
+
+mutate: $(VENV)/.mutate  ## mutants of formulas, checks and gradient rules; hours. See cosmic-ray.toml
+	$(BIN)/cosmic-ray init cosmic-ray.toml mutants.sqlite
+	$(BIN)/cosmic-ray exec cosmic-ray.toml mutants.sqlite
+	$(BIN)/cr-report mutants.sqlite | tail -n 3
 
 parity: $(VENV)/.test  ## compare the StyleGAN2 with the original codes; PEERS=DIR has their checkouts
 	$(if $(PEERS),,$(error parity needs PEERS=DIR, a folder of checkouts: see scripts/parity.py))
@@ -77,7 +89,7 @@ $(VENV)/.build: | $(BIN)/python
 	$(SETUP) "setuptools>=77" ninja "torch>=2.11"
 	touch $@
 
-$(VENV)/.examples $(VENV)/.test $(VENV)/.bench $(VENV)/.dev $(VENV)/.fuzz: pyproject.toml setup.py $(SOURCES) | $(VENV)/.build
+$(VENV)/.examples $(VENV)/.test $(VENV)/.bench $(VENV)/.dev $(VENV)/.fuzz $(VENV)/.clients $(VENV)/.mutate: pyproject.toml setup.py $(SOURCES) | $(VENV)/.build
 	$(SETUP) --no-build-isolation --editable ".[$(patsubst .%,%,$(notdir $@))]"
 	touch $@
 
