@@ -37,7 +37,7 @@ format: $(VENV)/.dev  ## let the formatter and the linter change the files
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.bench  ## time everything; writes benchmarks/RESULTS.md
+bench: $(VENV)/.bench  ## time everything; writes benchmarks/RESULTS.md, its plots and rows
 	$(BIN)/python -m benchmarks
 
 test-peers: $(VENV)/.test  ## scipy's and mmcv's own tests with our op; PEERS=DIR has their checkouts
