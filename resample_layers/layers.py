@@ -15,7 +15,6 @@ from . import geometry
 from .buffers import FilterBuffers
 from .filters import (
     Taps,
-    _check_bool,
     centroid,
     design_rational_taps,
     deviation_from_rank_one,
@@ -28,6 +27,7 @@ from .ops.arguments import as_factors
 from .ops.border import MODES, extend
 from .ops.dimensions import upfirdn1d, upfirdn3d
 from .ops.upfirdn2d import upfirdn2d
+from .values import check_bool, shown
 
 OPS: dict[int, Any] = {1: upfirdn1d, 2: upfirdn2d, 3: upfirdn3d}
 PADDING_MODES = ("zeros", *MODES)
@@ -69,9 +69,9 @@ class _Resample(FilterBuffers):
         padding_mode: str,
     ) -> None:
         super().__init__()
-        if padding_mode not in PADDING_MODES:
+        if not isinstance(padding_mode, str) or padding_mode not in PADDING_MODES:
             raise ValueError(
-                f"padding_mode must be one of {', '.join(PADDING_MODES)}, got {padding_mode!r}"
+                f"padding_mode must be one of {', '.join(PADDING_MODES)}, got {shown(padding_mode)}"
             )
         self.taps = taps
         if _has_rows(taps):
@@ -216,7 +216,7 @@ class _Resample(FilterBuffers):
         if self.dims != 2:
             raise ValueError(
                 f"resample_kernel of a {type(self).__name__} must be [taps], for its kernel is "
-                f"separable, got [kh, kw]: {resample_kernel!r}"
+                f"separable, got [kh, kw]: {shown(resample_kernel)}"
             )
         return taps, (len(taps[0]), len(taps))
 
@@ -276,7 +276,7 @@ class _Downsample(_Resample):
         padding_mode: str = "zeros",
         ceil_mode: bool = False,
     ) -> None:
-        _check_bool("ceil_mode", ceil_mode)
+        check_bool("ceil_mode", ceil_mode)
         taps, sizes = self._normalise(resample_kernel)
         factors, ones = as_factors("factor", factor, self.dims), (1,) * self.dims
         axes = zip(sizes, factors, strict=True)
@@ -306,7 +306,8 @@ class _Smooth(_Resample):
         if max(up) > 1 and max(down) > 1:
             raise ValueError(
                 "only one of upsample_factor and downsample_factor may be above 1, got "
-                f"upsample_factor={upsample_factor!r}, downsample_factor={downsample_factor!r}"
+                f"upsample_factor={shown(upsample_factor)}, "
+                f"downsample_factor={shown(downsample_factor)}"
             )
         after, ones = max(up) > 1, (1,) * self.dims
         axes = zip(sizes, up, down, size, strict=True)
@@ -346,7 +347,7 @@ class _Rational(_Resample):
     ) -> None:
         for name, rate in (("up", up), ("down", down)):
             if isinstance(rate, (tuple, list)):
-                raise TypeError(f"{name} must be an int for all axes, got {name}={rate!r}")
+                raise TypeError(f"{name} must be an int for all axes, got {name}={shown(rate)}")
         (up,), (down,) = as_factors("up", up, 1), as_factors("down", down, 1)
         divisor = math.gcd(up, down)
         up, down = up // divisor, down // divisor

@@ -211,13 +211,13 @@ def test_no_copy_beside_the_passes(dims, layout, up, device, monkeypatch):
 
     read, written = [], []
 
-    def watch(input, *args, inner=dimensions.upfirdn2d):
+    def watch(input, *args, inner=dimensions.UPFIRDN2D):
         read.append(input)
         written.append(inner(input, *args))
         assert input.is_contiguous() or is_channels_innermost(input)
         return written[-1]
 
-    monkeypatch.setattr(dimensions, "upfirdn2d", watch)
+    monkeypatch.setattr(dimensions, "UPFIRDN2D", watch)
     x = LAYOUTS[layout](samples(dims, device=device))
     out = OP[dims](x, torch.ones(4, device=device), up, 3 - up, (2, 1))
     tensors = [x, *read, *written, out]
@@ -240,11 +240,11 @@ def test_the_smaller_tensor_is_in_the_middle(up, down, monkeypatch):
 
     read = []
 
-    def watch(input, *args, inner=dimensions.upfirdn2d):
+    def watch(input, *args, inner=dimensions.UPFIRDN2D):
         read.append(input)
         return inner(input, *args)
 
-    monkeypatch.setattr(dimensions, "upfirdn2d", watch)
+    monkeypatch.setattr(dimensions, "UPFIRDN2D", watch)
     x = torch.randn(1, 1, 12, 12, 12)
     upfirdn3d(x, torch.ones(1), up, down)
     in_slices = 12**3 * up[0] * up[1] // (down[0] * down[1])

@@ -8,9 +8,11 @@ over them leaves no trace; a NaN pixel reaches the outputs whose window covers i
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, seed, settings
 
 from resample_layers import geometry
 from resample_layers.ops import native, upfirdn2d, upfirdn2d_bias_act, upfirdn2d_native
+from scripts import fuzz_ops
 
 from . import oracle
 
@@ -94,6 +96,14 @@ def test_taps_are_not_multiplied_with_padding(where, bad, up, down, pad, dtype, 
         out = upfirdn2d(x, (taps_x, taps_y), up, down, pad)
     assert not np.isnan(wanted).all()
     assert_same(out, wanted, dtype)
+
+
+@seed(4)
+@settings(max_examples=120, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@given(case=fuzz_ops.cases())
+def test_a_nan_is_where_windows_cover_it_and_nowhere_else(case):
+    """In results and in gradients of every op, by every door, with zeros among the taps."""
+    fuzz_ops.check_nan(case, fuzz_ops.Counts())
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..filters import normalise_taps
 from ..ops.arguments import DTYPES, Pads, as_factors, as_pads
+from ..values import shown, to_float
 
 
 def as_rate(name: str, value: Any) -> int:
@@ -24,7 +25,7 @@ def as_rate(name: str, value: Any) -> int:
         ValueError: for a value below 1.
     """
     if isinstance(value, (tuple, list)):
-        raise TypeError(f"{name} must be an int for both axes, got {name}={value!r}")
+        raise TypeError(f"{name} must be an int for both axes, got {name}={shown(value)}")
     return as_factors(name, value)[0]
 
 
@@ -36,9 +37,9 @@ def as_count(name: str, value: Any) -> int:
         ValueError: for a value below 0.
     """
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an int, got {name}={value!r}")
+        raise TypeError(f"{name} must be an int, got {name}={shown(value)}")
     if value < 0:
-        raise ValueError(f"{name} must be >= 0, got {name}={value!r}")
+        raise ValueError(f"{name} must be >= 0, got {name}={shown(value)}")
     return operator.index(value)
 
 
@@ -55,16 +56,16 @@ def as_number(name: str, value: Any, infinite: bool = False) -> float:
     if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
         if value.requires_grad:
             raise ValueError(
-                f"{name} must be a number, which gets no gradient, got {name}={value!r}"
+                f"{name} must be a number, which gets no gradient, got {name}={shown(value)}"
             )
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, got {name}={value!r}")
-    number = float(value)
+        raise TypeError(f"{name} must be a number, got {name}={shown(value)}")
+    number = to_float(value)
     # By comparisons, which compilers follow where numbers are symbols
     if not (-math.inf < number < math.inf or (infinite and abs(number) == math.inf)):
         rule = "a number or infinite" if infinite else "finite"
-        raise ValueError(f"{name} must be {rule}, got {name}={value!r}")
+        raise ValueError(f"{name} must be {rule}, got {name}={shown(value)}")
     return number
 
 
@@ -81,13 +82,13 @@ def as_paddings(padding: Any) -> Pads:
     if len(values) != 4:
         raise ValueError(
             "padding must be an int, 2 ints [x, y] or 4 ints [x0, x1, y0, y1], "
-            f"got padding={padding!r}"
+            f"got padding={shown(padding)}"
         )
     try:
         return as_pads(values)
     except (TypeError, ValueError):
         raise TypeError(
-            f"padding must be made of ints of 32 bits, got padding={padding!r}"
+            f"padding must be made of ints of 32 bits, got padding={shown(padding)}"
         ) from None
 
 
@@ -100,7 +101,7 @@ def as_device(device: Any) -> torch.device | None:
     try:
         return None if device is None else torch.device(device)
     except (TypeError, RuntimeError):
-        raise ValueError(f"device must be the name of one, got device={device!r}") from None
+        raise ValueError(f"device must be the name of one, got device={shown(device)}") from None
 
 
 def check_device(names: tuple[str, str], input: Tensor, other: Tensor) -> None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any, overload
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import geometry
+from ..values import as_index, shown, to_float
 from .modes import is_tracing
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -109,7 +109,7 @@ def check_filtered_call(
         raise TypeError(f"padding_mode must be a string, got {_describe(padding_mode)}")
     if padding_mode not in ("zeros", "replicate"):
         raise ValueError(
-            f"padding_mode must be 'zeros' or 'replicate', got padding_mode={padding_mode!r}"
+            f"padding_mode must be 'zeros' or 'replicate', got padding_mode={shown(padding_mode)}"
         )
     replicate = padding_mode == "replicate"
     if not is_tracing():  # traced sizes are tensors: comparing them would fix them
@@ -186,7 +186,7 @@ def _pads_by_axis(dims: int, pad: Any, name: str = "pad") -> Any:
         rule = " for all axes, or 6 values (x0, x1, y0, y1, z0, z1)" if dims == 3 else ""
         raise ValueError(
             f"{name} must be an int or have 2 values (before, after){rule}, "
-            f"got {len(pad)}: {name}={pad!r}"
+            f"got {len(pad)}: {name}={shown(pad)}"
         )
     pads = tuple(_as_int(name, side, pad) for side in pad)
     return pads * dims if len(pads) == 2 else pads
@@ -207,6 +207,8 @@ def check_input(input: Any, dims: int = 2) -> None:
         raise TypeError(f"input must be a tensor {SHAPES[dims]}, got {_describe(input)}")
     if input.dtype not in DTYPES:
         raise TypeError(f"input must be float16, bfloat16, float32 or float64, got {input.dtype}")
+    if input.layout != torch.strided:
+        raise ValueError(f"input must be dense, got a tensor of layout {input.layout}")
     if input.dim() != 2 + dims:
         raise ValueError(
             f"input must have {2 + dims} dimensions {SHAPES[dims]}, got {input.dim()}: "
@@ -282,6 +284,8 @@ def _check_operand(name: str, value: Any, input: Tensor) -> None:
         raise TypeError(f"{name} must be a tensor or None, got {_describe(value)}")
     if value.dtype not in DTYPES:
         raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {value.dtype}")
+    if value.layout != torch.strided:
+        raise ValueError(f"{name} must be dense, got a tensor of layout {value.layout}")
     if value.device != input.device:
         raise ValueError(
             f"{name} must be on the device of input, got {name} on {value.device} "
@@ -293,10 +297,10 @@ def _as_float(name: str, value: Any, zero: bool = False) -> float:
     """A finite number above zero, or zero too."""
     if isinstance(value, (bool, Tensor)) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {name}={_describe(value)}")
-    number = float(value)
+    number = to_float(value)
     if not (0 < number < math.inf or (zero and number == 0)):
         rule = ">= 0" if zero else "> 0"
-        raise ValueError(f"{name} must be finite and {rule}, got {name}={value!r}")
+        raise ValueError(f"{name} must be finite and {rule}, got {name}={shown(value)}")
     return number
 
 
@@ -310,14 +314,14 @@ def as_factors(name: str, value: Any, dims: int = 2) -> tuple[int, ...]:
         return (value,) * dims
     if isinstance(value, (tuple, list)):
         if len(value) != dims:
-            raise ValueError(f"{name} must be an int or {AXES[dims]}, got {name}={value!r}")
+            raise ValueError(f"{name} must be an int or {AXES[dims]}, got {name}={shown(value)}")
         factors = tuple([_as_int(name, factor, value) for factor in value])
     else:
         factors = (_as_int(name, value, value),) * dims
     for factor in factors:
         if factor < 1:
             axes = {1: "", 2: " in both axes", 3: " in all axes"}[dims]
-            raise ValueError(f"{name} must be >= 1{axes}, got {name}={value!r}")
+            raise ValueError(f"{name} must be >= 1{axes}, got {name}={shown(value)}")
     return factors
 
 
@@ -341,7 +345,7 @@ def as_pads(pad: Any, name: str = "pad") -> Pads:
         )
     raise ValueError(
         f"{name} must have 2 values (before, after) or 4 values (x0, x1, y0, y1), "
-        f"got {len(pad)}: {name}={pad!r}"
+        f"got {len(pad)}: {name}={shown(pad)}"
     )
 
 
@@ -357,6 +361,8 @@ def _kernel_size(name: str, kernel: Tensor, input: Tensor) -> Pair:
     """(height, width) of a kernel that is fit for ``input``."""
     if kernel.dtype not in DTYPES:
         raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {kernel.dtype}")
+    if kernel.layout != torch.strided:
+        raise ValueError(f"{name} must be dense, got a tensor of layout {kernel.layout}")
     shape = kernel.shape
     if len(shape) == 2:
         kh, kw = shape
@@ -399,9 +405,10 @@ def _as_int(name: str, value: Any, whole: Any) -> int:
     if isinstance(value, torch.SymInt):
         return value  # type: ignore[return-value]  # it stands for an int
     if type(value) is not int:
-        if isinstance(value, (bool, Tensor)) or not hasattr(value, "__index__"):
+        index = None if isinstance(value, Tensor) else as_index(value)
+        if index is None:
             raise TypeError(f"{name} must be made of ints, got {name}={_describe(whole)}")
-        value = operator.index(value)
+        value = index
     if not -(2**31) < value < 2**31:
         raise ValueError(f"{name} must be made of ints of 32 bits, got {name}={_describe(whole)}")
     return value  # type: ignore[no-any-return]
@@ -409,6 +416,5 @@ def _as_int(name: str, value: Any, whole: Any) -> int:
 
 def _describe(value: Any) -> str:
     """A short value with its type, or the type alone: an error must stay one sentence."""
-    text = repr(value)
-    kind = type(value).__name__
-    return f"{text} ({kind})" if len(text) <= 60 else kind
+    text, kind = shown(value, 60), type(value).__name__
+    return kind if text == kind or text.endswith("...") else f"{text} ({kind})"

@@ -19,7 +19,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from .arguments import check_separable_call
 from .native import is_channels_last
-from .upfirdn2d import upfirdn2d
+from .upfirdn2d import UPFIRDN2D
 
 
 def upfirdn1d(
@@ -77,7 +77,8 @@ def upfirdn1d(
         )
     (taps,), (up_x,), (down_x,), pads = check_separable_call(1, input, taps, up, down, pad)
     rows, kernel = input.unsqueeze(2), taps.unsqueeze(0)  # [N, C, 1, L], [1, taps]
-    return upfirdn2d(rows, kernel, (up_x, 1), (down_x, 1), (*pads, 0, 0)).squeeze(2)
+    out: Tensor = UPFIRDN2D(rows, kernel, None, (up_x, 1), (down_x, 1), (*pads, 0, 0), False)
+    return out.squeeze(2)
 
 
 def upfirdn3d(
@@ -134,8 +135,9 @@ def upfirdn3d(
         )
     by_axis, ups, downs, pads = check_separable_call(3, input, taps, up, down, pad)
     (up_x, up_y, up_z), (down_x, down_y, down_z) = ups, downs
-    in_slices = by_axis[:2], (up_x, up_y), (down_x, down_y), pads[:4]
-    across = by_axis[2][:, None], (1, up_z), (1, down_z), (0, 0, *pads[4:])
+    # Not the public function: it refuses the slices of an empty volume, whose result has voxels
+    in_slices = *by_axis[:2], (up_x, up_y), (down_x, down_y), pads[:4], False
+    across = by_axis[2][:, None], None, (1, up_z), (1, down_z), (0, 0, *pads[4:]), False
     # The pass that leaves fewer samples goes first
     if up_x * up_y * down_z <= up_z * down_x * down_y:
         return _across_slices(_in_slices(input, *in_slices), *across)
@@ -147,13 +149,13 @@ def _in_slices(x: Tensor, *call: Any) -> Tensor:
     n, c, d = x.shape[:3]
     out: Tensor
     if is_channels_last(x):
-        out = upfirdn2d(x.transpose(1, 2).flatten(0, 1), *call)
+        out = UPFIRDN2D(x.transpose(1, 2).flatten(0, 1), *call)
         return out.reshape(n, d, c, *out.shape[2:]).transpose(1, 2)
-    out = upfirdn2d(x.flatten(1, 2), *call)
+    out = UPFIRDN2D(x.flatten(1, 2), *call)
     return out.reshape(n, c, d, *out.shape[2:])
 
 
 def _across_slices(x: Tensor, *call: Any) -> Tensor:
     """The op on [D, H * W]."""
-    out: Tensor = upfirdn2d(x.flatten(3, 4), *call)
+    out: Tensor = UPFIRDN2D(x.flatten(3, 4), *call)
     return out.reshape(*out.shape[:3], *x.shape[3:])

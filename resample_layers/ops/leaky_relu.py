@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function
 
+from ..values import as_count, check_bool, check_finite
 from .modes import is_tracing
 
 
@@ -68,6 +69,8 @@ def fused_leaky_relu(
                 f"{tuple(bias.shape)} and input of shape {tuple(input.shape)}"
             )
         input = input + bias.to(input.dtype).reshape(1, -1, *(1,) * (input.dim() - 2))
+    check_finite("negative_slope", negative_slope)
+    check_finite("scale", scale)
     return F.leaky_relu(input, negative_slope) * scale
 
 
@@ -91,6 +94,10 @@ class FusedLeakyReLU(nn.Module):
         scale: float = math.sqrt(2.0),
     ) -> None:
         super().__init__()
+        channel = as_count("channel", channel, 0)
+        check_bool("bias", bias)
+        check_finite("negative_slope", negative_slope)
+        check_finite("scale", scale)
         self.bias = nn.Parameter(torch.zeros(channel)) if bias else None
         self.negative_slope = negative_slope
         self.scale = scale

@@ -525,7 +525,7 @@ def _pieces(
     still too large.
     """
     n, c, out_h, out_w = out.shape
-    if n == 0 or c == 0:
+    if 0 in out.shape:
         return
     budget = PIECE_BYTES.get(input.device.type, PIECE_BYTES_ELSEWHERE) // dtype.itemsize
     plane = input.shape[2] * input.shape[3] + out_h * out_w  # [elements]

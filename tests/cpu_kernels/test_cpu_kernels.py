@@ -100,13 +100,19 @@ def test_the_walk_of_a_call(library, walk, dtype, layout, channels, taps, up, do
     assert library.resample_layers_cpu_walk(values, *pointers, where).decode() == walk
 
 
+def runtimes(*names: str) -> str:
+    """The libraries of sanitizers, to be loaded before Python."""
+    found = []
+    for name in names:
+        asked = subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True)
+        found.append(asked.stdout.strip())
+    if not all(os.path.isabs(path) for path in found):
+        pytest.skip(f"NOT RUN: CPU kernels under sanitizers, {' or '.join(names)} is not installed")
+    return ":".join(found)
+
+
 def test_sweep_under_sanitizers(tmp_path):
-    runtimes = []
-    for name in ("libasan.so", "libubsan.so"):
-        found = subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True)
-        runtimes.append(found.stdout.strip())
-    if not all(os.path.isabs(path) for path in runtimes):
-        pytest.skip("NOT RUN: CPU kernels under sanitizers, libasan or libubsan is not installed")
+    libraries = runtimes("libasan.so", "libubsan.so")
     # At -O0 GCC takes a fifth of the time of -O1
     flags = ["-O0", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     built = harness.build(tmp_path, *flags)
@@ -116,10 +122,42 @@ def test_sweep_under_sanitizers(tmp_path):
             max(50, COUNT // 5),
             2,
             RESAMPLE_LAYERS_CPU=level,
-            LD_PRELOAD=":".join(runtimes),
+            LD_PRELOAD=libraries,
             ASAN_OPTIONS="detect_leaks=0",
             PYTHONMALLOC="malloc",
         )
+
+
+def test_sweep_under_the_thread_sanitizer(tmp_path):
+    """Threads of one call share their tiles, their scratch memory and their sums as they should."""
+    libraries = runtimes("libtsan.so")
+    built = harness.build(tmp_path, "-O0", "-g", "-fsanitize=thread")
+    options = {"LD_PRELOAD": libraries, "TSAN_OPTIONS": "halt_on_error=1:exitcode=66"}
+    # Numpy's own threads are none of ours
+    said = sweep(built, max(50, COUNT // 5), 4, **options, OPENBLAS_NUM_THREADS="1")
+    assert re.match(r"\w+: (\d+) of \1 ", said)
+    # A library whose threads write to one place is seen to do so
+    source = tmp_path / "race.cpp"
+    source.write_text(RACE)
+    flags = ["-O0", "-g", "-fsanitize=thread", "-fPIC", "-shared", "-pthread"]
+    subprocess.run(["g++", *flags, str(source), "-o", str(tmp_path / "race.so")], check=True)
+    code = f"import ctypes; ctypes.CDLL({str(tmp_path / 'race.so')!r}).race()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **options}, capture_output=True, text=True
+    )
+    assert done.returncode == 66
+    assert "WARNING: ThreadSanitizer: data race" in done.stderr
+
+
+RACE = """
+#include <thread>
+int shared = 0;
+extern "C" void race() {
+  std::thread first([] { ++shared; }), second([] { ++shared; });
+  first.join();
+  second.join();
+}
+"""
 
 
 def test_plain_code_of_other_processors(tmp_path):

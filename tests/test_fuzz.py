@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# ruff: noqa: E501
+"""A short run of scripts/fuzz_ops.py, the oracle that it compares with, and what it has found.
+
+That oracle is held against the loops of oracle.py, and its gradients against its own values.
+"""
+
+import dataclasses
+from collections import Counter
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, assume, given, seed, settings
+from hypothesis import strategies as st
+
+from resample_layers import FilteredLeakyReLU, FilteredSnake, UpFirDnUpsample, filters, ops
+from resample_layers.ops import upfirdn3d
+from scripts import fuzz_arguments, fuzz_ops
+from scripts.fuzz_ops import Case, arrays_of, call_of, tensors_of
+
+from . import oracle, vector_oracle
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+FEW = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+
+
+def by_loops(case, a):
+    """The call's result by the definition."""
+    pad, (slope, gain, clamp) = case.pads[0], case.constants
+
+    def leaky(z):
+        value = gain * np.where(z > 0, z, slope * z)
+        return value if clamp is None else np.clip(value, -clamp, clamp)
+
+    if case.is_filtered:
+        x, function, flat = a["input"][0], leaky, case.dims == 1
+        alpha, beta, before = (
+            a[name][0].reshape(-1, 1, 1) if name in a else None
+            for name in ("alpha", "beta", "bias_before")
+        )
+        if case.op == "filtered_snake":
+            function = lambda z: z + np.sin(alpha * z) ** 2 / (beta + 1e-9)  # noqa: E731
+        kernels = [a[name] if len(a[name]) > 1 else a[name][0] for name in ("first", "second")]
+        up, down, pads = case.up, case.down, case.pads
+        if flat:  # a signal is an image of one row
+            x, kernels = x[:, :, None], [k[None] for k in kernels]
+            up, down, pads = (*up, 1), (*down, 1), [(*pad, 0, 0) for pad in pads]
+        x = x if before is None else x + before
+        out = oracle.filtered(x, kernels, function, up, down, pads, case.replicate)
+        return out[:, :, 0] if flat else out
+    if len(a["first"]) == 1 and case.dims == 2:
+        z = oracle.upfirdn2d(a["input"][0], a["first"][0], case.up, case.down, pad)
+    else:
+        z = oracle.separable(a["input"][0], a["first"], case.up, case.down, pad)
+    if case.op != "bias_act":
+        return z
+    if "noise" in a:
+        z = z + a["noise"][0] * (a["noise_strength"][0] if "noise_strength" in a else 1.0)
+    return leaky(z + a["bias"][0][:, None, None] if "bias" in a else z)
+
+
+@seed(1)
+@settings(max_examples=40, **FEW)
+@given(case=fuzz_ops.cases())
+def test_the_second_oracle_equals_the_loops(case):
+    case = dataclasses.replace(case, dtype=torch.float64)
+    assume(max(case.shape) <= 8)  # the loops take long
+    a = arrays_of(case, tensors_of(case))
+    wanted, ours = by_loops(case, a), vector_oracle.value(call_of(case), a)
+    assert ours.shape == wanted.shape
+    bound = vector_oracle.value(vector_oracle.bound_of(call_of(case)), fuzz_ops.each(abs, a))
+    assert (abs(ours - wanted) <= 1e-13 * bound).all()
+    assert (abs(ours) <= bound * (1 + 1e-12)).all()
+
+
+@seed(2)
+@settings(max_examples=40, **FEW)
+@given(case=fuzz_ops.cases())
+def test_the_second_oracle_s_gradients_are_those_of_its_values(case):
+    """``<gradients, v>`` is the derivative of ``<value, g>`` along ``v``; so for the next."""
+    case = dataclasses.replace(case, dtype=torch.float64)
+    call, a = call_of(case), arrays_of(case, tensors_of(case))
+    draw = np.random.default_rng(case.values)
+    v = fuzz_ops.each(lambda t: draw.standard_normal(t.shape), a)
+    w = fuzz_ops.each(lambda t: draw.standard_normal(t.shape), a)
+    branches, step = vector_oracle.branches_of(call, a), 1e-30
+
+    def value(t):
+        return vector_oracle.value(call, t, branches)
+
+    def inner(first, second):
+        return sum(
+            (x * y).sum() for name in first for x, y in zip(first[name], second[name], strict=True)
+        )
+
+    moved = fuzz_ops.each(lambda t, d: t + 1j * step * d, a, v)
+    g = draw.standard_normal(value(a).shape)
+    along_v = value(moved).imag / step
+    grads = vector_oracle.gradients(call, a, g, branches)
+    sizes = vector_oracle.gradients(vector_oracle.bound_of(call), fuzz_ops.each(abs, a), abs(g))
+    size = inner(sizes, fuzz_ops.each(abs, v))
+    assert abs(inner(grads, v) - (along_v * g).sum()) <= 1e-12 * size
+    # Along a second direction, by a difference
+    hessian, of_g = vector_oracle.second_order(call, a, v, g, branches)
+    np.testing.assert_array_equal(of_g, along_v)
+
+    def slope_at(far):
+        at = fuzz_ops.each(lambda t, d, e: t + far * e + 1j * step * d, a, v, w)
+        return (value(at).imag / step * g).sum()
+
+    difference = (slope_at(1e-4) - slope_at(-1e-4)) / 2e-4
+    scales, _ = vector_oracle.second_order(
+        vector_oracle.bound_of(call), fuzz_ops.each(abs, a), fuzz_ops.each(abs, v), abs(g)
+    )
+    scale = inner(scales, fuzz_ops.each(abs, w))
+    assert abs(inner(hessian, w) - difference) <= 1e-5 * (scale + size)
+
+
+def test_random_calls_of_every_op():
+    """80 calls on the backend of this process; ``make fuzz`` makes more, on all."""
+    counts = fuzz_ops.Counts()
+    assert fuzz_ops.fuzz(80, 0, 1e9, counts) == 80
+    total = Counter()
+    for what, count in counts.by.items():
+        total[what] += count
+        total[what.split(": ")[1]] += count
+    assert total["left out, near a kink"] < 8
+    names = "upfirdn2d", "bias_act", "filtered_lrelu", "filtered_snake", "upfirdn1d", "upfirdn3d"
+    for op in names:
+        assert total[f"{op}: results"] > 0
+    for order in ("gradients in input", "gradients in first", "second order"):
+        assert total[order] > 8
+
+
+CALL = Case(
+    "upfirdn2d", "public", (1, 2, 5, 4), torch.float64, "contiguous",
+    (("pair", (3, 2), torch.float64),), (2, 1), (1, 2), ((2, 1, 1, 0),),
+    ("input", "first"), True, 0,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["input", "first", "out"])
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_the_fuzzer_sees_what_is_wrong(order, place, monkeypatch):
+    """A result, a gradient in one tensor or a second order that is off by 1e-9."""
+
+    class Wrong(torch.autograd.Function):
+        """The identity, whose derivative of one order is wrong."""
+
+        @staticmethod
+        def forward(ctx, x, order):
+            ctx.order = order
+            return x * (1 + 1e-9) if order == 0 else x.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            return (Wrong.apply(grad, ctx.order - 1) if ctx.order else grad), None
+
+    call = fuzz_ops.run
+
+    def broken(case, t):
+        t = {**t, place: tuple(Wrong.apply(x, order) for x in t[place])} if place in t else t
+        out = call(case, t)
+        return Wrong.apply(out, order) if place == "out" else out
+
+    fuzz_ops.check(CALL, fuzz_ops.Counts())
+    monkeypatch.setattr(fuzz_ops, "run", broken)
+    wrong = ("result", "gradient in", "second order in")[order]
+    with pytest.raises(AssertionError, match=f"^{wrong}.* are wrong, by up to"):
+        fuzz_ops.check(CALL, fuzz_ops.Counts())
+
+
+# Arguments
+
+
+@seed(3)
+@settings(max_examples=300, **FEW)
+@given(data=st.data())
+def test_odd_arguments_are_refused_in_a_sentence(data):
+    """``make fuzz-arguments`` goes on for long, and looks where new code is reached."""
+    outcomes = Counter()
+    fuzz_arguments.call(lambda n: data.draw(st.integers(0, n - 1)), outcomes)
+    assert outcomes.total() == 1
+
+
+HUGE, SPARSE = 10**400, torch.ones(1, 2, 4, 5).to_sparse()
+X = torch.ones(1, 2, 4, 5)
+FOUND = [
+    (lambda: ops.bias_act(X, gain=HUGE), "gain must be finite and > 0, got gain=1000"),
+    (lambda: ops.bias_act(X, clamp=Fraction(HUGE)), "clamp must be finite and > 0, got clamp=Fract"),
+    (lambda: FilteredSnake(2, alpha=HUGE), "alpha must be finite and > 0, got alpha=1000"),
+    (lambda: FilteredLeakyReLU(2, filter_size=HUGE), "filter_size must be an int of 32 bits, got 1"),
+    (lambda: FilteredLeakyReLU(2.0), "channels must be an int, got 2.0"),
+    (lambda: ops.upfirdn2d(X, torch.ones(2), np.ones(2)), "up must be made of ints, got up=array([1"),
+    (lambda: ops.upfirdn2d(SPARSE, torch.ones(2)), "input must be dense, got a tensor of layout"),
+    (lambda: ops.upfirdn2d(X, torch.ones(2).to_sparse()), "kernel must be dense, got a tensor of"),
+    (lambda: ops.bias_act(X, torch.ones(2).to_sparse()), "bias must be dense, got a tensor of"),
+    (lambda: UpFirDnUpsample(torch.ones(2).to_sparse()), "resample_kernel must be dense, got a ten"),
+    (lambda: UpFirDnUpsample([torch.ones((), device="meta")]), "resample_kernel must hold values, g"),
+    (lambda: UpFirDnUpsample(padding_mode=np.ones(2)), "padding_mode must be one of zeros, reflect"),
+    (lambda: ops.fused_leaky_relu(X, None, set()), "negative_slope must be a number, got negative_s"),
+    (lambda: ops.fused_leaky_relu(X, scale=HUGE), "scale must be finite, got scale=1000"),
+    (lambda: ops.FusedLeakyReLU(-1), "channel must be >= 0, got -1"),
+    (lambda: ops.FusedLeakyReLU(2, bias=torch.ones(2)), "bias must be a bool, got bias=tensor([1.,"),
+    (lambda: filters.kaiser_window(torch.ones(2), 1.0), "numtaps must be an int, got tensor([1.,"),
+    (lambda: filters.kaiser_window([[0.5] * 99], 1.0), "numtaps must be an int, got [[0.5, 0.5,"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "sentence"), FOUND, ids=[sentence for _, sentence in FOUND])
+def test_arguments_that_were_not_refused_in_a_sentence(call, sentence):
+    """Each raised an error of torch's, numpy's or Python's own, or one of many lines."""
+    with pytest.raises((TypeError, ValueError)) as caught:
+        call()
+    assert str(caught.value).startswith(sentence)
+    assert not fuzz_arguments.fault_of(caught.value)
+
+
+# What the calls have found
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 2, 0, 3), (1, 1, 0, 2, 3), (2, 1, 2, 3, 0), (1, 1, 0, 0, 0)]
+)
+@pytest.mark.parametrize(("up", "down"), [((1, 1, 1), (1, 1, 2)), ((1, 1, 3), (2, 1, 1))])
+def test_volumes_without_a_sample_are_padded(shape, up, down):
+    """The pass across the slices refused an image of no pixel, though the result has voxels."""
+    x = torch.zeros(shape, requires_grad=True)
+    taps = torch.ones(2, requires_grad=True)
+    out = upfirdn3d(x, taps, up, down, (2, 3))
+    size = [
+        (s * u + 5 - 2) // d + 1 for s, u, d in zip(shape[2:], up[::-1], down[::-1], strict=True)
+    ]
+    assert out.shape == (*shape[:2], *size)
+    assert not out.any()
+    grads = torch.autograd.grad(out.sum(), (x, taps))
+    assert grads[0].shape == shape
+    assert not grads[1].any()
