@@ -121,6 +121,19 @@ def filtered_lrelu(
         >>> filtered_lrelu(x, down_kernel=row, down=(2, 1), negative_slope=0.5, gain=1.0)
         tensor([[[[0., 8.]]]])
 
+    Note:
+        ReLU is a slope of 0. The registered operator behind this function computes SiLU
+        (``activation`` 2) and GELU (3) too. It takes all arguments by position, factors as
+        ``(x, y)`` and pads as ``(x0, x1, y0, y1)``, and expects them to be valid:
+
+        >>> taps = torch.tensor([0.25, 0.5, 0.25])
+        >>> kernels = taps, taps, taps, taps  # up_kernel x and y, down_kernel x and y
+        >>> rest = (1, 1), (1, 1), (1, 1, 1, 1), (1, 1, 1, 1), False  # up, down, pads, replicate
+        >>> silu = 2, 0.0, 1.0, None  # activation, negative_slope, gain, clamp
+        >>> op = torch.ops.resample_layers.filtered_act
+        >>> op(x, None, None, None, *kernels, *rest, *silu).shape
+        torch.Size([1, 1, 1, 4])
+
     Source of the formula: Karras et al., Alias-Free Generative Adversarial Networks, 2021.
     """
     operands = {"bias": bias}
