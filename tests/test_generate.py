@@ -15,6 +15,7 @@ import torch
 from PIL import Image, ImageSequence
 
 from examples.stylegan import generate
+from examples.stylegan.alias_free import AliasFreeGenerator
 from examples.stylegan.checkpoints import load, save_rosinality
 from examples.stylegan.discriminator import Discriminator
 from examples.stylegan.generator import Generator
@@ -214,6 +215,108 @@ def test_grey_interpolations(suffix, grey, tmp_path):
         picture.seek(3)
         frame = np.asarray(picture.convert("RGB")).astype(int)
     assert abs(frame - pixels(tmp_path / "seed0004.png")).max() <= 3
+
+
+@pytest.fixture(scope="module", params=["stylegan3-t", "stylegan3-r", "stylegan2"])
+def movable(request, tmp_path_factory):
+    """A file, of our own training's kind, of a generator with a Fourier input."""
+    torch.manual_seed(0)
+    sizes = SIDE, 8, 1, 1
+    if request.param == "stylegan2":
+        generator = Generator(*sizes, channels={4: 4, 8: 4, 16: 4}, input="fourier")
+    else:
+        generator = AliasFreeGenerator(*sizes, kind=request.param[-1], channels=[8] * 14)
+        generator.set_magnitude_decay(0.0)
+        with torch.no_grad():  # weights that nobody trained draw next to nothing
+            images = generator.train()(torch.randn(64, 8))
+            gain = 0.5 / images.std()
+            generator.to_rgb.conv.weight.mul_(gain)
+            generator.to_rgb.activate.bias.fill_(-4 * gain * images.mean())
+    path = tmp_path_factory.mktemp("movable") / f"{request.param}.pt"
+    settings = {"mapping_lr": 0.01, "clamp": 256.0, "resolution": SIDE}
+    torch.save({"g_ema": generator.state_dict(), "settings": settings}, path)
+    return path
+
+
+def test_all_pictures_of_a_fourier_input(movable, tmp_path):
+    options = {
+        "grid.png": (),
+        "seed0001.png": ("--files",),
+        "mix.png": ("--mix", "4"),
+        "interpolation.webp": ("--interpolate", 2),
+    }
+    where = ("--translate", "0.1,-0.2", "--rotate", 20)
+    for name, kind in options.items():
+        assert run(movable, tmp_path / "still", "--seeds", "0-2", *kind) == 0
+        assert run(movable, tmp_path / "moved", "--seeds", "0-2", *kind, *where) == 0
+        still, moved = (pixels(tmp_path / folder / name) for folder in ("still", "moved"))
+        assert still.shape == moved.shape
+        assert abs(still - moved).max() > 8
+    grid = pixels(tmp_path / "moved" / "grid.png")
+    assert_same(grid[:SIDE, SIDE:], pixels(tmp_path / "moved" / "seed0001.png"))
+
+
+@pytest.mark.parametrize("movable", ["stylegan3-t", "stylegan3-r"], indirect=True)
+def test_pictures_move_right_and_down_and_turn_counter_clockwise(movable, tmp_path):
+    """By whole pixels and a quarter of a turn, StyleGAN3 shows what it showed before.
+
+    A StyleGAN2 with Fourier features draws something else, which is why there is a StyleGAN3.
+    """
+    kind = movable.stem
+
+    def pictures(*options):  # [seed, row, column, colour]
+        assert run(movable, tmp_path, "--seeds", "0-3", "--files", *options) == 0
+        return np.stack([pixels(tmp_path / f"seed000{seed}.png") for seed in range(4)])
+
+    still = pictures()
+    assert still.std((1, 2)).mean() > 8
+    moved = pictures("--translate", f"{-2 / SIDE},{4 / SIDE}")
+    assert abs(moved[:, 4:, :-2] - still[:, :-4, 2:]).mean() < 1.5
+    if kind == "stylegan3-r":
+        turned = np.rot90(still, axes=(1, 2))
+        assert abs(pictures("--rotate", 90) - turned).mean() < 1.5
+        both = pictures("--rotate", 90, "--translate", f"0,{4 / SIDE}")
+        assert abs(both[:, 4:] - turned[:, :-4]).mean() < 1.5  # the turn comes first
+
+
+@pytest.mark.parametrize("suffix", generate.ANIMATED)
+def test_a_movement_goes_there_and_back(suffix, movable, tmp_path):
+    where = ("--seeds", "2,4", "--translate", "-0.25,0", "--rotate", 40)
+    assert run(movable, tmp_path, *where, "--move", 2, "--format", suffix) == 0
+    with Image.open(tmp_path / f"movement{suffix}") as picture:
+        frames = [np.asarray(f.convert("RGB")).astype(int) for f in ImageSequence.Iterator(picture)]
+    assert len(frames) == 4
+    for folder, share in (("0", 0), ("1", 0.5), ("2", 1), ("1", 0.5)):
+        options = ("--translate", f"{-0.25 * share},0", "--rotate", 40 * share)
+        run(movable, tmp_path / folder, "--seeds", "2,4", *options)
+    for frame, folder in zip(frames, "0121", strict=True):
+        difference = abs(frame - pixels(tmp_path / folder / "grid.png"))
+        assert difference.mean() <= (6 if suffix == ".gif" else 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--translate", "0.1,0"), "generator must have a Fourier input, which can be moved and t"),
+        (("--rotate", 0), "generator must have a Fourier input, which can be moved and turned"),
+        (("--move", 3), "--move needs --translate or --rotate, to say where the images go, got n"),
+        (("--move", 0, "--rotate", 5), "--move must be >= 1, got 0"),
+        (("--translate", "0.1"), "it must be two finite numbers of widths, X,Y such as 0.25,-0.1"),
+        (("--translate", "-1,nan"), "it must be two finite numbers of widths, X,Y such as 0.25"),
+        (
+            ("--rotate", "inf"),
+            "argument --rotate: it must be a finite number of degrees, got 'inf'",
+        ),
+        (("--rotate", 5, "--move", 3, "--mix", 2), "not allowed with argument"),
+        (("--rotate", 5, "--move", 50_000), "--move must give 100,000 images at most, got 200,000"),
+    ],
+)
+def test_movements_that_cannot_be(options, sentence, grey, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(grey, tmp_path / "out", "--seeds", "1-2", *options)
+    assert stop.value.code == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("channels", [2, 4])

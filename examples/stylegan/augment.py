@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Adaptive discriminator augmentation (ADA), for small sets of images.
+"""Adaptive discriminator augmentation (ADA), for small sets of images; and a blur for the start.
 
 The discriminator sees real and generated images changed at random: mirrored, turned, moved,
 stretched, and in other colours, each change with probability ``p``. It cannot learn the few real
@@ -9,6 +9,9 @@ such changes. ``p`` follows how sure the discriminator is of the real images.
 Source: Karras et al., Training Generative Adversarial Networks with Limited Data, 2020, appendix
 B. Its geometric and colour transformations are here, its filtering and corruptions are not; and
 the images are resampled through this package's layers, in place of its wavelets.
+
+StyleGAN3-R learns from blurred images at first, so that the discriminator cannot go by details
+that the generator does not make yet. Source: Karras et al., 2021, appendix G.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from torch import Tensor, nn
 
 from resample_layers import UpFirDnDownsample, UpFirDnUpsample
 from resample_layers.filters import NAMED_TAPS
+from resample_layers.ops import upfirdn2d
 
 LUMA = 1 / math.sqrt(3)  # each coordinate of the grey axis of RGB
 
@@ -198,6 +202,26 @@ def _affine(matrix: Tensor, offset: Tensor | None = None) -> Tensor:
     if offset is not None:
         affine[:, :3, 3] = offset
     return affine
+
+
+def blur_taps(sigma: float, largest: float) -> Tensor | None:
+    """Taps ``2 ** -(x / sigma) ** 2``, divided by their sum, for ``x`` up to ``3 * sigma``.
+
+    Zeros follow on both sides up to ``3 * largest``, so that their number does not depend on
+    ``sigma``. None where there is one tap alone.
+    """
+    reach, farthest = math.floor(3 * sigma), math.floor(3 * largest)
+    if reach < 1:
+        return None
+    at = torch.arange(-farthest, farthest + 1)
+    taps = torch.where(at.abs() <= reach, torch.exp2(-(at / sigma).square()), 0.0)
+    return taps / taps.sum()
+
+
+def blur(images: Tensor, taps: Tensor) -> Tensor:
+    """Images [N, C, H, W] filtered along both axes with an odd number of taps; zeros around."""
+    reach = len(taps) // 2
+    return upfirdn2d(images, taps, pad=(reach, reach))
 
 
 class Controller:

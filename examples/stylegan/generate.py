@@ -2,13 +2,21 @@
 """Images from a checkpoint: ``python -m examples.stylegan.generate --checkpoint FILE --out DIR``.
 
 Reads checkpoints of this example's training, rosinality's, BasicSR's and NVIDIA's (see
-``checkpoints``). By default one picture, ``grid.png``, of the seeds 0 to 15; otherwise
+``checkpoints``), of StyleGAN2 and StyleGAN3. By default it makes one picture, ``grid.png``, of the
+seeds 0 to 15; otherwise
 
 ``--files``             ``seed0000.png`` and so on, a file for each seed
 ``--mix SEEDS``         ``mix.png``: the coarse layers of the seeds (rows) with the fine layers of
                         these seeds (columns); with ``--noise seed``, the noise of the row
 ``--interpolate N``     ``interpolation.webp``: a walk from seed to seed and back to the first, N
                         pictures a step
+``--move N``            ``movement.webp``: the grid, in N pictures from where it is drawn to where
+                        ``--translate`` and ``--rotate`` put it, and in N pictures back
+
+``--translate X,Y`` moves what each image shows by X widths to the right and by Y down, and
+``--rotate DEGREES`` turns it about the middle, counter-clockwise; the turn comes first. Both go
+with all of the above. They act on the network's input, so that it draws what comes in at the
+edges; so they need StyleGAN3, or a StyleGAN2 with a Fourier input.
 
 Pictures are RGB, or grey where the generator's are; those of the same name are replaced, each when
 the new one is whole. An image depends on its seed, on all bits of it, and on the checkpoint, not on
@@ -24,6 +32,8 @@ if not __package__:  # the imports below would fail without saying why
     )
 
 import argparse
+import contextlib
+import itertools
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -40,8 +50,9 @@ from .checkpoints import Checkpoint, load
 from .data import to_bytes
 from .device import is_out_of_memory, pick_device
 from .files import explain_write, say, whole, writable
-from .generator import Generator
 from .settings import DTYPES
+from .styles import StyledGenerator
+from .transforms import moved, rotation, transform_of, translation
 
 ANIMATED = {  # slowest and fastest rate; the fastest shows a picture for the unit of durations
     ".webp": (0.02, 1000),
@@ -93,27 +104,30 @@ class Sampler:
     Args:
         generator: on the device where it is to run.
         mean: ``[style_dim]``, where truncation pulls to; None where ``psi`` is 1.
-        psi: of :meth:`Generator.truncate`, from -1000 to 1000; 1 leaves styles as they are.
+        psi: of :meth:`StyledGenerator.truncate`, from -1000 to 1000; 1 leaves styles as they are.
         noise: ``"stored"``: the noise kept with the weights; ``"seed"``: each seed its own;
             ``"none"``: zeros.
-        dtype: float16 or bfloat16 for the largest sides, as for :meth:`Generator.synthesis`.
+        dtype: float16 or bfloat16 for the largest sides, as for :meth:`StyledGenerator.synthesis`.
         batch: images at a time.
         compile: compile the synthesis network.
+        movement: [3, 3], of what the images show, as of :mod:`.transforms`; None where the
+            generator is to draw as it does by itself.
 
     Raises:
-        ValueError: if images have other than 1 or 3 channels, ``psi`` is out of its range, or
-            ``mean`` is lacking.
+        ValueError: if images have other than 1 or 3 channels, ``psi`` is out of its range,
+            ``mean`` is lacking, or there is a movement for a generator without a Fourier input.
     """
 
     def __init__(
         self,
-        generator: Generator,
+        generator: StyledGenerator,
         mean: Tensor | None = None,
         psi: float = 1.0,
         noise: str = "stored",
         dtype: torch.dtype | None = None,
         batch: int = 8,
         compile: bool = False,
+        movement: Tensor | None = None,
     ) -> None:
         if generator.image_channels not in CHANNELS:
             raise ValueError(
@@ -123,7 +137,9 @@ class Sampler:
         check_psi(psi, "psi")
         if mean is None and psi != 1:
             raise ValueError(f"mean must be given where psi is not 1, got None and psi={psi:g}")
-        self.generator, self.mean, self.psi = generator, mean, psi
+        if movement is not None:
+            transform_of(generator)
+        self.generator, self.mean, self.psi, self.movement = generator, mean, psi, movement
         self.noise, self.dtype, self.batch = noise, dtype, batch
         self.device = generator.device
         self.synthesis: Callable[..., Tensor] = generator.synthesis
@@ -142,24 +158,32 @@ class Sampler:
         self,
         styles: Tensor,  # [n, num_styles, style_dim]
         seeds: Sequence[int],  # n, of the noise
+        movements: Sequence[Tensor] | None = None,  # each [3, 3]; None for the sampler's own
     ) -> Iterator[Tensor]:
-        """Bytes [C, H, W] on the CPU, one image after another."""
-        with tqdm(total=len(seeds), desc="generating", unit="image", disable=None) as bar:
-            for first in range(0, len(seeds), self.batch):
-                part = slice(first, first + self.batch)
-                noise = self.noise_of(seeds[part])
-                images = self.synthesis(styles[part], noise, self.dtype)
-                for seed, finite in zip(
-                    seeds[part], images.isfinite().all((1, 2, 3)).tolist(), strict=True
-                ):
-                    if not finite:
-                        raise FloatingPointError(
-                            f"every pixel must be finite, got others for seed {seed} in "
-                            f"{self.dtype or images.dtype}: try --dtype bfloat16 or float32, or "
-                            "the checkpoint itself is broken"
-                        )
-                yield from to_bytes(images).cpu()
-                bar.update(len(images))
+        """Bytes [C, H, W] on the CPU, one image after another; all of them for each movement."""
+        each = [self.movement] if movements is None else movements
+        total = len(seeds) * len(each)
+        with tqdm(total=total, desc="generating", unit="image", disable=None) as bar:
+            for movement in each:
+                for first in range(0, len(seeds), self.batch):
+                    part = slice(first, first + self.batch)
+                    images = self._draw(styles[part], seeds[part], movement)
+                    yield from images
+                    bar.update(len(images))
+
+    def _draw(self, styles: Tensor, seeds: Sequence[int], movement: Tensor | None) -> Tensor:
+        """Bytes [n, C, H, W] on the CPU, of a batch."""
+        noise = self.noise_of(seeds)
+        with contextlib.nullcontext() if movement is None else moved(self.generator, movement):
+            images = self.synthesis(styles, noise, self.dtype)
+        finite = images.isfinite().all((1, 2, 3)).tolist()
+        if not all(finite):
+            raise FloatingPointError(
+                f"every pixel must be finite, got others for seed {seeds[finite.index(False)]} in "
+                f"{self.dtype or images.dtype}: try --dtype bfloat16 or float32, or "
+                "the checkpoint itself is broken"
+            )
+        return to_bytes(images).cpu()
 
     def noise_of(self, seeds: Sequence[int]) -> list[Tensor]:
         """One image [n or 1, 1, side, side] for each layer."""
@@ -237,12 +261,7 @@ def save_mix(
 def save_interpolation(
     sampler: Sampler, seeds: Sequence[int], steps: int, rate: float, path: Path
 ) -> list[Path]:
-    """An animated picture: from each seed's ``w`` to the next one's in a straight line, round.
-
-    Pictures are made while the file is written, so that of a WebP no more than one is held at a
-    time, besides what is written already. Of a GIF Pillow holds all in 256 colours; of a PNG, which
-    it goes through twice, all as they are.
-    """
+    """An animated picture: from each seed's ``w`` to the next one's in a straight line, round."""
     w = sampler.w(seeds)
     share = torch.arange(steps, device=w.device)[:, None] / steps  # [steps, 1]
     walk = torch.cat(
@@ -250,9 +269,31 @@ def save_interpolation(
     )  # [len(seeds) * steps, style_dim]
     styles = sampler.generator.repeat(walk)
     frames = map(to_picture, sampler.images(styles, [seeds[0]] * len(walk)))
+    return [save_animation(frames, len(walk), rate, path)]
+
+
+def save_move(
+    sampler: Sampler, seeds: Sequence[int], movements: Sequence[Tensor], rate: float, path: Path
+) -> list[Path]:
+    """An animated picture: the grid of the seeds, moved as each of ``movements`` [3, 3] says."""
+    images = sampler.images(sampler.generator.repeat(sampler.w(seeds)), seeds, movements)
+    columns = math.ceil(math.sqrt(len(seeds)))
+    frames = (
+        to_picture(tile(list(itertools.islice(images, len(seeds))), columns)) for _ in movements
+    )
+    return [save_animation(frames, len(movements), rate, path)]
+
+
+def save_animation(frames: Iterator[Image.Image], count: int, rate: float, path: Path) -> Path:
+    """``count`` pictures as one that is animated, in the format of its name.
+
+    Pictures are made while the file is written, so that of a WebP no more than one is held at a
+    time, besides what is written already. Of a GIF Pillow holds all in 256 colours; of a PNG, which
+    it goes through twice, all as they are.
+    """
     options = {"lossless": True} if path.suffix == ".webp" else {}
     first = next(frames)
-    rest = list(frames) if path.suffix == ".png" else [Reel(frames, len(walk) - 1)]
+    rest = list(frames) if path.suffix == ".png" else [Reel(frames, count - 1)]
     with whole(path) as file:
         first.save(
             file,
@@ -263,7 +304,7 @@ def save_interpolation(
             loop=0,
             **options,
         )
-    return [path]
+    return path
 
 
 class Reel:
@@ -351,6 +392,44 @@ def parse_seeds(text: str) -> list[int]:
     return list(dict.fromkeys(seeds))  # each once
 
 
+def parse_point(text: str) -> tuple[float, float]:
+    """Two finite numbers with a comma between them."""
+    try:
+        x, y = map(float, text.split(","))
+        if math.isfinite(x) and math.isfinite(y):
+            return x, y
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(
+        f"it must be two finite numbers of widths, X,Y such as 0.25,-0.1, got {text!r}"
+    )
+
+
+def parse_angle(text: str) -> float:
+    """A finite number of degrees."""
+    try:
+        angle = float(text)
+        if math.isfinite(angle):
+            return angle
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"it must be a finite number of degrees, got {text!r}")
+
+
+def take_signs(argv: Sequence[str]) -> list[str]:
+    """Options with what follows ``--translate`` joined to it.
+
+    Else argparse would take the value "-0.1,0.2" for an option, since it is no number.
+    """
+    found: list[str] = []
+    for word in argv:
+        if found and found[-1] == "--translate":
+            found[-1] += f"={word}"
+        else:
+            found.append(word)
+    return found
+
+
 def parse(argv: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = argparse.ArgumentParser(
         prog="python -m examples.stylegan.generate",
@@ -366,26 +445,33 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse
     kind.add_argument("--files", action="store_true", help="a file for each seed")
     kind.add_argument("--mix", type=parse_seeds, metavar="SEEDS", help="fine layers of these seeds")
     kind.add_argument("--interpolate", type=int, metavar="N", help="pictures from seed to seed")
+    kind.add_argument("--move", type=int, metavar="N", help="pictures from place to place")
+    add("--translate", type=parse_point, metavar="X,Y", help="move by widths right and down")
+    add("--rotate", type=parse_angle, metavar="DEGREES", help="turn counter-clockwise")
     add("--crossover", type=int, help="first fine layer of --mix; default: the middle one")
-    add("--format", choices=ANIMATED, default=next(iter(ANIMATED)), help="of --interpolate")
-    add("--rate", type=float, default=30.0, help="pictures a second of --interpolate")
+    add("--format", choices=ANIMATED, default=next(iter(ANIMATED)), help="of animations")
+    add("--rate", type=float, default=30.0, help="pictures a second of animations")
     add("--noise", choices=("stored", "seed", "none"), default="stored", help="of the layers")
     add("--batch", type=int, default=8, help="images at a time")
     add("--device", default="auto", help="cpu, cuda or cuda:N; auto: a GPU where there is one")
     add("--dtype", choices=DTYPES, default="float32", help="of the four largest sides")
     add("--compile", action="store_true", help="compile the synthesis network first")
-    args = parser.parse_args(argv)
-    for name in ("batch", "interpolate"):
+    args = parser.parse_args(take_signs(sys.argv[1:] if argv is None else argv))
+    args.moves = args.translate is not None or args.rotate is not None
+    args.animated = args.interpolate is not None or args.move is not None
+    for name in ("batch", "interpolate", "move"):
         value = getattr(args, name)
         if value is not None and value < 1:
             parser.error(f"--{name} must be >= 1, got {value}")
     if args.interpolate is not None and len(args.seeds) < 2:
         parser.error(f"--interpolate must have two --seeds or more to go between, got {args.seeds}")
+    if args.move is not None and not args.moves:
+        parser.error("--move needs --translate or --rotate, to say where the images go, got none")
     try:
         shown = 1000 / duration(args.rate, args.format)
     except ValueError as error:
         parser.error(str(error))
-    if args.interpolate is not None and abs(shown / args.rate - 1) > 0.05:
+    if args.animated and abs(shown / args.rate - 1) > 0.05:
         print(
             f"{parser.prog}: note: --rate is {shown:.3g}, not {args.rate:g}, for {args.format} has "
             f"durations in units of {1000 // ANIMATED[args.format][1]} ms",
@@ -410,23 +496,30 @@ def check_count(args: argparse.Namespace) -> None:
         option, count = "--mix", (len(args.seeds) + 1) * (len(args.mix) + 1) - 1
     elif args.interpolate is not None:
         option, count = "--interpolate", len(args.seeds) * args.interpolate
+    elif args.move is not None:
+        option, count = "--move", len(args.seeds) * 2 * args.move
     else:
         return  # parse_seeds has counted them
     if count > MOST_IMAGES:
         raise ValueError(f"{option} must give {MOST_IMAGES:,} images at most, got {count:,}")
 
 
-def check_bytes(args: argparse.Namespace, generator: Generator) -> None:
+def check_bytes(args: argparse.Namespace, generator: StyledGenerator) -> None:
     """Raise a ValueError if what a command asks for needs too much memory at a time."""
     pixels, cure = generator.image_channels, "--files writes each image by itself"
     if args.files or (args.interpolate is not None and args.format == ".webp"):
         return  # no more than a batch is held
+    if args.animated and args.format == ".gif":
+        pixels = 1
     if args.mix is not None:
         option, count = "--mix", (len(args.seeds) + 1) * (len(args.mix) + 1)
     elif args.interpolate is not None:
         option, count = "--interpolate", len(args.seeds) * args.interpolate
-        pixels = 1 if args.format == ".gif" else pixels
         cure = "--format .webp holds one image at a time"
+    elif args.move is not None:
+        pictures = 1 if args.format == ".webp" else 2 * args.move
+        option, count = "--move", len(args.seeds) * pictures
+        cure = "--format .webp holds one picture at a time, and fewer --seeds make it smaller"
     else:
         option, count = "--seeds", len(args.seeds)
     size = count * pixels * generator.resolution**2
@@ -443,7 +536,22 @@ def names_of(args: argparse.Namespace) -> list[str]:
         return [name_of(seed) for seed in args.seeds]
     if args.mix is not None:
         return ["mix.png"]
+    if args.move is not None:
+        return [f"movement{args.format}"]
     return ["grid.png" if args.interpolate is None else f"interpolation{args.format}"]
+
+
+def movement_of(args: argparse.Namespace, share: float = 1.0) -> Tensor:
+    """The movement [3, 3] that a command asks for, or a share of it: the turn comes first."""
+    x, y = args.translate or (0.0, 0.0)
+    turn = rotation(math.radians(share * (args.rotate or 0.0)))
+    return translation(share * x, share * y) @ turn
+
+
+def there_and_back(args: argparse.Namespace) -> list[Tensor]:
+    """Movements [3, 3] of ``--move``: N pictures up to the whole movement, then N back."""
+    n = args.move
+    return [movement_of(args, share / n) for share in (*range(n), *range(n, 0, -1))]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -467,6 +575,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 dtype=DTYPES[args.dtype],
                 batch=args.batch,
                 compile=args.compile,
+                movement=movement_of(args) if args.moves else None,
             )
     except (OSError, ValueError) as error:
         parser.error(str(error))
@@ -485,6 +594,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif args.interpolate is not None:
             path = folder / f"interpolation{args.format}"
             paths = save_interpolation(sampler, args.seeds, args.interpolate, args.rate, path)
+        elif args.move is not None:
+            path = folder / f"movement{args.format}"
+            paths = save_move(sampler, args.seeds, there_and_back(args), args.rate, path)
         else:
             paths = save_grid(sampler, args.seeds, folder)
     except KeyboardInterrupt:

@@ -22,14 +22,17 @@ else:
 
 CONFIGS = Path(__file__).parent / "configs"
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+NETWORKS = ("stylegan2", "stylegan3-t", "stylegan3-r")
+INPUTS = ("constant", "fourier")
 BUNDLED = ("digits", "photographs")  # values of ``data`` that are no path
 INTEGERS = 2**53  # integers of settings are smaller
 MOST_BATCH = 2**20  # images whose numbers a step lists
 MOST_LAYERS = 1000
+MOST_BLUR = 100  # pixels; the published one is 10
 
 # What the networks and the optimisers' state are made for
 FIXED = (
-    *("resolution", "style_dim", "mapping_layers", "mapping_lr"),
+    *("network", "input", "resolution", "style_dim", "mapping_layers", "mapping_lr"),
     *("channel_multiplier", "channel_max"),
 )
 
@@ -48,6 +51,10 @@ class Settings:
     data: str = option("digits", "digits, photographs, or a folder or zip archive of images")
     background: str = option("white", "colour seen where images are transparent")
     skip_broken: bool = option(False, "leave out images that cannot be decoded")
+    network: str = option("stylegan2", "the generator; the discriminator is the same", NETWORKS)
+    input: str = option(
+        "constant", "what the generator starts from; StyleGAN3 needs fourier", INPUTS
+    )
     resolution: int = option(32, "side of the images, a power of two >= 8")
     steps: int = option(2500, "steps to train for, those before a resume too")
     seed: int = option(0, "of weights, latents, noise and the order of the images")
@@ -61,13 +68,16 @@ class Settings:
     precision: str = option(
         "float32", "of the four largest sides; penalties are float32", tuple(DTYPES)
     )
-    lr: float = option(0.012, "learning rate of both networks")
+    lr: float = option(0.012, "learning rate")
+    generator_lr: float = option(0.0, "learning rate of the generator; 0: lr")
     r1_gamma: float = option(1.0, "weight of R1: gamma / 2 * the squared gradient; 0: none")
     r1_every: int = option(16, "steps from one R1 step to the next")
     path_weight: float = option(2.0, "weight of the path-length penalty; 0: none")
     path_every: int = option(4, "steps from one path-length step to the next")
     path_batch: int = option(8, "samples in a path-length step, over all processes")
     mixing: float = option(0.2, "share of samples with styles of two latents")
+    blur_sigma: float = option(0.0, "blur of the first images, in pixels; 0: none")
+    blur_images: float = option(2e5, "images over which the blur falls to none")
     ema_images: float = option(4000.0, "half-life of the generator's average, in images")
     mirror: bool = option(False, "show each image mirrored half of the time")
     augment: str = option(
@@ -80,8 +90,10 @@ class Settings:
         """Raise a ValueError that names the first option out of its range."""
         rules = [
             (("steps", "batch", "style_dim", "r1_every", "path_every"), 1, math.inf),
-            (("path_batch", "augment_images"), 1, math.inf),
+            (("path_batch", "augment_images", "blur_images"), 1, math.inf),
             (("mapping_layers", "r1_gamma", "path_weight", "ema_images"), 0, math.inf),
+            (("generator_lr",), 0, math.inf),
+            (("blur_sigma",), 0, MOST_BLUR),
             (("seed",), 0, 2**32 - 1),
             (("clamp",), 0, torch.finfo(torch.float32).max),
             (("mixing", "augment_target"), 0, 1),
@@ -106,6 +118,10 @@ class Settings:
         for name, most in (("batch", MOST_BATCH), ("mapping_layers", MOST_LAYERS)):
             if getattr(self, name) > most:
                 raise ValueError(f"{name} must be <= {most:,}, got {getattr(self, name)}")
+        if self.network != "stylegan2" and self.input != "fourier":
+            raise ValueError(
+                f"input must be fourier for network {self.network}, got {self.input!r}"
+            )
         if self.precision == "float16" and self.clamp == 0:
             raise ValueError(
                 "clamp must be > 0 for precision float16, which ends at 65,504, got 0: "

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +17,7 @@ from torch.optim import Adam
 from torch.utils.data import DataLoader
 
 from . import augment, losses
+from .alias_free import AliasFreeGenerator, layer_channels
 from .blocks import ModulatedConv2d
 from .data import Images, to_pixels
 from .decode import ImageError
@@ -25,8 +27,10 @@ from .graphs import CudaGraphs, Eager, Inputs, Outputs
 from .order import Order, Shares, worker_signals
 from .processes import World
 from .settings import DTYPES, Settings, brief
+from .styles import StyledGenerator
 
 GROUP = 4  # images that the minibatch standard deviation compares
+MAGNITUDE_IMAGES = 20_000  # half-life of StyleGAN3's averages of magnitudes, in images
 LATENTS = 0x5EED_1A7E  # makes the seed of latents and noise differ from that of weights
 
 
@@ -134,9 +138,14 @@ class Training:
         self._warn_of_groups()
         self.ema = self.new_generator().requires_grad_(False)
         self.ema.load_state_dict(self.generator.state_dict())
+        self.magnitudes, self.ema_magnitudes = (
+            [buffer for name, buffer in g.named_buffers() if name.endswith("magnitude")]
+            for g in (self.generator, self.ema)
+        )
         s = settings
-        self.g = self._player("generator", self.generator, s.path_weight, s.path_every)
-        self.d = self._player("discriminator", self.discriminator, s.r1_gamma, s.r1_every)
+        lr = s.generator_lr or s.lr
+        self.g = self._player("generator", self.generator, lr, s.path_weight, s.path_every)
+        self.d = self._player("discriminator", self.discriminator, s.lr, s.r1_gamma, s.r1_every)
         # Compiled functions serve the steps without a penalty: penalties differentiate twice, which
         # torch.compile cannot do
         self.synthesis: Callable[..., Tensor] = self.generator.synthesis
@@ -178,21 +187,18 @@ class Training:
                 stacklevel=3,
             )
 
-    def new_generator(self) -> Generator:
-        s = self.settings
-        generator = Generator(
-            s.resolution,
-            s.style_dim,
-            s.mapping_layers,
-            self.images.channels,
-            s.channels(),
-            s.mapping_lr,
-            clamp=s.clamp or None,
-        )
-        return channels_last(generator).to(self.device)
+    def new_generator(self) -> StyledGenerator:
+        """A generator as the settings say, in evaluation mode: it moves no averages."""
+        generator = make_generator(self.settings, self.images.channels)
+        if isinstance(generator, AliasFreeGenerator):  # its averages move once in each round
+            images = self.settings.batch / self.accumulate
+            generator.set_magnitude_decay(0.5 ** (images / MAGNITUDE_IMAGES))
+        return channels_last(generator).to(self.device).eval()
 
-    def _player(self, name: str, network: nn.Module, weight: float, every: int) -> Player:
-        optimizer = lazy_adam(network, self.settings.lr, weight, every, self.capturable)
+    def _player(
+        self, name: str, network: nn.Module, lr: float, weight: float, every: int
+    ) -> Player:
+        optimizer = lazy_adam(network, lr, weight, every, self.capturable)
         half = self.dtype == torch.float16
         return Player(
             name, network, optimizer, torch.amp.GradScaler(self.device.type, enabled=half)
@@ -219,29 +225,43 @@ class Training:
 
     def discriminator_step(self, real: Sequence[Tensor]) -> None:
         """Tell real images, one batch for each round, from generated ones."""
-        inputs = (self.chance(), *real)
+        inputs = (self.chance(), self.blur(), *real)
         found = self.minimise(self.d, "loss", self.discriminator_gradients, inputs)
         if self.settings.augment == "ada":
             self.augmentation.see(found["real_scores"], self.settings.batch)
         scores = {f"{kind}_score": found[f"{kind}_scores"].mean() for kind in ("real", "fake")}
         self.note(d_loss=found["loss"], **scores)
 
-    def discriminator_gradients(self, chance: Tensor | None, *real: Tensor) -> Outputs:
+    def discriminator_gradients(
+        self, chance: Tensor | None, blur: Tensor | None, *real: Tensor
+    ) -> Outputs:
         scores: list[tuple[Tensor, Tensor]] = []
 
         def rounds() -> Iterator[Tensor]:
             drawn = self.draw(self.settings.batch), self.changes(chance), self.changes(chance)
             for images, latents, real_changes, fake_changes in zip(real, *drawn, strict=True):
-                with torch.no_grad():
+                with torch.no_grad(), self.moving_averages():
                     fake = self.synthesis(self.styles(latents), latents.noise, self.dtype)
-                    fake = self.change(fake, fake_changes)
-                real_scores, fake_scores = self.score_both(self.change(images, real_changes), fake)
+                fake = self.change(fake, fake_changes, blur)
+                images = self.change(images, real_changes, blur)
+                real_scores, fake_scores = self.score_both(images, fake)
                 scores.append((real_scores.detach(), fake_scores.detach()))
                 yield losses.discriminator_loss(real_scores, fake_scores)
 
         found = self.gradients(self.d, rounds(), self.accumulate)
+        if self.magnitudes:
+            self.world.average(self.magnitudes)
         real_scores, fake_scores = (torch.cat(both) for both in zip(*scores, strict=True))
         return {**found, "real_scores": real_scores, "fake_scores": fake_scores}
+
+    @contextlib.contextmanager
+    def moving_averages(self) -> Iterator[None]:
+        """Let the generator's averages of magnitudes, if it has any, follow what it computes."""
+        self.generator.train()
+        try:
+            yield
+        finally:
+            self.generator.eval()
 
     def score_both(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
         """Scores of both batches, from one pass.
@@ -257,15 +277,15 @@ class Training:
 
     def r1_step(self, real: Sequence[Tensor]) -> None:
         """Make the scores of what the discriminator sees of real images flat; in full precision."""
-        inputs = (self.chance(), *real)
+        inputs = (self.chance(), self.blur(), *real)
         found = self.minimise(self.d, "R1 penalty", self.r1_gradients, inputs)
         self.counts["r1"] += 1
         self.note(r1=found["loss"])
 
-    def r1_gradients(self, chance: Tensor | None, *real: Tensor) -> Outputs:
+    def r1_gradients(self, chance: Tensor | None, blur: Tensor | None, *real: Tensor) -> Outputs:
         def rounds() -> Iterator[Tensor]:
             for images, changes in zip(real, self.changes(chance), strict=True):
-                images = self.change(images, changes).detach().requires_grad_()
+                images = self.change(images, changes, blur).detach().requires_grad_()
                 yield losses.r1_penalty(self.discriminator(images), images)
 
         weight = self.settings.r1_gamma / 2 * self.settings.r1_every
@@ -273,15 +293,17 @@ class Training:
 
     def generator_step(self) -> None:
         """Make images that the discriminator takes for real."""
-        found = self.minimise(self.g, "loss", self.generator_gradients, (self.chance(),))
+        inputs = (self.chance(), self.blur())
+        found = self.minimise(self.g, "loss", self.generator_gradients, inputs)
         self.note(g_loss=found["loss"])
 
-    def generator_gradients(self, chance: Tensor | None) -> Outputs:
+    def generator_gradients(self, chance: Tensor | None, blur: Tensor | None) -> Outputs:
         def rounds() -> Iterator[Tensor]:
             drawn = self.draw(self.settings.batch), self.changes(chance)
             for latents, changes in zip(*drawn, strict=True):
                 fake = self.synthesis(self.styles(latents), latents.noise, self.dtype)
-                yield losses.generator_loss(self.score(self.change(fake, changes), self.dtype))
+                fake = self.change(fake, changes, blur)
+                yield losses.generator_loss(self.score(fake, self.dtype))
 
         self.discriminator.requires_grad_(False)  # its weights need no gradient here
         try:
@@ -333,6 +355,8 @@ class Training:
         weight = 1 - 0.5 ** (self.settings.batch / max(half_life, 1e-8))
         means, news = (list(network.parameters()) for network in (self.ema, self.generator))
         torch._foreach_lerp_(means, news, weight)  # a few kernels instead of one for each tensor
+        if self.magnitudes:
+            torch._foreach_copy_(self.ema_magnitudes, self.magnitudes)
 
     def minimise(
         self,
@@ -447,7 +471,7 @@ class Training:
         crossover = torch.where(mixed, crossover, layers)
         share = self.world.share
         noise = [share(images, rounds) for images in self.generator.fresh_noise(n, self.rng)]
-        layers_of = [list(images) for images in zip(*noise, strict=True)]
+        layers_of = [[images[i] for images in noise] for i in range(rounds)]
         parts = zip(share(z, rounds), share(crossover, rounds), layers_of, strict=True)
         return [Latents(*part) for part in parts]
 
@@ -469,7 +493,19 @@ class Training:
         shares = (self.world.share(part, self.accumulate) for part in changes)
         return [augment.Changes(*parts) for parts in zip(*shares, strict=True)]
 
-    def change(self, images: Tensor, changes: augment.Changes | None) -> Tensor:
+    def blur(self) -> Tensor | None:
+        """Taps of the blur of the first images, None for none. Their number stays the same."""
+        s = self.settings
+        left = max(1 - self.steps * s.batch / s.blur_images, 0.0)
+        taps = augment.blur_taps(left * s.blur_sigma, s.blur_sigma)
+        return None if taps is None else taps.to(self.device)
+
+    def change(
+        self, images: Tensor, changes: augment.Changes | None, blur: Tensor | None
+    ) -> Tensor:
+        """What the discriminator is to see of images: blurred, then augmented."""
+        if blur is not None:
+            images = augment.blur(images, blur)
         return images if changes is None else self.augment(images, changes)
 
     def normal(self, *size: int) -> Tensor:
@@ -624,6 +660,18 @@ def check_like(name: str, found: Any, like: Any, partial: bool = False) -> None:
     elif isinstance(like, (dict, Tensor)) or type(found) is not type(like):
         kind = next(k for k in (dict, Tensor, type(like)) if isinstance(like, k))
         raise ValueError(f"{name} must be of type {kind.__name__}, got {brief(found)}")
+
+
+def make_generator(settings: Settings, image_channels: int) -> StyledGenerator:
+    """The generator that settings describe, with new weights."""
+    s = settings
+    sizes = s.resolution, s.style_dim, s.mapping_layers, image_channels
+    options: dict[str, Any] = {"mapping_lr": s.mapping_lr, "clamp": s.clamp or None}
+    if s.network == "stylegan2":
+        return Generator(*sizes, channels=s.channels(), input=s.input, **options)
+    kind = s.network.removeprefix("stylegan3-")
+    channels = layer_channels(s.resolution, kind, s.channel_multiplier, s.channel_max)
+    return AliasFreeGenerator(*sizes, kind=kind, channels=channels, **options)
 
 
 def lazy_adam(

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Texture sticking, and its cure: ``python -m examples.stylegan.sticking --out runs/sticking``.
+
+1. It trains two small networks on handwritten digits, each on a core of its own, with the same
+   settings: a StyleGAN3 (``digits-t``), and a StyleGAN2 whose constant is replaced by the same kind
+   of Fourier features (``digits-fourier``), so that it can be moved too.
+2. It prints the equivariance of both, in decibels.
+3. It writes ``strip.png``: for each network, images that are drawn farther and farther to the
+   right; and below each, how far it is from the first one, moved: black where they are equal.
+
+A run that was stopped goes on when the command is given again.
+"""
+
+from __future__ import annotations
+
+if not __package__:  # the imports below would fail without saying why
+    raise SystemExit(
+        "sticking.py must be run as a module, from the root of the clone: "
+        "python -m examples.stylegan.sticking --out FOLDER"
+    )
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from . import equivariance
+from .checkpoints import load
+from .data import to_bytes
+from .files import explain_write, say
+from .generate import Sampler, parse_seeds, save_png, tile, to_picture
+from .run import Run
+from .settings import Settings, load_config
+from .transforms import moved, translation
+
+CONFIGS = ("digits-t", "digits-fourier")  # from the top of the picture to its bottom
+SHIFTS = 5  # images of each seed in the strip, each a pixel farther to the right
+ENLARGED = 2  # times, in the strip
+ROOT = Path(__file__).parents[2]
+REPORT_SECONDS = 30
+STOPPED = 130  # the exit status after Ctrl-C
+
+
+class TrainingFailedError(RuntimeError):
+    """A training ended with an error, which its log has."""
+
+
+def train(folder: Path, steps: int | None) -> None:
+    """Train the networks of :data:`CONFIGS` at the same time, or go on with it.
+
+    Raises:
+        TrainingFailedError: if one of them fails; the other is stopped then, and saves what it has.
+    """
+    with ExitStack() as stack:
+        processes = {}
+        for config in CONFIGS:
+            run = folder / config
+            log = stack.enter_context(open(folder / f"{config}.log", "ab"))
+            command = [sys.executable, "-m", "examples.stylegan.train", "--config", config]
+            command += ["--out", str(run.absolute()), "--device", "cpu", "--threads", "1"]
+            command += ["--samples", "200", "--save-every", "100"]
+            command += [] if steps is None else ["--steps", str(steps)]
+            command += ["--resume"] if (run / "checkpoint.pt").exists() else ["--overwrite"]
+            process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+            stack.callback(end, process)
+            processes[config] = process
+        while any(process.poll() is None for process in processes.values()):
+            failed = [config for config, process in processes.items() if process.poll()]
+            if failed:
+                break
+            wait(list(processes.values()), REPORT_SECONDS)
+            say(", ".join(f"{config}: step {steps_of(folder / config):,}" for config in CONFIGS))
+        for config, process in processes.items():
+            if process.poll():
+                words = (folder / f"{config}.log").read_text(errors="replace").split("\n")
+                raise TrainingFailedError(
+                    f"the training of {config} failed: {[word for word in words if word][-1]}"
+                )
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Let a training that still runs save what it has, and end."""
+    if process.poll() is None:
+        process.terminate()
+        process.wait()
+
+
+def wait(processes: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
+    """Wait until all processes have ended, or one has failed, or for so long."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        codes = [process.poll() for process in processes]
+        if any(codes) or None not in codes:
+            return
+        time.sleep(0.2)
+
+
+def steps_of(folder: Path) -> int:
+    """Steps that a run has written metrics of."""
+    lines = Run(folder).read_metrics()
+    return int(lines[-1]["step"]) if lines else 0
+
+
+@torch.no_grad()
+def strip(sampler: Sampler, seeds: Sequence[int]) -> list[Tensor]:
+    """Bytes [C, H, W]: the images of all seeds and shifts, then their differences."""
+    generator = sampler.generator
+    styles, noise = generator.repeat(sampler.w(seeds)), sampler.noise_of(seeds)
+    still = generator.synthesis(styles, noise)
+    drawn, differences = [], []
+    for pixels in range(SHIFTS):
+        shift = pixels / generator.resolution
+        with moved(generator, translation(shift, 0.0)):
+            images = generator.synthesis(styles, noise)
+        reference, mask = equivariance.translate_by_pixels(still, shift, 0.0)
+        drawn.append(images)
+        differences.append((images - reference).abs() * mask - 1)
+    rows = (torch.stack(part, 1).flatten(0, 1) for part in (drawn, differences))
+    return [image for row in rows for image in to_bytes(row)]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.stylegan.sticking",
+        description="Train a small StyleGAN3 and a StyleGAN2 alike, and compare how they move.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--out", required=True, metavar="FOLDER", help="where both runs and the picture go")
+    add("--steps", type=int, metavar="N", help="of both trainings; default: those of the configs")
+    add("--images", type=int, default=400, metavar="N", help="to measure")
+    add("--seeds", type=parse_seeds, default="0-2", help="of the strip: numbers and ranges")
+    args = parser.parse_args(argv)
+    for name in ("steps", "images"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name} must be >= 1, got {value}")
+    start, folder, rows = time.perf_counter(), Path(args.out), list[Tensor]()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        train(folder, args.steps)
+        torch.set_num_threads(2)
+        for config in CONFIGS:
+            settings = Settings(**load_config(config))
+            generator = load(folder / config / "checkpoint.pt").generator
+            decibels = equivariance.measure(generator, args.images)
+            say(
+                f"\n{config}: {settings.network} with Fourier features, "
+                f"{steps_of(folder / config):,} steps of {settings.batch} images\n"
+                f"{equivariance.format_decibels(decibels)}"
+            )
+            rows += strip(Sampler(generator), args.seeds)
+        picture = to_picture(tile(rows, SHIFTS * len(args.seeds)))
+        size = (picture.width * ENLARGED, picture.height * ENLARGED)
+        path = save_png(picture.resize(size, resample=0), folder / "strip.png")
+    except TrainingFailedError as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        parser.error(explain_write(error))
+    except (ValueError, FloatingPointError) as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return STOPPED
+    say(f"\n{time.perf_counter() - start:.0f} s in all; see {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
