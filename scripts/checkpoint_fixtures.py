@@ -243,12 +243,18 @@ class AliasFree(Nvidia):
         return network
 
     def measure(self, networks: Networks) -> None:
-        """Give every layer the magnitude of its input, as training does."""
+        """Give every layer the magnitude of its input, as training does.
+
+        A layer updates its magnitude before it uses it, so that one pass serves all of them. The
+        pass moves the mean style too.
+        """
         layers = [m for m in networks.generator.modules() if hasattr(m, "magnitude_ema_beta")]
+        decays = [layer.magnitude_ema_beta for layer in layers]
         for layer in layers:
-            layer.magnitude_ema_beta, decay = 0.0, layer.magnitude_ema_beta
-            z, _ = seeded_inputs(networks.generator.z_dim, (4, 1, 1, 1))
-            networks.generator(z, None, update_emas=True)
+            layer.magnitude_ema_beta = 0.0
+        z, _ = seeded_inputs(networks.generator.z_dim, (4, 1, 1, 1))
+        networks.generator(z, None, update_emas=True)
+        for layer, decay in zip(layers, decays, strict=True):
             layer.magnitude_ema_beta = decay
 
     def layers(self, resolution: int) -> dict[str, Any]:

@@ -107,7 +107,8 @@ class FourierInput(nn.Module):
 
         half = self.sampling_rate / 2
         room = max(half - self.bandwidth, 1e-6 * half)  # there is none at the critical rate
-        amplitudes = ((half - torch.hypot(x, y)) / room).clamp(0, 1)  # [C] or [N, C]
+        radii = (x.square() + y.square()).sqrt()  # ONNX has no hypot
+        amplitudes = ((half - radii) / room).clamp(0, 1)  # [C] or [N, C]
 
         steps = torch.arange(self.size, device=x.device, dtype=x.dtype)
         places = (steps + (0.5 - self.size / 2)) / self.sampling_rate
