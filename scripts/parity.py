@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Compares the StyleGAN2 of the examples with the original codes, at full width, on the CPU.
+"""Compares the networks of the examples with the original codes, at full width, on the CPU.
 
     python scripts/parity.py PEERS [--resolutions 32 64 256] [--only NAME ...]
 
 ``PEERS`` is a folder of checkouts, as for ``checkpoint_fixtures.py``, which says how they are run.
 Each original gets random weights and writes its checkpoint; ours loads that, and gets the same
 latents, noise and images. Then ours saves, and the original loads that; of NVIDIA's networks,
-rosinality's code loads what ours saves. Each line is the largest difference over the largest
-value, of a generator's images without truncation, with it, and of a discriminator's scores; beyond
-``LIMIT`` the exit status is 1.
+rosinality's code loads what ours saves, but for StyleGAN3, which no other code here has. Each line
+is the largest difference over the largest value, of a generator's images without truncation, with
+it, and of a discriminator's scores; beyond ``LIMITS`` the exit status is 1.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from checkpoint_fixtures import PEERS, PSI, ROOT, original, seeded_inputs
+from checkpoint_fixtures import PEERS, PSI, ROOT, AliasFree, original, seeded_inputs
 from torch import Tensor
 
 sys.path.insert(0, str(ROOT))
 
 from examples.stylegan import checkpoints
 
-LIMIT = 1e-5
+LIMITS = dict.fromkeys(PEERS, 1e-5)
+LIMITS |= {"stylegan3-t": 3e-5, "stylegan3-r": 3e-5}  # whose last place moves images by 8e-6
 SAVES = {
     "rosinality": "rosinality",
     "basicsr": "basicsr",
@@ -79,10 +80,12 @@ def compare(name: str, resolution: int, peers: Path, folder: Path) -> dict[str, 
     z, images = seeded_inputs(512, (4, 3, resolution, resolution))
     with original(name, peers) as peer:
         networks = peer.networks(resolution, **OPTIONS.get(name, {})).randomise()
+        if isinstance(peer, AliasFree):
+            peer.measure(networks)
         theirs = outputs(networks, peer, z, images)
         checkpoint = checkpoints.load(*peer.save(networks, folder))
         lines = {f"{name} -> ours": differences(our_outputs(checkpoint, z, images), theirs)}
-    dialect = SAVES[name]
+    dialect = SAVES.get(name)
     if dialect is not None:
         paths = save(checkpoint, dialect, folder)
         with original(dialect, peers) as peer:
@@ -102,7 +105,7 @@ def main() -> int:
     args = parser.parse_args()
     print(f"torch {torch.__version__}, CPU, float32, {torch.get_num_threads()} thread(s)")
     print("| weights of | pixels | images | truncated | scores |\n|---|---|---|---|---|")
-    worst = 0.0
+    failed: list[str] = []
     for name in args.only:
         for resolution in args.resolutions:
             with tempfile.TemporaryDirectory() as folder:
@@ -110,9 +113,10 @@ def main() -> int:
             for what, values in lines.items():
                 shown = " | ".join(f"{value:.1e}" for value in values)
                 print(f"| {what} | {resolution} | {shown} |", flush=True)
-                worst = max(worst, *values)
-    print(f"largest difference {worst:.1e}, of {LIMIT:.0e} allowed")
-    return 0 if worst <= LIMIT else 1
+                if not max(values) <= LIMITS[name]:
+                    failed.append(f"{what} at {resolution} pixels, of {LIMITS[name]:.0e} allowed")
+    print("\n".join(failed) or "all differences are within their limits")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

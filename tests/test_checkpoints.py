@@ -454,17 +454,20 @@ def test_saving_warns_of_a_clamp_that_is_lost(tmp_path):
 # What files look like besides
 
 
-def test_our_own_training_checkpoint_loads(tmp_path, monkeypatch):
+@pytest.mark.parametrize("network", ["stylegan2", "stylegan3-t", "stylegan3-r"])
+def test_our_own_training_checkpoint_loads(network, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "report", lambda *args: None)
     options = [
         *("--resolution", "8", "--channel-max", "4", "--style-dim", "4", "--mapping-layers", "1"),
         *("--batch", "4", "--path-batch", "2", "--steps", "1", "--device", "cpu"),
-        *("--clamp", "7.5"),
+        *("--clamp", "7.5", "--network", network),
     ]
+    if network != "stylegan2":
+        options += ["--input", "fourier", "--path-weight", "0", "--mixing", "0"]
     assert train.main([*options, "--out", str(tmp_path)]) == 0
     checkpoint = load(tmp_path / "checkpoint.pt")
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    assert checkpoint.dialect == "resample_layers"
+    assert (checkpoint.dialect, checkpoint.network) == ("resample_layers", network)
     assert checkpoint.latent_avg is None
     assert checkpoint.generator.style[1].lr_multiplier == state["settings"]["mapping_lr"] != 0.01
     for network, part in ((checkpoint.generator, "g_ema"), (checkpoint.discriminator, "d")):
@@ -751,11 +754,7 @@ def test_both_names_of_numpys_modules_are_read(tmp_path):
     [
         (("num_critical", 2), 3, "must have num_critical 2 in synthesis of its generator, got 3"),
         (("num_layers", 14), 15, "must have num_layers 14 in synthesis of its generator, got 15"),
-        (
-            ("up_factor", 4),
-            2,
-            r"must have up_factor 4 in synthesis.L\d+_.* of its generator, got 2",
-        ),
+        (("up_factor", 2), 4, "must have up_factor 2 in synthesis.L0_36_6 of its .*, got 4"),
     ],
 )
 def test_another_plan_of_stylegan3s_layers_is_refused(before, after, sentence, tmp_path):
@@ -824,28 +823,28 @@ def test_a_bare_state_of_stylegan3_loads(tmp_path):
     )
 
 
-def ours(kind, **settings):
-    generator = AliasFreeGenerator(16, 4, 1, 1, kind, [3, 4] * (LAYERS // 2))
-    discriminator = Discriminator(16, 1, {4: 4, 8: 4, 16: 4})
+def ours(**settings):
+    generator = AliasFreeGenerator(16, 4, 1, 1, channels=[3, 4] * (LAYERS // 2))
     settings = {"resolution": 16, "mapping_lr": 0.1, "clamp": 7.5, **settings}
-    states = {"g_ema": generator.state_dict(), "d": discriminator.state_dict()}
-    return generator, {**states, "settings": settings}
+    return generator, {"g_ema": generator.state_dict(), "settings": settings}
 
 
-@pytest.mark.parametrize("kind", ["t", "r"])
-def test_a_stylegan3_of_our_own_training_loads(kind, tmp_path):
-    _, file = ours(kind)
-    torch.save(file, tmp_path / "checkpoint.pt")
-    checkpoint = load(tmp_path / "checkpoint.pt")
-    assert (checkpoint.dialect, checkpoint.network) == ("resample_layers", f"stylegan3-{kind}")
-    assert checkpoint.generator.style[1].lr_multiplier == 0.1
-    assert checkpoint.generator.clamp == checkpoint.discriminator.clamp == 7.5
-    for network, part in ((checkpoint.generator, "g_ema"), (checkpoint.discriminator, "d")):
-        torch.testing.assert_close(dict(network.state_dict()), dict(file[part]), rtol=0, atol=0)
+@pytest.mark.parametrize("name", ALIAS_FREE)
+def test_a_stylegan3_of_nvidias_saved_without_code_loads(name, tmp_path):
+    first = load(FIXTURES / name)
+    options = first.configuration["generator"]
+    settings = {key: options[key] for key in ("resolution", "mapping_lr", "clamp")}
+    state = {"g_ema": first.generator.state_dict(), "latent_avg": first.latent_avg}
+    torch.save({**state, "settings": settings}, tmp_path / "file.pt")
+    again = load(tmp_path / "file.pt")
+    assert (again.dialect, again.network) == ("resample_layers", first.network)
+    assert again.configuration["generator"] == options
+    original = Original(name)
+    assert our_images(again, original).equal(our_images(first, original))
 
 
 def test_our_stylegan3_must_tell_its_resolution(tmp_path):
-    _, file = ours("t", resolution="16")
+    _, file = ours(resolution="16")
     sentence = "must have resolution a whole number >= 1 in its settings, got '16'"
     for content, said in (
         (file, sentence),
@@ -870,7 +869,7 @@ def test_a_stylegan2_with_fourier_features_loads(tmp_path):
 @pytest.mark.parametrize(
     ("generator", "got"),
     [
-        (lambda: ours("t")[0], "AliasFreeGenerator with FourierInput"),
+        (lambda: ours()[0], "AliasFreeGenerator with FourierInput"),
         (
             lambda: Generator(8, 4, 1, channels={4: 5, 8: 5}, input="fourier"),
             "Generator with FourierInput",
