@@ -58,7 +58,7 @@ STOPPED = 130  # the exit status of a run that was asked to stop
 def parse(argv: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = argparse.ArgumentParser(
         prog="python -m examples.stylegan.train",
-        description="Train a StyleGAN2 or a StyleGAN3 on digits, photographs or a folder of images.",
+        description="Train a StyleGAN2 or StyleGAN3 on digits, photographs or a folder of images.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
