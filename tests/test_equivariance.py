@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from examples.stylegan import equivariance, transforms
+from examples.stylegan import equivariance, sticking, transforms
+from examples.stylegan.generate import Sampler
 from examples.stylegan.generator import Generator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -172,3 +173,67 @@ def test_what_cannot_be_measured_is_said():
 
     with pytest.raises(FloatingPointError, match="every pixel must be finite"):
         equivariance.measure(Broken(), 1)
+
+
+def checkpoint(path: Path, **options) -> tuple[Path, Generator]:
+    """A file, of our own training's kind, of a small StyleGAN2."""
+    torch.manual_seed(0)
+    generator = Generator(16, 8, 1, 1, channels={4: 4, 8: 4, 16: 4}, **options)
+    settings = {"mapping_lr": 0.01, "resolution": 16}
+    torch.save({"g_ema": generator.state_dict(), "settings": settings}, path)
+    return path, generator
+
+
+def test_the_command_prints_a_line_for_each_figure(tmp_path, capsys):
+    path, generator = checkpoint(tmp_path / "g.pt", input="fourier")
+    command = ["--checkpoint", str(path), "--images", "6", "--seed", "2", "--device", "cpu"]
+    assert equivariance.main(command) == 0
+    found = equivariance.measure(generator.eval(), 6, 2)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["EQ-T", "EQ-T_frac", "EQ-R"]
+    assert [line.split()[1] for line in lines] == [f"{value:.2f}" for value in found.values()]
+    assert all(0 < value < 60 for value in found.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ((), "error: generator must have a Fourier input, which can be moved and turned, as Style"),
+        (("--images", "0"), "error: --images must be >= 1, got 0"),
+        (("--batch", "-2"), "error: --batch must be >= 1, got -2"),
+        (("--seed", "-1"), "error: --seed must be between 0 and 2**63 - 1, got -1"),
+    ],
+)
+def test_the_command_says_in_a_sentence_what_it_cannot_do(options, sentence, tmp_path, capsys):
+    path, _ = checkpoint(tmp_path / "g.pt")
+    with pytest.raises(SystemExit) as stop:
+        equivariance.main(["--checkpoint", str(path), "--device", "cpu", *options])
+    assert stop.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_strip_shows_what_differs_from_the_first_image_moved(tmp_path):
+    _, generator = checkpoint(tmp_path / "g.pt", input="fourier")
+    cells = sticking.strip(Sampler(generator.eval()), [3, 4])
+    images, differences = (
+        torch.stack(part).unflatten(0, (2, sticking.SHIFTS)) for part in (cells[:10], cells[10:])
+    )
+    assert images.shape == (2, sticking.SHIFTS, 1, 16, 16)
+    assert not differences[:, 0].any()  # black
+    for pixels in range(1, sticking.SHIFTS):
+        a, b = images[:, pixels, :, :, pixels:].int(), images[:, 0, :, :, :-pixels].int()
+        shown = differences[:, pixels, :, :, pixels:].int()
+        inside = (a > 0) & (a < 255) & (b > 0) & (b < 255)  # bytes that were not clamped
+        assert ((shown - (a - b).abs()).abs() * inside).max() <= 2
+        assert shown.max() > 8
+        assert not differences[:, pixels, :, :, :pixels].any()
+
+
+def test_a_training_that_fails_is_told(tmp_path, capsys):
+    for config in sticking.CONFIGS:
+        (tmp_path / config).write_text("not a folder")
+    assert sticking.main(["--out", str(tmp_path), "--steps", "1"]) == 1
+    said = capsys.readouterr().err
+    assert "sticking: error: the training of digits-" in said
+    assert "failed: python -m examples.stylegan.train: error:" in said
+    assert not (tmp_path / "strip.png").exists()

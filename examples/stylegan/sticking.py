@@ -134,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--out", required=True, metavar="FOLDER", help="where both runs and the picture go")
     add("--steps", type=int, metavar="N", help="of both trainings; default: those of the configs")
-    add("--images", type=int, default=400, metavar="N", help="to measure")
+    add("--images", type=int, default=200, metavar="N", help="to measure")
     add("--seeds", type=parse_seeds, default="0-2", help="of the strip: numbers and ranges")
     args = parser.parse_args(argv)
     for name in ("steps", "images"):

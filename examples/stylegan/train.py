@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Train a StyleGAN2: ``python -m examples.stylegan.train --out runs/demo``.
+"""Train a StyleGAN2 or a StyleGAN3: ``python -m examples.stylegan.train --out runs/demo``.
 
 It learns what ``--data`` says, scikit-learn's handwritten digits by default; ``--config`` takes
 settings from a file, such as config-f-256, which other options change. On several GPUs, or
@@ -58,7 +58,7 @@ STOPPED = 130  # the exit status of a run that was asked to stop
 def parse(argv: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = argparse.ArgumentParser(
         prog="python -m examples.stylegan.train",
-        description="Train a StyleGAN2 on handwritten digits, photographs or a folder of images.",
+        description="Train a StyleGAN2 or StyleGAN3 on digits, photographs or a folder of images.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
