@@ -68,8 +68,8 @@ ANIMATED = {  # slowest and fastest rate; the fastest shows a picture for the un
     ".webp": (0.02, 1000),
     ".gif": (0.002, 100),
     ".png": (0.02, 1000),
-    ".mp4": (0.02, 1000),
 }
+FORMATS = {**ANIMATED, ".mp4": (0.02, 1000)}  # and the film
 STREAMED = (".webp", ".mp4")  # formats of which one picture at a time is held
 LABEL = 14  # pixels of height, above an image
 LARGEST = {"scale": 64, "gap": 256}
@@ -433,7 +433,7 @@ def duration(rate: float, suffix: str) -> int:
     Raises:
         ValueError: if the format has no such rate.
     """
-    slowest, fastest = ANIMATED[suffix]
+    slowest, fastest = FORMATS[suffix]
     if not slowest <= rate <= fastest:
         raise ValueError(
             f"--rate must be between {slowest:g} and {fastest:g} for {suffix}, got {rate:g}"
@@ -590,7 +590,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse
     add("--translate", type=parse_point, metavar="X,Y", help="move by widths right and down")
     add("--rotate", type=parse_angle, metavar="DEGREES", help="turn counter-clockwise")
     add("--crossover", type=int, help="first fine layer of --mix; default: the middle one")
-    add("--format", choices=ANIMATED, default=next(iter(ANIMATED)), help="of animations")
+    add("--format", choices=FORMATS, default=next(iter(FORMATS)), help="of animations")
     add("--rate", type=float, default=30.0, help="pictures a second of animations")
     add("--scale", type=int, default=1, help="pixels for one of an image, along each axis")
     add("--gap", type=int, default=0, help="pixels between the images of a grid")
