@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What may happen to a process: a kill, Ctrl-C, a full disk, a user without a home.
 
-Whatever it is, files are as they were before. Trainings and pictures that end badly are in test_training_faults.py and test_generate.py.
+Whatever it is, files are as they were before.
+Trainings and pictures that end badly are
+in test_training_faults.py and test_generate.py.
 """
 
 import os
