@@ -20,7 +20,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 import tokenize
 import warnings
 from collections.abc import Container, Iterable, Iterator, Sequence
@@ -33,6 +32,7 @@ PKG_RESOURCES = (
     "from torch.torch_version import TorchVersion as parse_version"
 )
 UNREADABLE = OSError, SyntaxError, ValueError, LookupError, RecursionError, MemoryError
+PREPARED, WORK, DONE = (f".resample_layers_migrate{end}" for end in (".new", "", ".old"))
 Parts = tuple[str, ...]  # of a dotted name, or of a path from the root
 
 
@@ -112,8 +112,16 @@ class Migration:
         self.by_hand: list[str] = []  # what the user must do
         self.kept: list[str] = []  # what git can give back
         self.problems: list[str] = []
-        if root in (Path(root.anchor), Path.home()):
+        if root in (Path(root.anchor), _home()):
             self.problems.append(f"folder must be that of one code, got {root}")
+            return
+        work = root / WORK
+        if work.exists():
+            back = shlex.join(["cp", "-a", f"{work / 'old'}/.", str(root)])
+            self.problems.append(
+                f"{work}: an earlier run was killed half-way, and keeps there what it had replaced "
+                f"and deleted; put it back with: {back}; then remove {WORK}"
+            )
             return
         for copied in self.copies:
             if copied.installed:  # another "op" may be anything
@@ -192,19 +200,45 @@ class Migration:
         said = subprocess.run(command, input=given, capture_output=True).stdout
         return set(os.fsdecode(said).split("\0"))
 
-    def change(self, path: Path) -> None:
-        """Change a file or delete a path. A file always has its old content or its new one."""
-        if path in self.edited:
-            handle, beside = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-            os.close(handle)
-            try:
-                Path(beside).write_bytes(self.edited[path])
-                shutil.copymode(path, beside)
-                os.replace(beside, path)
-            finally:
-                Path(beside).unlink(missing_ok=True)  # it is still there after a failure
-        else:
-            shutil.rmtree(path) if _is_folder(path) else path.unlink()
+    def change(self) -> None:
+        """Change and delete all, or nothing.
+
+        All new contents, and copies of the old ones, are written before the first file changes.
+        What is deleted is moved away until the rest has succeeded.
+
+        Raises:
+            OSError: if that fails; all is as it was before.
+        """
+        prepared = self.root / PREPARED
+        work, done = self.root / WORK, self.root / DONE
+        for rest in (prepared, done):  # of a run that was killed, which needs them no more
+            if rest.exists():
+                shutil.rmtree(rest)
+        try:
+            for path, content in self.edited.items():
+                old, new = (prepared / kind / self.name(path) for kind in ("old", "new"))
+                old.parent.mkdir(parents=True, exist_ok=True)
+                new.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, old)
+                new.write_bytes(content)
+                shutil.copymode(path, new)
+            for path in self.removed:
+                (prepared / "old" / self.name(path)).parent.mkdir(parents=True, exist_ok=True)
+            os.rename(prepared, work)
+        except BaseException:
+            shutil.rmtree(prepared, ignore_errors=True)
+            raise
+        try:
+            for path in self.edited:
+                os.replace(work / "new" / self.name(path), path)
+            for path in self.removed:
+                os.replace(path, work / "old" / self.name(path))
+            os.rename(work, done)
+        except BaseException:
+            _put_back(work / "old", self.root)
+            shutil.rmtree(work)
+            raise
+        shutil.rmtree(done, ignore_errors=True)
 
     def name(self, path: Path) -> str:
         """A path as it is printed."""
@@ -460,6 +494,24 @@ def _files(root: Path) -> Iterator[Path]:
         yield from (folder / name for name in sorted(files) if name.endswith(".py"))
 
 
+def _home() -> Path | None:
+    """The user's folder; None where neither HOME nor the system's list of users names it."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
+
+
+def _put_back(old: Path, place: Path) -> None:
+    """Move what lies in ``old`` to where it was."""
+    for path in old.iterdir():
+        target = place / path.name
+        if _is_folder(path) and os.path.lexists(target):
+            _put_back(path, target)
+        else:
+            os.replace(path, target)
+
+
 def _is_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
 
@@ -552,12 +604,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(bool(problems))
     git = ["git", "-C", str(migration.root), "checkout", "HEAD", "--", *migration.kept]
     undo = [f"undo it with: {shlex.join(git)}"] if migration.kept else []
-    for path in [*migration.edited, *migration.removed]:
-        try:
-            migration.change(path)
-        except OSError as error:
-            _print(sys.stderr, f"It stopped half-way, at {migration.name(path)}: {error}", *undo)
-            return 1
+    try:
+        migration.change()
+    except OSError as error:
+        _print(sys.stderr, "Nothing was changed, because of:", str(error))
+        return 1
     _print(sys.stdout, *changes, *by_hand, *undo)
     return 0
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from ..blocks import BINOMIAL
 from ..discriminator import Discriminator
+from ..files import whole
 from ..generator import Generator
 from ..inputs import ConstantInput
 from .keys import (
@@ -51,6 +53,7 @@ def save_rosinality(
     Raises:
         ValueError: if no ``channel_multiplier`` builds such networks, or they have another
             filter than the usual one, other groups than its, or not three image channels.
+        OSError: if a file cannot be written; what was there stays as it was.
 
     Warns:
         UserWarning: if a network clamps, which rosinality's does not.
@@ -60,7 +63,7 @@ def save_rosinality(
         file["d"] = _export("rosinality", discriminator)
     if latent_avg is not None:
         file["latent_avg"] = latent_avg.detach().cpu()
-    torch.save(file, path)
+    _save({path: file})
 
 
 def save_basicsr(
@@ -81,6 +84,7 @@ def save_basicsr(
         ValueError: if no ``narrow`` and ``channel_multiplier`` build such networks, they have
             another filter than the usual one or not three image channels, or ``discriminator``
             and ``discriminator_path`` are not given together.
+        OSError: if a file cannot be written; what was there stays as it was.
 
     Warns:
         UserWarning: if a network clamps, which BasicSR's does not, or if the discriminator's
@@ -94,9 +98,17 @@ def save_basicsr(
     file: dict[str, Any] = {"params_ema": _export("basicsr", generator)}
     if latent_avg is not None:
         file["latent_avg"] = latent_avg.detach().cpu()
+    files = {path: file}
     if discriminator is not None and discriminator_path is not None:
-        torch.save({"params": _export("basicsr", discriminator)}, discriminator_path)
-    torch.save(file, path)
+        files[discriminator_path] = {"params": _export("basicsr", discriminator)}
+    _save(files)
+
+
+def _save(files: Mapping[str | Path, dict[str, Any]]) -> None:
+    """Write files, of which none takes its place before all of them are on the disk."""
+    with contextlib.ExitStack() as stack:
+        for path, content in files.items():
+            torch.save(content, stack.enter_context(whole(Path(path), durable=True)))
 
 
 def _export(dialect: str, network: Generator | Discriminator) -> State:
