@@ -47,7 +47,8 @@ def as_count(name: str, value: Any, least: int) -> int:
     """An int >= ``least`` of 32 bits.
 
     Raises:
-        TypeError: for another kind of value. ValueError: for another int.
+        TypeError: for another kind of value.
+        ValueError: for another int.
     """
     count = as_index(value)
     if count is None:

@@ -125,7 +125,7 @@ def slug(title):
 
 
 def test_pictures_are_there_for_light_and_dark_and_each_is_used():
-    """Every picture is named in both, with words for who does not see it."""
+    """Plots are named in both, samples of a network once; all with words for who cannot see them."""
     used = set()
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
@@ -136,6 +136,9 @@ def test_pictures_are_there_for_light_and_dark_and_each_is_used():
                 used.add((page.parent / path).resolve().name)
             assert match["dark"] == match["light"].replace("-light.png", "-dark.png")
             assert len(re.search(r'alt="([^"]*)"', match[0])[1]) > 20, match["light"]
+        for words, path in re.findall(r"!\[([^\]]*)\]\((images/[^)]*)\)", text):
+            used.add(Path(path).name)
+            assert len(words) > 20, path
     assert used == {path.name for path in (ROOT / "docs" / "images").iterdir()}
 
 

@@ -93,7 +93,7 @@ def test_describe_prints_a_line_for_each_layer(capsys):
     assert lines[0].startswith("Fourier features of 1024 channels, 36 pixels, rate 16, up to 2 ")
     assert [line.split()[0] for line in lines[2:-1]] == [*(f"L{n}" for n in range(14)), "to-RGB"]
     last = (
-        "to-RGB 128 -> 3 256 -> 256 256 -> 256 128.000 -> 128.000 29.579 -> 29.579 1 1 1 1 1 0, 0"
+        "to-RGB 256 -> 3 256 -> 256 256 -> 256 128.000 -> 128.000 29.586 -> 29.586 1 1 1 1 1 0, 0"
     )
     assert " ".join(lines[-2].split()) == last
     assert lines[4].split()[-4:] == ["2", "12x12", "11,", "10"]

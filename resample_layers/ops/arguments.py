@@ -34,7 +34,8 @@ def check_call(
         serve both axes; factors are ``(x, y)``, pads ``(x0, x1, y0, y1)``.
 
     Raises:
-        TypeError: for a wrong kind of value. ValueError: for a wrong value.
+        TypeError: for a wrong kind of value.
+        ValueError: for a wrong value.
     """
     check_input(input)
     kernel, taps_y, kh, kw = _check_kernel("kernel", kernel, input)
@@ -71,7 +72,8 @@ def check_filtered_call(
         ``up_taps_y``, ``down_kernel``, ``down_taps_y`` of images, a signal's being of one row.
 
     Raises:
-        TypeError: for a wrong kind of value. ValueError: for a wrong value.
+        TypeError: for a wrong kind of value.
+        ValueError: for a wrong value.
     """
     check_input(input, dims)
     taps: list[Tensor | None] = []
@@ -139,7 +141,8 @@ def check_separable_call(
         ``(taps, up, down, pad)``: taps and factors of each axis, x first, pads ``(x0, x1, ...)``.
 
     Raises:
-        TypeError: for a wrong kind of value. ValueError: for a wrong value.
+        TypeError: for a wrong kind of value.
+        ValueError: for a wrong value.
     """
     check_input(input, dims)
     taps = _taps_by_axis(dims, taps, input)
@@ -233,7 +236,8 @@ def check_epilogue(
         ``(negative_slope, gain, clamp)`` as floats, ``clamp`` None for none.
 
     Raises:
-        TypeError: for a wrong kind of value. ValueError: for a wrong value.
+        TypeError: for a wrong kind of value.
+        ValueError: for a wrong value.
     """
     n, c = input.shape[:2]
     sized = not is_tracing()  # traced sizes are tensors: comparing them would fix them

@@ -97,8 +97,11 @@ def resample(
     factors = [(k.flip(0, 1) if flip else k).to(dtype) for k in factors]
     operands = [] if epilogue is None else epilogue.tensors()
     if not is_plain(input, *factors, *operands):
-        exported = is_tracing() or torch.onnx.is_in_onnx_export()
+        onnx = torch.onnx.is_in_onnx_export()
+        exported = is_tracing() or onnx
         one_pass = _pass if exported else partial(_pass, masked=True)
+        if onnx and dtype == torch.float32:  # onnxruntime has no convolution of float64 on a CPU
+            one_pass = _pass_as_convolution
         out = _resample(input.to(dtype), factors, up, down, pad, one_pass)
         if len(factors) == 2 and not exported:
             out = _without_unreached(out, input.shape[2], up[1], down[1], pad[2:], size[0])
@@ -330,6 +333,31 @@ def _pass(
             columns.append(_zeros(x, kernel, steps_y, steps_x) if acc is None else acc)
         rows.append(_interleave(columns, 3, out_w))
     return _interleave(rows, 2, out_h)
+
+
+def _pass_as_convolution(
+    x: Tensor,
+    kernel: Tensor,
+    up: tuple[int, int],
+    down: tuple[int, int],
+    pad: tuple[int, int, int, int],
+) -> Tensor:
+    """:func:`_pass` for ONNX graphs: a few nodes, whatever the number of taps.
+
+    A node for each tap makes thousands of a generator with long filters, for which the exporter's
+    optimiser took more than six minutes. All planes go through one convolution of one channel.
+    """
+    n, c, h, w = x.shape
+    x = x.reshape(n * c, 1, h, w)
+    if up != (1, 1):  # zeros after each sample
+        x = x.reshape(n * c, h, 1, w, 1)
+        x = F.pad(x, (0, up[0] - 1, 0, 0, 0, up[1] - 1))
+        x = x.reshape(n * c, 1, h * up[1], w * up[0])
+    if any(pad):
+        x = F.pad(x, pad)
+    out = F.conv2d(x, kernel.flip(0, 1)[None, None], stride=down[::-1])
+    out_h, out_w = geometry.output_sizes((h, w), up, down, pad, (kernel.shape[0], kernel.shape[1]))
+    return out.reshape(n, c, out_h, out_w)
 
 
 def _pass_in_place(
