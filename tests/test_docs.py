@@ -125,7 +125,7 @@ def slug(title):
 
 
 def test_pictures_are_there_for_light_and_dark_and_each_is_used():
-    """Plots are named in both, samples of a network once; all with words for who cannot see them."""
+    """Plots are named in both, samples of a network once, all with words for those who see none."""
     used = set()
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
