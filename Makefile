@@ -42,7 +42,7 @@ format: $(VENV)/.dev  ## let the formatter and the linter change the files
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.bench  ## time everything; writes benchmarks/RESULTS.md
+bench: $(VENV)/.bench  ## time everything; writes benchmarks/RESULTS.md, its plots and rows
 	$(BIN)/python -m benchmarks
 
 parity: $(VENV)/.test  ## compare the StyleGAN2 with the original codes; PEERS=DIR has their checkouts

@@ -1,32 +1,107 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""``python -m benchmarks``: time everything this machine can and write RESULTS.md."""
+"""``python -m benchmarks``: time everything this machine can, and write RESULTS.md and its plots.
+
+What is measured goes to ``rows/``; the sections of RESULTS.md and ``cpu.svg`` are made of that.
+``--report`` makes them again and measures nothing.
+"""
 
 import argparse
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 
 from . import cpu, demo, dimensions, filtered, overhead, rational
+from .measure import RESULTS, ROWS, Row, head, load, save, write_section
+
+
+class Section(NamedTuple):
+    """A section of RESULTS.md: how its rows are measured, and what they say in short."""
+
+    title: str
+    measure: Callable[[argparse.Namespace], list[Row]]
+    report: Callable[[list[Row]], str]
+    plot: Callable[[list[Row]], Any] | None = None
+
 
 SECTIONS = {
-    "overhead": lambda a: overhead.run(a.seconds),
-    "cpu": lambda a: cpu.formulations_side_by_side(a.quick, a.seconds),
-    "floor": lambda a: cpu.floors(a.quick, a.seconds),
-    "epilogue": lambda a: cpu.epilogue(a.seconds),
-    "dimensions": lambda a: dimensions.run(a.seconds),
-    "filtered": lambda a: filtered.run(a.seconds),
-    "rational": lambda a: rational.run(a.seconds),
-    "memory": lambda a: cpu.memory(),
-    "memory-gradient": lambda a: cpu.gradient_memory(),
-    "demo": lambda a: demo.run(a.steps),
+    "overhead": Section(
+        "One eager call on a 1x1x4x4 tensor",
+        lambda a: overhead.measure(a.seconds),
+        overhead.report,
+    ),
+    "cpu": Section(
+        "On the CPU, float32, forward",
+        lambda a: cpu.measure_formulations(a.quick, a.seconds),
+        cpu.report_formulations,
+        cpu.plot_formulations,
+    ),
+    "floor": Section(
+        "Compiled CPU kernels as multiples of the floor",
+        lambda a: cpu.measure_floors(a.quick, a.seconds),
+        cpu.report_floors,
+    ),
+    "epilogue": Section(
+        "Smoothing with noise, bias, leaky ReLU and gain",
+        lambda a: cpu.measure_epilogue(a.seconds),
+        cpu.report_epilogue,
+    ),
+    "dimensions": Section(
+        "Signals and volumes", lambda a: dimensions.measure(a.seconds), dimensions.report
+    ),
+    "filtered": Section(
+        "Filtered activations", lambda a: filtered.measure(a.seconds), filtered.report
+    ),
+    "rational": Section("Rational rates", lambda a: rational.measure(a.seconds), rational.report),
+    "memory": Section("Peak memory of native", lambda a: cpu.measure_memory(), cpu.report_memory),
+    "memory-gradient": Section(
+        "Peak memory of forward plus backward",
+        lambda a: cpu.measure_gradient_memory(),
+        cpu.report_gradient_memory,
+    ),
+    "demo": Section("The StyleGAN2 demo", lambda a: demo.measure(a.steps), demo.report),
 }
-parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-parser.add_argument("--quick", action="store_true", help="fewer shapes and dtypes")
-parser.add_argument("--seconds", type=float, default=1.0, help="time for each row, in seconds")
-parser.add_argument("--steps", type=int, default=2500, help="steps of the demo")
-parser.add_argument("--only", nargs="+", choices=SECTIONS, help="sections to measure")
-arguments = parser.parse_args()
 
-for name in arguments.only or SECTIONS:
-    torch.set_num_threads(2)
-    torch.manual_seed(0)
-    SECTIONS[name](arguments)
+
+def write(name: str) -> None:
+    """Make a section, and its plot, of the rows that were kept."""
+    section, rows = SECTIONS[name], load(name)
+    write_section(name, f"## {section.title}\n\n{head(name)}\n\n{section.report(rows)}")
+    if section.plot:
+        draw(section.plot(rows), name)
+
+
+def draw(figure: Any, name: str) -> None:
+    """Write ``name.svg``, which is read on light and on dark pages."""
+    grey = "#808080"
+    for axis in figure.axes:
+        axis.tick_params(colors=grey, which="both")
+        axis.xaxis.label.set_color(grey)
+        for side in axis.spines.values():
+            side.set_color(grey)
+    path = RESULTS.with_name(f"{name}.svg")
+    figure.savefig(
+        path, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None}
+    )
+
+
+def main() -> None:
+    """Parse the command line, measure and write."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer shapes and dtypes")
+    parser.add_argument("--seconds", type=float, default=1.0, help="time for each row, in seconds")
+    parser.add_argument("--steps", type=int, default=2500, help="steps of the demo")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, help="sections to measure")
+    parser.add_argument("--report", action="store_true", help="measure nothing, write anew")
+    arguments = parser.parse_args()
+    for name in arguments.only or SECTIONS:
+        if not arguments.report:
+            torch.set_num_threads(2)
+            torch.manual_seed(0)
+            save(name, SECTIONS[name].measure(arguments))
+        if (ROWS / f"{name}.csv").exists():
+            write(name)
+
+
+if __name__ == "__main__":
+    main()

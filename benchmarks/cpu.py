@@ -24,14 +24,19 @@ from resample_layers.ops import (
 
 from . import formulations
 from .measure import (
-    command,
+    Row,
+    deviation,
+    digits,
+    grouped,
     interleaved,
+    layout_name,
     median,
+    middle_and_worst,
+    numbers,
     peak_memory,
-    provenance,
-    spread,
     table,
-    write_section,
+    timing,
+    worst,
 )
 
 OPS = torch.ops.resample_layers
@@ -59,7 +64,7 @@ def cells(quick: bool):  # type: ignore[no-untyped-def]
                     yield shape, layout, operation, kernel
 
 
-def exact(x: Tensor, kernel: Tensor, up: int, down: int, pad: tuple[int, int]) -> np.ndarray:
+def exact(x: Tensor, kernel: Tensor, up: int, down: int, pad: tuple[int, int]) -> Tensor:
     """The op in float64, a few planes of it: zero-stuffed, tap by tap, in NumPy."""
     planes, taps = x[:1, :2].double().numpy(), kernel.double().numpy()
     _, _, h, w = planes.shape
@@ -73,7 +78,7 @@ def exact(x: Tensor, kernel: Tensor, up: int, down: int, pad: tuple[int, int]) -
         for j in range(size):
             shifted = u[:, :, size - 1 - i :, size - 1 - j :]
             out += taps[i, j] * shifted[:, :, :out_h, :out_w]
-    return out[:, :, ::down, ::down]
+    return torch.from_numpy(out[:, :, ::down, ::down])
 
 
 def walk_of(
@@ -92,12 +97,11 @@ def walk_of(
     return name.decode()
 
 
-def formulations_side_by_side(quick: bool, seconds: float) -> None:
-    """Time every cell and write the section ``cpu``."""
+def measure_formulations(quick: bool, seconds: float) -> list[Row]:
+    """Every cell, a row for each formulation."""
     others = formulations.available()
     compiled = extension.choices["cpu"].backend == "extension"
-    rows: list[list[str]] = []
-    ratios: dict[str, list[float]] = {}
+    rows: list[Row] = []
     for shape, layout, operation, kernel_name in cells(quick):
         up, down, pads = OPERATIONS[operation]
         taps, separable = KERNELS[kernel_name]
@@ -123,54 +127,68 @@ def formulations_side_by_side(quick: bool, seconds: float) -> None:
         times = interleaved(calls, seconds)
         floor = median(times["fill"]) + median(times["sum"])
         truth = exact(x, kernel, up, down, pad)
-        row = [
-            "x".join(map(str, shape)),
-            "channels_last" if layout == torch.channels_last else "contiguous",
-            operation,
-            kernel_name,
-        ]
-        if compiled:
-            row.append(walk_of(x, out, rest[0], up, down, pad))
         for name in [n for n in ("compiled", "native", *others) if n in calls]:
             result = calls[name]()
             assert isinstance(result, Tensor)
-            part = result[:1, :2].double().numpy()
-            same = part.shape == truth.shape
-            error = abs(part - truth).max() / abs(truth).max() if same else np.nan
-            ratio = median(times[name]) / floor
-            row.append(f"{ratio:.1f} ({spread(times[name])}; {error:.0e})")
-            if shape[1] == 64:
-                ratios.setdefault(name, []).append(ratio)
-        rows.append(row)
-        print(*row, sep=" | ", flush=True)
-    against = [
-        f"{name} / native at 64 channels: "
-        f"{min(a / b for a, b in zip(ratios[name], ratios['native'], strict=True)):.1f} and more"
-        for name in ("zero-stuffing", "diffusers")
-        if name in ratios
-    ]
-    names = [*(["walk", "compiled"] if compiled else []), "native", *others]
-    write_section(
-        "cpu",
-        f"""## On the CPU, float32, forward
-
-{provenance()}. Command: `{command()}`. Medians of rounds in which all columns take turns, as
-multiples of the floor `torch.empty(out).fill_(0.)` plus `input.sum()`; in brackets the spread (20th
-and 80th percentile) and the largest deviation from the float64 definition, relative to the largest
-output (`interpolate` computes another filter). `walk` names the way through memory that the
-compiled kernels take (`csrc/cpu/plan.h`). {"; ".join(against)}.
-
-{table(["shape", "layout", "op", "kernel", *names], rows)}
-""",
-    )
+            rows.append(
+                {
+                    "shape": "x".join(map(str, shape)),
+                    "layout": layout_name(layout),
+                    "op": operation,
+                    "kernel": kernel_name,
+                    "walk": walk_of(x, out, rest[0], up, down, pad) if name == "compiled" else "",
+                    "formulation": name,
+                    **timing("time / floor", times[name], floor),
+                    "deviation": deviation(result[:1, :2], truth),
+                }
+            )
+            print(*rows[-1].values(), sep=" | ", flush=True)
+    return rows
 
 
-def floors(quick: bool, seconds: float) -> None:
+def report_formulations(rows: list[Row]) -> str:
+    names = [name for (name,), _ in grouped(rows, "formulation")]
+    lines = []
+    for labels, alike in grouped(rows, "op", "kernel", "layout"):
+        by_name = {name: part for (name,), part in grouped(alike, "formulation")}
+        cells = [middle_and_worst(by_name.get(name, []), "time / floor") for name in names]
+        lines.append([*labels, *cells, worst(by_name.get("compiled", []), "deviation")])
+    return f"""\
+Medians of rounds in which all columns take turns, as multiples of the floor
+`torch.empty(out).fill_(0.)` plus `input.sum()`: median / worst of
+{len(grouped(rows, "shape"))} shapes. *Deviation*: of the compiled kernels from the float64
+definition, relative to the largest output. `interpolate` computes another filter.
+
+![Time over the floor](cpu.svg)
+
+{table(["op", "kernel", "layout", *names, "deviation"], lines)}
+"""
+
+
+def plot_formulations(rows: list[Row]) -> Any:
+    """Every cell as a dot, a line for each formulation."""
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(9, 3.4))
+    groups = grouped(rows, "formulation")
+    for at, (_, alike) in enumerate(groups):
+        values = numbers(alike, "time / floor")
+        # Dots of equal height would hide each other: each has a place of its own, by its rank
+        places = [at - 0.3 + 0.6 * i / max(1, len(values) - 1) for i in range(len(values))]
+        axis.scatter(values, places, s=9)
+    axis.axvline(1.0, linewidth=0.8, linestyle="--", color="0.5")
+    axis.set_yticks(range(len(groups)), [name for (name,), _ in groups])
+    axis.invert_yaxis()
+    axis.set_xscale("log")
+    axis.set_xlabel("time / floor (reading the input and writing the output once); each dot a cell")
+    return figure
+
+
+def measure_floors(quick: bool, seconds: float) -> list[Row]:
     """The compiled kernels in every dtype, forward and backward, as multiples of the floor."""
     extension_only()
     sizes = {"0.5 MB": (2, 16, 48, 48), "4 MB and more": (4, 64, 96, 96)}
-    rows: list[list[str]] = []
-    found: dict[str, list[float]] = {}
+    rows: list[Row] = []
     for (size, shape), dtype, layout, operation, kernel_name in itertools.product(
         sizes.items(),
         (torch.float32, torch.float64, torch.bfloat16, torch.float16),
@@ -184,13 +202,15 @@ def floors(quick: bool, seconds: float) -> None:
         values = KERNELS[kernel_name][0]
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         taps = torch.tensor(values, dtype=wide)
-        pad = (*pads(len(values), max(up, down)),) * 2
+        pad = pads(len(values), max(up, down))
         x = torch.randn(shape).to(dtype).contiguous(memory_format=layout)
-        out = OPS._upfirdn2d.default(x, taps, taps, (up, up), (down, down), pad, False)
+        call = (taps, taps, (up, up), (down, down), (*pad, *pad), False)
+        out = OPS._upfirdn2d.default(x, *call)
         kernel_size = (len(values),) * 2
         g_pad = geometry.adjoint_pads(
-            x.shape[2:], out.shape[2:], (up, up), (down, down), pad, kernel_size
+            x.shape[2:], out.shape[2:], (up, up), (down, down), (*pad, *pad), kernel_size
         )
+        adjoint = (taps, taps, (down, down), (up, up), g_pad, True)
         # The floor counts bytes: float32 arrays of as many
         source, target = torch.randn(x.nbytes // 4), torch.randn(out.nbytes // 4)
         times = interleaved(
@@ -199,49 +219,51 @@ def floors(quick: bool, seconds: float) -> None:
                 "sum in": lambda s=source: s.sum(),
                 "fill in": lambda s=source: torch.empty(s.numel()).fill_(0.0),
                 "sum out": lambda t=target: t.sum(),
-                "forward": partial(
-                    OPS._upfirdn2d.default, x, taps, taps, (up, up), (down, down), pad, False
-                ),
-                "backward": partial(
-                    OPS._upfirdn2d.default,
-                    torch.randn_like(out),
-                    taps,
-                    None,
-                    (down, down),
-                    (up, up),
-                    g_pad,
-                    True,
-                ),
+                "forward": partial(OPS._upfirdn2d.default, x, *call),
+                "backward": partial(OPS._upfirdn2d.default, torch.randn_like(out), *adjoint),
             },
             seconds,
         )
-        row = [size, str(dtype).removeprefix("torch.")]
-        row += ["channels_last" if layout == torch.channels_last else "contiguous"]
-        row += [operation, kernel_name, walk_of(x, out, taps, up, down, pad)]
+        truth = exact(x, torch.outer(taps, taps), up, down, pad)
         for direction, parts in (
             ("forward", ("fill out", "sum in")),
             ("backward", ("fill in", "sum out")),
         ):
-            ratio = median(times[direction]) / sum(median(times[part]) for part in parts)
-            row.append(f"{ratio:.2f} ({spread(times[direction])})")
-            found.setdefault(f"{size}, {kernel_name}", []).append(ratio)
-        rows.append(row)
-        print(*row, sep=" | ", flush=True)
+            floor = sum(median(times[part]) for part in parts)
+            rows.append(
+                {
+                    "size": size,
+                    "dtype": str(dtype).removeprefix("torch."),
+                    "layout": layout_name(layout),
+                    "op": operation,
+                    "kernel": kernel_name,
+                    "walk": walk_of(x, out, taps, up, down, pad),
+                    "direction": direction,
+                    **timing("time / floor", times[direction], floor),
+                    "deviation": deviation(out[:1, :2], truth) if direction == "forward" else "",
+                }
+            )
+            print(*rows[-1].values(), sep=" | ", flush=True)
+    return rows
+
+
+def report_floors(rows: list[Row]) -> str:
+    lines = []
+    for labels, alike in grouped(rows, "size", "kernel", "dtype"):
+        by_direction = [part for _, part in grouped(alike, "direction")]
+        cells = [middle_and_worst(part, "time / floor") for part in by_direction]
+        lines.append([*labels, *cells, worst(alike, "deviation")])
     summary = "; ".join(
-        f"{name}: median {median(sorted(r)):.2f}, worst {max(r):.2f}" for name, r in found.items()
+        f"{', '.join(labels)}: {middle_and_worst(alike, 'time / floor')}"
+        for labels, alike in grouped(rows, "size", "kernel")
     )
-    write_section(
-        "floor",
-        f"""## Compiled CPU kernels as multiples of the floor
+    return f"""\
+The floor counts bytes: `fill_` of as many bytes as the output and `sum` of as many as the input, in
+float32. Median / worst of both layouts and three operations. In all, {summary}. Goals: at 4 MB and
+more the median cell of 4 taps at most 1.1, the worst 1.5, 12 taps at most 2; at 0.5 MB at most 2.
 
-{provenance()}. Command: `{command()}`. The floor counts bytes: `fill_` of as many bytes as the
-output and `sum` of as many as the input, in float32. {summary}.
-Goals: at 4 MB and more the
-median cell of 4 taps at most 1.1, the worst 1.5, 12 taps at most 2; at 0.5 MB at most 2.
-
-{table(["size", "dtype", "layout", "op", "kernel", "walk", "forward", "backward"], rows)}
-""",
-    )
+{table(["size", "kernel", "dtype", "forward", "backward", "deviation"], lines)}
+"""
 
 
 def extension_only() -> None:
@@ -250,10 +272,10 @@ def extension_only() -> None:
         raise RuntimeError(f"no compiled kernels: {extension.choices['cpu'].reason}")
 
 
-def epilogue(seconds: float) -> None:
+def measure_epilogue(seconds: float) -> list[Row]:
     """Smoothing with its epilogue, fused and as separate operations, forward and backward."""
     extension_only()
-    rows = []
+    rows: list[Row] = []
     for size, dtype, layout in itertools.product(
         (16, 64, 256), (torch.float32, torch.bfloat16), LAYOUTS
     ):
@@ -297,42 +319,46 @@ def epilogue(seconds: float) -> None:
             seconds,
         )
         middle = {name: median(values) for name, values in times.items()}
+        wide = [part.double() for part in (x, taps, bias, noise, strength)]
+        truth = separate(wide[0], wide[1], wide[2:])
         rows.append(
-            [
-                "x".join(map(str, shape)),
-                str(dtype).removeprefix("torch."),
-                "channels_last" if layout == torch.channels_last else "contiguous",
-                f"{middle['fused'] / middle['plain']:.2f}",
-                f"{middle['separate'] / middle['fused']:.2f}",
-                f"{middle['separate, gradients'] / middle['fused, gradients']:.2f}",
-            ]
+            {
+                "shape": "x".join(map(str, shape)),
+                "dtype": str(dtype).removeprefix("torch."),
+                "layout": layout_name(layout),
+                "fused / upfirdn2d alone": digits(middle["fused"] / middle["plain"]),
+                "separate / fused": digits(middle["separate"] / middle["fused"]),
+                "separate / fused, forward and backward": digits(
+                    middle["separate, gradients"] / middle["fused, gradients"]
+                ),
+                "deviation": deviation(fused(), truth),
+            }
         )
-        print(*rows[-1], sep=" | ", flush=True)
-    write_section(
-        "epilogue",
-        f"""## Smoothing with noise, bias, leaky ReLU and gain
+        print(*rows[-1].values(), sep=" | ", flush=True)
+    return rows
 
-{provenance()}. Command: `{command()}`. `upfirdn2d_bias_act` (fused) beside `upfirdn2d` alone, and
-beside `upfirdn2d`, addition of scaled noise and `fused_leaky_relu` (separate); 4 taps, medians.
 
-{
-            table(
-                [
-                    "shape",
-                    "dtype",
-                    "layout",
-                    "fused / upfirdn2d alone",
-                    "separate / fused",
-                    "the same, forward and backward",
-                ],
-                rows,
-            )
-        }
-""",
+def report_epilogue(rows: list[Row]) -> str:
+    names = (
+        "fused / upfirdn2d alone",
+        "separate / fused",
+        "separate / fused, forward and backward",
     )
+    lines = [
+        [*labels, *(middle_and_worst(alike, name, least=name != names[0]) for name in names),
+         worst(alike, "deviation")]
+        for labels, alike in grouped(rows, "dtype", "layout")
+    ]  # fmt: skip
+    return f"""\
+`upfirdn2d_bias_act` (fused) beside `upfirdn2d` alone, and beside `upfirdn2d`, addition of scaled
+noise and `fused_leaky_relu` (separate); 4 taps; median / worst of three shapes. *Deviation*: of the
+fused op from the separate ones in float64, relative to the largest output.
+
+{table(["dtype", "layout", *names, "deviation"], lines)}
+"""
 
 
-def gradient_memory() -> None:
+def measure_gradient_memory() -> list[Row]:
     """Peak memory of forward plus backward against input, output, their gradients and 1 MB."""
     extension_only()
     setup = """
@@ -346,7 +372,7 @@ x = torch.randn(4, 32, 512, 512).to(torch.{dtype}).contiguous(memory_format=torc
 x.requires_grad_()
 step(x[:1, :4, :64, :64])
 """
-    rows = []
+    rows: list[Row] = []
     for dtype, layout, (operation, (up, down, pads)) in itertools.product(
         ("float32", "float64", "bfloat16", "float16"),
         ("contiguous_format", "channels_last"),
@@ -357,24 +383,30 @@ step(x[:1, :4, :64, :64])
             setup.format(dtype=dtype, layout=layout, up=up, down=down, pad=pad), "step(x)"
         )
         output = gradient * up**2 // down**2
-        beyond = (added - gradient - 2 * output) / 2**20
-        sizes = [f"{b / 2**20:.0f} MB" for b in (gradient, output)]
-        rows.append([dtype, layout, operation, *sizes, f"{beyond:.2f} MB"])
-        print(*rows[-1], sep=" | ", flush=True)
-    write_section(
-        "memory-gradient",
-        f"""## Peak memory of forward plus backward
-
-{provenance()}. Command: `{command()}`. Peak resident memory of one forward and backward pass of the
-compiled kernels, 4 taps, in a process of its own; *beyond* input, output and their gradients, each
-counted once. Bound: 1 MB.
-
-{table(["dtype", "layout", "op", "input", "output", "beyond"], rows)}
-""",
-    )
+        rows.append(
+            {
+                "dtype": dtype,
+                "layout": layout.removesuffix("_format"),
+                "op": operation,
+                "input [MB]": f"{gradient / 2**20:.0f}",
+                "output [MB]": f"{output / 2**20:.0f}",
+                "beyond [MB]": f"{(added - gradient - 2 * output) / 2**20:.2f}",
+            }
+        )
+        print(*rows[-1].values(), sep=" | ", flush=True)
+    return rows
 
 
-def memory() -> None:
+def report_gradient_memory(rows: list[Row]) -> str:
+    return f"""\
+Peak resident memory of one forward and backward pass of the compiled kernels, 4 taps, in a process
+of its own, *beyond* input, output and their gradients, each counted once: at most
+{numbers(rows, "beyond [MB]")[-1]:.2f} MB in {len(rows)} cells of dtype, layout and operation.
+Bound: 1 MB.
+"""
+
+
+def measure_memory() -> list[Row]:
     """Peak memory of native against its bound, 2 * (input + output), inputs included."""
     setup = """
 from resample_layers.ops import native
@@ -384,31 +416,42 @@ kernel = {kernel}
 kernel = (kernel, kernel if kernel.dim() == 1 else None)
 native.resample(x[:1, :1, :32, :32], *kernel, ({up},) * 2, ({down},) * 2, {pad})
 """
-    rows = []
-    for dtype, size in (("float32", 4), ("float64", 8), ("bfloat16", 2)):
-        for layout in ("contiguous_format", "channels_last"):
-            for operation, (up, down, pads) in OPERATIONS.items():
-                for name, kernel in (("4 taps", "taps"), ("4x4", "torch.outer(taps, taps)")):
-                    pad = pads(4, max(up, down)) * 2
-                    source = 4 * 32 * 512 * 512 * size
-                    added, result = peak_memory(
-                        setup.format(
-                            dtype=dtype, layout=layout, kernel=kernel, up=up, down=down, pad=pad
-                        ),
-                        f"native.resample(x, *kernel, ({up},) * 2, ({down},) * 2, {pad})",
-                    )
-                    ratio = (source + added) / (source + result)
-                    megabytes = [f"{b / 2**20:.0f} MB" for b in (source, result, added - result)]
-                    rows.append([dtype, layout, operation, name, *megabytes, f"{ratio:.2f}"])
-                    print(*rows[-1], sep=" | ", flush=True)
-    write_section(
-        "memory",
-        f"""## Peak memory of native
+    rows: list[Row] = []
+    for (dtype, size), layout, (operation, (up, down, pads)), (name, kernel) in itertools.product(
+        (("float32", 4), ("float64", 8), ("bfloat16", 2)),
+        ("contiguous_format", "channels_last"),
+        OPERATIONS.items(),
+        (("4 taps", "taps"), ("4x4", "torch.outer(taps, taps)")),
+    ):
+        pad = pads(4, max(up, down)) * 2
+        source = 4 * 32 * 512 * 512 * size
+        added, result = peak_memory(
+            setup.format(dtype=dtype, layout=layout, kernel=kernel, up=up, down=down, pad=pad),
+            f"native.resample(x, *kernel, ({up},) * 2, ({down},) * 2, {pad})",
+        )
+        rows.append(
+            {
+                "dtype": dtype,
+                "layout": layout.removesuffix("_format"),
+                "op": operation,
+                "kernel": name,
+                "input [MB]": f"{source / 2**20:.0f}",
+                "output [MB]": f"{result / 2**20:.0f}",
+                "beyond [MB]": f"{(added - result) / 2**20:.0f}",
+                "peak / (input + output)": f"{(source + added) / (source + result):.2f}",
+            }
+        )
+        print(*rows[-1].values(), sep=" | ", flush=True)
+    return rows
 
-{provenance()}. Command: `{command()}`. Peak resident memory of one call in a process of its own.
-Bound: (input + peak) / (input + output) at most 2 for float32 and float64; for half types at
-most that and 64 MB.
 
-{table(["dtype", "layout", "op", "kernel", "input", "output", "beyond", "ratio"], rows)}
-""",
+def report_memory(rows: list[Row]) -> str:
+    parts = "; ".join(
+        f"{dtype} {numbers(alike, 'peak / (input + output)')[-1]:.2f}"
+        for (dtype,), alike in grouped(rows, "dtype")
     )
+    return f"""\
+Peak resident memory of one call, input included, in a process of its own, as a multiple of input
+and output; the worst of {len(rows)} cells of layout, operation and kernel: {parts}. Bound: 2 for
+float32 and float64; for half types that and 64 MB.
+"""

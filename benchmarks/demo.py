@@ -10,13 +10,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .measure import command, provenance, table, write_section
+from .measure import Row, digits, table
 
 BACKENDS = ("native", "extension")
 
 
-def run(steps: int) -> None:
-    """Train twice, side by side; write the section ``demo``."""
+def measure(steps: int) -> list[Row]:
+    """Train twice, side by side."""
     with tempfile.TemporaryDirectory() as folder:
         runs = {}
         for backend in BACKENDS:
@@ -34,18 +34,22 @@ def run(steps: int) -> None:
         for backend in BACKENDS:
             lines = (Path(folder) / backend / "metrics.jsonl").read_text().splitlines()
             seconds[backend] = json.loads(lines[-1])["seconds"]
-    rows = [
-        [backend, f"{seconds[backend]:.0f} s", f"{seconds[backend] / seconds['native']:.2f}"]
+    return [
+        {
+            "steps": steps,
+            "backend": backend,
+            "time [s]": f"{seconds[backend]:.0f}",
+            "/ native": digits(seconds[backend] / seconds["native"]),
+        }
         for backend in BACKENDS
     ]
-    write_section(
-        "demo",
-        f"""## The StyleGAN2 demo
 
-{provenance()}. Command: `{command()}`. `python -m examples.stylegan.train --steps {steps}` with
-`RESAMPLE_LAYERS_BACKEND` as given, both at once, one thread each; time of the training steps.
 
-{table(["backend", "time", "/ native"], rows)}
-""",
-    )
-    print(*rows, sep="\n")
+def report(rows: list[Row]) -> str:
+    lines = [[row[name] for name in ("backend", "time [s]", "/ native")] for row in rows]
+    return f"""\
+`python -m examples.stylegan.train --steps {rows[0]["steps"]}` with `RESAMPLE_LAYERS_BACKEND` as
+given, both at once, one thread each; time of the training steps.
+
+{table(["backend", "time [s]", "/ native"], lines)}
+"""

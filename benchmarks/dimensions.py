@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -12,7 +13,18 @@ from torch import Tensor
 from resample_layers import geometry
 from resample_layers.ops import upfirdn1d, upfirdn3d
 
-from .measure import command, interleaved, median, provenance, spread, table, write_section
+from .measure import (
+    Row,
+    deviation,
+    digits,
+    grouped,
+    interleaved,
+    median,
+    middle_and_worst,
+    table,
+    timing,
+    worst,
+)
 
 SHAPES = ((8, 64, 16384), (2, 16, 32, 32, 32))
 RATES = {
@@ -51,56 +63,62 @@ def axis_by_axis(x: Tensor, taps: Tensor, up: int, down: int, pad: tuple[int, in
     return x
 
 
-def run(seconds: float) -> None:
-    """Time every cell and write the section ``dimensions``."""
-    rows = []
-    for shape in SHAPES:
+def measure(seconds: float) -> list[Row]:
+    """Time every cell."""
+    rows: list[Row] = []
+    for shape, dtype, length, (rate, (up, down, pads)) in itertools.product(
+        SHAPES, (torch.float32, torch.bfloat16), (12, 4), RATES.items()
+    ):
         dims = len(shape) - 2
         op: Callable[..., Tensor] = upfirdn1d if dims == 1 else upfirdn3d
-        for dtype in (torch.float32, torch.bfloat16):
-            for length in (12, 4):
-                for rate, (up, down, pads) in RATES.items():
-                    x, taps = torch.randn(shape).to(dtype), torch.rand(length)
-                    call = up, down, pads(length, max(up, down))
-                    calls: dict[str, Callable[[], object]] = {
-                        "ours": lambda x=x, call=(taps, *call), op=op: op(x, *call),
-                        "depthwise": lambda x=x, t=taps, call=call, d=dims: depthwise(
-                            x, t, list(range(d)), *call
-                        ),
-                        "axis by axis": lambda x=x, call=(taps, *call): axis_by_axis(x, *call),
-                    }
-                    if dims == 1:
-                        del calls["axis by axis"]
-                    expected = calls["ours"]()
-                    for name, other in calls.items():
-                        torch.testing.assert_close(
-                            other(), expected, rtol=0.05, atol=0.05 * expected.abs().max().item(),
-                            msg=lambda text, name=name: f"{name}: {text}",
-                        )  # fmt: skip
-                    times = interleaved(calls, seconds)
-                    row = ["x".join(map(str, shape)), str(dtype)[6:], f"{length} taps", rate]
-                    row.append(f"{1e3 * median(times['ours']):.2f} ({spread(times['ours'])})")
-                    for name in ("depthwise", "axis by axis"):
-                        ratio = median(times.get(name, [0.0])) / median(times["ours"])
-                        row.append(f"{ratio:.1f}" if ratio else "")
-                    rows.append(row)
-                    print(*row, sep=" | ", flush=True)
-    head = [
-        "shape",
-        "dtype",
-        "taps",
-        "rate",
-        "ours [ms]",
-        "depthwise / ours",
-        "axis by axis / ours",
-    ]
-    write_section(
-        "dimensions",
-        f"""## Signals and volumes
+        x, taps = torch.randn(shape).to(dtype), torch.rand(length)
+        call = up, down, pads(length, max(up, down))
+        calls: dict[str, Callable[[], Tensor]] = {
+            "ours": lambda x=x, call=(taps, *call), op=op: op(x, *call),
+            "depthwise": lambda x=x, t=taps, call=call, d=dims: depthwise(
+                x, t, list(range(d)), *call
+            ),
+            "axis by axis": lambda x=x, call=(taps, *call): axis_by_axis(x, *call),
+        }
+        if dims == 1:
+            del calls["axis by axis"]
+        expected = calls["ours"]()
+        for name, other in calls.items():
+            torch.testing.assert_close(
+                other(), expected, rtol=0.05, atol=0.05 * expected.abs().max().item(),
+                msg=lambda text, name=name: f"{name}: {text}",
+            )  # fmt: skip
+        times = interleaved(calls, seconds)  # type: ignore[arg-type]
+        ours = median(times["ours"])
+        rows.append(
+            {
+                "shape": "x".join(map(str, shape)),
+                "dtype": str(dtype)[6:],
+                "taps": length,
+                "rate": rate,
+                **timing("ours [ms]", times["ours"], 1e-3),
+                **{
+                    f"{name} / ours": digits(median(times[name]) / ours) if name in times else ""
+                    for name in ("depthwise", "axis by axis")
+                },
+                "deviation": deviation(expected, axis_by_axis(x.double(), taps.double(), *call)),
+            }
+        )
+        print(*rows[-1].values(), sep=" | ", flush=True)
+    return rows
 
-{provenance()}. Command: `{command()}`. `upfirdn1d` and `upfirdn3d` beside `F.pad` with a strided or
-a transposed depthwise convolution of all axes, or of one axis after the other; medians.
 
-{table(head, rows)}
-""",
-    )
+def report(rows: list[Row]) -> str:
+    names = ("depthwise / ours", "axis by axis / ours")
+    lines = [
+        [*labels, *(middle_and_worst(alike, name, least=True) for name in names),
+         worst(alike, "deviation")]
+        for labels, alike in grouped(rows, "shape", "dtype", "taps")
+    ]  # fmt: skip
+    return f"""\
+`upfirdn1d` and `upfirdn3d` beside `F.pad` with a strided or a transposed depthwise convolution of
+all axes, or of one axis after the other; median / least of three rates. *Deviation*: from the
+convolutions in float64, relative to the largest output.
+
+{table(["shape", "dtype", "taps", *names, "deviation"], lines)}
+"""

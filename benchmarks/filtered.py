@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -19,7 +20,17 @@ from resample_layers.ops import (
     upfirdn2d,
 )
 
-from .measure import command, interleaved, median, provenance, spread, table, write_section
+from .measure import (
+    Row,
+    deviation,
+    digits,
+    grouped,
+    interleaved,
+    median,
+    table,
+    timing,
+    worst,
+)
 
 Pads = tuple[int, int]
 # Layers of StyleGAN3: shape, up, down; 6 taps for each factor.
@@ -119,6 +130,7 @@ def calls_of(shape: tuple[int, ...], dtype: torch.dtype, up: int, down: int) -> 
             "three": partial(signals_in_three, taps=taps),
             "torch": partial(signals_in_torch, taps=taps),
         }  # fmt: skip
+        exact = partial(signals_in_torch, taps=taps.double())
     else:
         fu, fd = torch.rand(6 * up), torch.rand(6 * down)
         fu, fd = up * fu / fu.sum(), fd / fd.sum()
@@ -132,44 +144,66 @@ def calls_of(shape: tuple[int, ...], dtype: torch.dtype, up: int, down: int) -> 
             "three": partial(images_in_three, **rest),
             "torch": partial(images_in_torch, **rest),
         }
-    return {name: partial(call, x, *parameters) for name, call in functions.items()} | {
-        f"{name} gradient": partial(gradient, call, x, *parameters)
-        for name, call in functions.items()
-    }
+        exact = partial(images_in_torch, **rest | {"fu": fu.double(), "fd": fd.double()})
+    wide = [part.detach().double() for part in (x, *parameters)]
+    return (
+        {"exact": partial(exact, *wide)}
+        | {name: partial(call, x, *parameters) for name, call in functions.items()}
+        | {
+            f"{name} gradient": partial(gradient, call, x, *parameters)
+            for name, call in functions.items()
+        }
+    )
 
 
-def run(seconds: float) -> None:
-    """Time every cell and write the section ``filtered``."""
-    rows = []
+def measure(seconds: float) -> list[Row]:
+    """Time every cell, forward alone and with backward."""
+    rows: list[Row] = []
     cells = [*((shape, 2, 2) for shape in SIGNALS), *IMAGES]
-    for shape, up, down in cells:
-        for dtype in (torch.float32, torch.bfloat16):
-            calls = calls_of(shape, dtype, up, down)
-            row = ["x".join(map(str, shape)), f"{up}, {down}", str(dtype)[6:]]
-            for kind in ("", " gradient"):
-                chosen = {name: calls[name + kind] for name in ("ours", "three", "torch")}
-                with torch.set_grad_enabled(kind != ""):
-                    expected = chosen["ours"]()
-                    for name, other in chosen.items():
-                        assert_alike(other(), expected, dtype, name + kind)
-                    times = interleaved(chosen, seconds, least=3)
-                ours = median(times["ours"])
-                row.append(f"{1e3 * ours:.2f} ({spread(times['ours'])})")
-                row += [f"{median(times[name]) / ours:.1f}" for name in ("three", "torch")]
-            rows.append(row)
-            print(*row, sep=" | ", flush=True)
+    for (shape, up, down), dtype in itertools.product(cells, (torch.float32, torch.bfloat16)):
+        calls = calls_of(shape, dtype, up, down)
+        for kind, suffix in (("forward", ""), ("forward and backward", " gradient")):
+            chosen = {name: calls[name + suffix] for name in ("ours", "three", "torch")}
+            with torch.set_grad_enabled(suffix != ""):
+                expected = chosen["ours"]()
+                for name, other in chosen.items():
+                    assert_alike(other(), expected, dtype, name + suffix)
+                times = interleaved(chosen, seconds, least=3)
+            ours = median(times["ours"])
+            rows.append(
+                {
+                    "shape": "x".join(map(str, shape)),
+                    "up, down": f"{up}, {down}",
+                    "dtype": str(dtype)[6:],
+                    "kind": kind,
+                    **timing("ours [ms]", times["ours"], 1e-3),
+                    "three calls / ours": digits(median(times["three"]) / ours),
+                    "plain torch / ours": digits(median(times["torch"]) / ours),
+                    "deviation": "" if suffix else deviation(expected, calls["exact"]()),
+                }
+            )
+            print(*rows[-1].values(), sep=" | ", flush=True)
+    return rows
+
+
+def report(rows: list[Row]) -> str:
+    lines = []
+    for labels, alike in grouped(rows, "shape", "up, down", "dtype"):
+        cells = [
+            row[name]
+            for row in alike
+            for name in ("ours [ms]", "three calls / ours", "plain torch / ours")
+        ]
+        lines.append([*labels, *cells, worst(alike, "deviation")])
     head = ["shape", "up, down", "dtype"]
     for kind in ("forward", "forward and backward"):
         head += [f"{kind} [ms]", "three calls / ours", "plain torch / ours"]
-    write_section(
-        "filtered",
-        f"""## Filtered activations
+    return f"""\
+`filtered_snake` (12 taps, the borders of BigVGAN) and `filtered_lrelu` (6 taps for each factor,
+bias and clamp of StyleGAN3) beside the same in three calls of this package (a filter, the
+activation, a filter) and in plain torch (grouped convolutions); medians of calls in turn.
+Backward: the gradients of input, bias, alpha and beta. *Deviation*: of the forward pass from
+plain torch in float64, relative to the largest output.
 
-{provenance()}. Command: `{command()}`. `filtered_snake` (12 taps, the borders of BigVGAN) and
-`filtered_lrelu` (6 taps for each factor, bias and clamp of StyleGAN3) beside the same in three
-calls of this package (a filter, the activation, a filter) and in plain torch (grouped
-convolutions); medians of calls in turn. Backward: the gradients of input, bias, alpha and beta.
-
-{table(head, rows)}
-""",
-    )
+{table([*head, "deviation"], lines)}
+"""

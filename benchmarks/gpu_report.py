@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Tables and a plot of what benchmarks/gpu.sh left, on any machine.
 
-``python -m benchmarks.gpu_report FOLDER...`` writes the section of RESULTS.md, and gpu.svg, from
-one or several folders: gpu.sh may have been called for a few steps at a time. What none of them
-holds is marked as unmeasured; without a folder that is everything. *partial*: rows are missing, or
-``--quick`` left some out. ``--print`` writes nothing; ``--plot FOLDER`` draws that folder's gpu.svg
-alone. A folder without a GPU is refused; ``--self-check`` prints what it would look like.
+``python -m benchmarks.gpu_report FOLDER...`` writes the section of RESULTS.md, gpu.svg and
+rows/gpu.jsonl, which has all rows, from one or several folders: gpu.sh may have been called for a
+few steps at a time. What none of them holds is marked as unmeasured; without a folder that is
+everything. *partial*: rows are missing, or ``--quick`` left some out. ``--print`` writes nothing;
+``--plot FOLDER`` draws that folder's gpu.svg alone. A folder without a GPU is refused;
+``--self-check`` prints what it would look like.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .measure import RESULTS, table, write_section
+from .measure import RESULTS, ROWS, table, write_section
 
 COMMAND = "bash benchmarks/gpu.sh"
 LARGE = 64 << 20  # bytes of input and output from which the goals count
@@ -433,6 +434,7 @@ def main() -> None:
         print(section(results))
         return
     write_section("gpu", section(results))
+    (ROWS / "gpu.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in results.rows))
     if results.part("layer"):
         plot(results, RESULTS.with_name("gpu.svg"))
 

@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Timing side by side, peak memory in a process of its own, and sections of RESULTS.md."""
+"""Timing side by side, peak memory in a process of its own, rows in files, sections of RESULTS.md.
+
+Every section of RESULTS.md is made of rows: what was measured stands in ``rows/NAME.csv``, and
+where, when and with which command in ``rows/measured.json``. RESULTS.md has what they say in short.
+"""
 
 from __future__ import annotations
 
+import csv
 import gc
+import json
 import platform
 import statistics
 import subprocess
@@ -11,11 +17,19 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import date
+from itertools import groupby
 from pathlib import Path
+from textwrap import fill
+from typing import Any
 
 import torch
+from torch import Tensor
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
+ROWS = Path(__file__).parent / "rows"
+MEASURED = ROWS / "measured.json"
+
+Row = dict[str, Any]
 
 
 def interleaved(
@@ -45,11 +59,33 @@ def median(values: list[float]) -> float:
     return statistics.median(values)
 
 
-def spread(values: list[float]) -> str:
-    """The 20th and the 80th percentile, relative to the median."""
+def spread(values: list[float]) -> tuple[float, float]:
+    """The 20th and the 80th percentile, in multiples of the median."""
     middle = median(values)
-    low, high = values[len(values) // 5], values[len(values) * 4 // 5]
-    return f"-{100 * (1 - low / middle):.0f}/+{100 * (high / middle - 1):.0f} %"
+    return values[len(values) // 5] / middle, values[len(values) * 4 // 5] / middle
+
+
+def timing(name: str, values: list[float], unit: float = 1.0) -> Row:
+    """The columns of one measured time: its median in ``unit`` seconds, and its spread."""
+    low, high = spread(values)
+    return {name: digits(median(values) / unit), "p20": f"{low:.2f}", "p80": f"{high:.2f}"}
+
+
+def digits(value: float) -> str:
+    """Three digits, which is what a time on a shared machine has, without an exponent."""
+    return f"{float(f'{value:.3g}'):g}"
+
+
+def deviation(found: Tensor, expected: Tensor) -> str:
+    """The largest difference, relative to the largest expected value; "" for another shape."""
+    if found.shape != expected.shape:
+        return ""
+    wide = expected.double()
+    return f"{(found.double() - wide).abs().max() / wide.abs().max():.0e}"
+
+
+def layout_name(layout: torch.memory_format) -> str:
+    return "channels_last" if layout == torch.channels_last else "contiguous"
 
 
 def peak_memory(setup: str, call: str) -> tuple[int, int]:
@@ -100,10 +136,72 @@ def command() -> str:
     return " ".join(["python -m benchmarks", *sys.argv[1:]])
 
 
+def save(name: str, rows: list[Row]) -> None:
+    """Keep the rows of a section, and how they were measured."""
+    ROWS.mkdir(exist_ok=True)
+    header = list(dict.fromkeys(key for row in rows for key in row))
+    with (ROWS / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, header, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    measured = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
+    measured[name] = {"where": provenance(), "command": command()}
+    MEASURED.write_text(json.dumps(measured, indent=2, sort_keys=True) + "\n")
+
+
+def load(name: str) -> list[Row]:
+    """The rows of a section; all values are strings."""
+    with (ROWS / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def head(name: str) -> str:
+    """Where, when and with which command the rows of a section were measured."""
+    measured = json.loads(MEASURED.read_text())[name]
+    return (
+        f"{measured['where']}. Command: `{measured['command']}`. "
+        f"All rows: [rows/{name}.csv](rows/{name}.csv)."
+    )
+
+
+def grouped(rows: list[Row], *keys: str) -> list[tuple[list[str], list[Row]]]:
+    """Rows that agree in ``keys``, together; groups in the order of their first rows."""
+    order: dict[tuple[str, ...], int] = {}
+    for row in rows:
+        order.setdefault(tuple(row[key] for key in keys), len(order))
+
+    def place(row: Row) -> int:
+        return order[tuple(row[key] for key in keys)]
+
+    groups = groupby(sorted(rows, key=place), place)
+    return [(list(list(order)[at]), list(group)) for at, group in groups]
+
+
+def numbers(rows: list[Row], column: str) -> list[float]:
+    """The column's numbers, sorted; rows without one are left out."""
+    return sorted(float(row[column]) for row in rows if row.get(column))
+
+
+def middle_and_worst(rows: list[Row], column: str, least: bool = False) -> str:
+    """The median of a column and its largest value, or its least."""
+    values = numbers(rows, column)
+    return f"{digits(median(values))} / {digits(values[0 if least else -1])}" if values else ""
+
+
+def worst(rows: list[Row], column: str) -> str:
+    """The largest value of a column of deviations."""
+    values = numbers(rows, column)
+    return f"{values[-1]:.0e}" if values else ""
+
+
 def write_section(name: str, text: str) -> None:
-    """Replace one section of RESULTS.md, or append it."""
+    """Replace one section of RESULTS.md, or append it; paragraphs are filled to 100 columns."""
     begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
-    block = f"{begin}\n{text.strip()}\n{end}"
+    parts = [
+        part if part.startswith(("|", "#", "!")) else fill(part, 100, break_on_hyphens=False)
+        for part in text.strip().split("\n\n")
+    ]
+    block = "\n".join((begin, "\n\n".join(parts), end))
     old = RESULTS.read_text() if RESULTS.exists() else "# Results\n"
     if begin in old:
         head, rest = old.split(begin)

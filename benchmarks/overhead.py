@@ -9,25 +9,26 @@ import torch.nn.functional as F
 from resample_layers import UpFirDnSmooth
 from resample_layers.ops import extension, upfirdn2d
 
-from .measure import command, interleaved, median, provenance, spread, table, write_section
+from .measure import Row, deviation, digits, interleaved, median, table, timing
 
 CALLS = 200
+COMPOSITE = "pad + conv2d"
 
 
-def run(seconds: float) -> None:
-    """Time calls without and with gradient; write the section ``overhead``."""
+def measure(seconds: float) -> list[Row]:
+    """Time calls without and with gradient."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # nothing here is worth a second one
     x = torch.randn(1, 1, 4, 4)
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
     kernel = torch.outer(taps, taps)
     weight = kernel.flip(0, 1)[None, None]
-    layer = UpFirDnSmooth()
-    rows = []
+    layer = UpFirDnSmooth()  # of taps that sum to 1, so are those above
+    rows: list[Row] = []
     for learn in (False, True):
         image = x.clone().requires_grad_(learn)
         calls = {
-            "pad + conv2d": lambda x=image: F.conv2d(F.pad(x, (2, 1, 2, 1)), weight),
+            COMPOSITE: lambda x=image, weight=weight: F.conv2d(F.pad(x, (2, 1, 2, 1)), weight),
             "upfirdn2d, 4x4": lambda x=image: upfirdn2d(x, kernel, pad=(2, 1)),
             "upfirdn2d, 4 taps": lambda x=image: upfirdn2d(x, taps, pad=(2, 1)),
             "UpFirDnSmooth": lambda x=image: layer(x),
@@ -40,27 +41,30 @@ def run(seconds: float) -> None:
         times = interleaved(
             {name: lambda call=call: repeat(call) for name, call in calls.items()}, seconds
         )
-        composite = median(times["pad + conv2d"])
+        truth = calls[COMPOSITE](image.double(), weight.double())
         for name, values in times.items():
-            each = 1e6 * median(values) / CALLS
+            found = calls[name]()
             rows.append(
-                [
-                    "with gradient" if learn else "without",
-                    name,
-                    f"{each:.1f} us",
-                    spread(values),
-                    f"{median(values) / composite:.2f}",
-                ]
+                {
+                    "gradient": "with" if learn else "without",
+                    "call": name,
+                    "backend": extension.choices["cpu"].backend,
+                    **timing("time [us]", values, 1e-6 * CALLS),
+                    "/ pad + conv2d": digits(median(values) / median(times[COMPOSITE])),
+                    "deviation": deviation(found, truth),
+                }
             )
-            print(*rows[-1], sep=" | ", flush=True)
-    write_section(
-        "overhead",
-        f"""## One eager call on a 1x1x4x4 tensor
-
-{provenance()}; backend: {extension.choices["cpu"].backend}. Command: `{command()}`. Forward only,
-validation included. Goal: at most 0.25 of pad + conv2d without gradient, 0.33 with it.
-
-{table(["gradient", "call", "time", "spread", "/ pad + conv2d"], rows)}
-""",
-    )
+            print(*rows[-1].values(), sep=" | ", flush=True)
     torch.set_num_threads(threads)
+    return rows
+
+
+def report(rows: list[Row]) -> str:
+    names = ("gradient", "call", "time [us]", "/ pad + conv2d", "deviation")
+    lines = [[row.get(name, "") for name in names] for row in rows]
+    return f"""\
+Backend: {rows[0]["backend"]}. One thread; forward only, validation included. Goal: at most 0.25 of
+`pad` and `conv2d` without gradient, 0.33 with it. *Deviation*: from the composite in float64.
+
+{table(list(names), lines)}
+"""

@@ -6,12 +6,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import gcd
 
+import numpy as np
 import torch
+from scipy.signal import resample_poly
 
 from resample_layers import UpFirDnResample1d
 from resample_layers.filters import kaiser_lowpass
 
-from .measure import command, interleaved, median, provenance, spread, table, write_section
+from .measure import Row, deviation, digits, interleaved, median, table, timing
 
 SHAPES = ((1, 1, 441000), (16, 2, 44100))
 RATES = ((48000, 44100), (16000, 44100), (44100, 48000), (16000, 48000))  # (to, from)
@@ -37,9 +39,9 @@ def peers(up: int, down: int) -> dict[str, Callable[[torch.Tensor], torch.Tensor
     return found
 
 
-def run(seconds: float) -> None:
-    """Time every cell and write the section ``rational``."""
-    rows = []
+def measure(seconds: float) -> list[Row]:
+    """Time every cell."""
+    rows: list[Row] = []
     for shape in SHAPES:
         x = torch.randn(shape)
         for to, of in RATES:
@@ -48,26 +50,41 @@ def run(seconds: float) -> None:
             taps = kaiser_lowpass(numtaps, 1 / max(up, down), 5.0)
             calls = {"ours": UpFirDnResample1d(up, down, taps), **peers(up, down)}
             with torch.no_grad():
-                length = calls["ours"](x).shape[-1]
+                found = calls["ours"](x)
                 for name, call in calls.items():
-                    assert abs(call(x).shape[-1] - length) <= 1, name
+                    assert abs(call(x).shape[-1] - found.shape[-1]) <= 1, name
                 times = interleaved({n: lambda c=c, x=x: c(x) for n, c in calls.items()}, seconds)
-            row = ["x".join(map(str, shape)), f"{of} to {to}", f"{numtaps}"]
-            row.append(f"{1e3 * median(times['ours']):.2f} ({spread(times['ours'])})")
-            for name in ("julius", "torchaudio"):
-                ratio = median(times[name]) / median(times["ours"]) if name in times else 0.0
-                row.append(f"{ratio:.1f}" if ratio else "NOT RUN")
-            rows.append(row)
-            print(*row, sep=" | ", flush=True)
-    head = ["shape", "rate [Hz]", "taps", "ours [ms]", "julius / ours", "torchaudio / ours"]
-    write_section(
-        "rational",
-        f"""## Rational rates
+            signal = x[0, 0].double().numpy()
+            truth = torch.from_numpy(resample_poly(signal, up, down, window=np.array(taps)))
+            rows.append(
+                {
+                    "shape": "x".join(map(str, shape)),
+                    "rate [Hz]": f"{of} to {to}",
+                    "taps": numtaps,
+                    **timing("ours [ms]", times["ours"], 1e-3),
+                    **{
+                        f"{name} / ours": digits(median(times[name]) / median(times["ours"]))
+                        if name in times
+                        else "NOT RUN"
+                        for name in ("julius", "torchaudio")
+                    },
+                    "deviation": deviation(found[0, 0], truth),
+                }
+            )
+            print(*rows[-1].values(), sep=" | ", flush=True)
+    return rows
 
-{provenance()}. Command: `{command()}`. `UpFirDnResample1d` beside `julius.ResampleFrac` and
-`torchaudio.transforms.Resample`, all float32, forward, with {ZEROS} zero crossings on each side of
-the filter; medians. The window functions differ, so the samples do too.
 
-{table(head, rows)}
-""",
+def report(rows: list[Row]) -> str:
+    names = (
+        *("shape", "rate [Hz]", "taps", "ours [ms]", "julius / ours", "torchaudio / ours"),
+        "deviation",
     )
+    return f"""\
+`UpFirDnResample1d` beside `julius.ResampleFrac` and `torchaudio.transforms.Resample`, all float32,
+forward, with {ZEROS} zero crossings on each side of the filter; medians. The window functions
+differ, so the samples do too. *Deviation*: of ours from scipy's `resample_poly` in float64, with
+the same taps, relative to the largest output.
+
+{table(list(names), [[row.get(name, "") for name in names] for row in rows])}
+"""
