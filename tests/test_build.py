@@ -113,6 +113,17 @@ def test_sources_are_listed():
         assert found == set(re.findall(rf'"(csrc/.*\{suffix})"', SETUP))
 
 
+@pytest.mark.parametrize("document", ["ci.yml", "release.yml", "CONTRIBUTING.md"])
+def test_the_make_targets_that_are_named_exist(document):
+    folder = ROOT if document.endswith(".md") else ROOT / ".github" / "workflows"
+    require("workflows", found=folder.is_dir())  # a source distribution has none
+    found = re.findall(r"(?:run: |`)make ((?:[a-z-]+(?: |\b))+)", (folder / document).read_text())
+    named = {target for targets in found for target in targets.split()}
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert named
+    assert named <= targets
+
+
 # What an index shows and serves
 
 
