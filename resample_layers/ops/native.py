@@ -99,7 +99,7 @@ def resample(
     if not is_plain(input, *factors, *operands):
         onnx = torch.onnx.is_in_onnx_export()
         exported = is_tracing() or onnx
-        one_pass = _pass if exported else partial(_pass, masked=True)
+        one_pass: Callable[..., Tensor] = _pass if exported else partial(_pass, masked=True)
         if onnx and dtype == torch.float32:  # onnxruntime has no convolution of float64 on a CPU
             one_pass = _pass_as_convolution
         out = _resample(input.to(dtype), factors, up, down, pad, one_pass)
