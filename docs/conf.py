@@ -59,6 +59,7 @@ BORROWED = {
 }
 """Pages that are files outside of docs/. What a page has of its own comes after the file."""
 
+FENCED = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 PICTURE = re.compile(
     r'<picture>\s*<source media="\(prefers-color-scheme: dark\)" srcset="(?P<dark>[^"]+)">\s*'
     r'<img (?P<attributes>[^>]*)src="(?P<light>[^"]+)"(?P<more>[^>]*)>\s*</picture>'
@@ -75,8 +76,11 @@ def to_site(text: str, origin: Path) -> str:
        script, has no address here: its name stays.
     """
 
+    docs = ROOT / "docs"
+    folder = origin.parent if docs in origin.parents else docs  # of the page that is made
+
     def here(target: str) -> str:
-        return os.path.relpath(origin.parent / target, ROOT / "docs")
+        return os.path.relpath(origin.parent / target, folder)
 
     def picture(match: re.Match[str]) -> str:
         words = match["attributes"] + match["more"]
@@ -97,17 +101,18 @@ def to_site(text: str, origin: Path) -> str:
         if not path.exists():
             raise FileNotFoundError(f"{origin.relative_to(ROOT)} links to {target}")
         page = pages.get(path)
-        return f"[{match['text']}]({page}{anchor})" if page else match["text"]
+        if page is None:
+            return match["text"]
+        return f"[{match['text']}]({Path(os.path.relpath(page, folder)).as_posix()}{anchor})"
 
-    pages = {(ROOT / file).resolve(): f"{name}.md" for name, file in BORROWED.items()}
-    pages |= {
-        path.resolve(): path.relative_to(ROOT / "docs").as_posix()
-        for path in ROOT.glob("docs/**/*.md")
-        if path.stem not in BORROWED
-    }
-    text = PICTURE.sub(picture, text)
-    text = IMAGE.sub(lambda match: f"![{match['text']}]({here(match['target'])})", text)
-    return LINK.sub(link, text)
+    pages = {(ROOT / file).resolve(): docs / f"{name}.md" for name, file in BORROWED.items()}
+    pages |= {path.resolve(): path for path in docs.glob("**/*.md") if path.stem not in BORROWED}
+    parts = FENCED.split(text)  # prose and blocks of code in turn
+    for i in range(0, len(parts), 2):
+        prose = PICTURE.sub(picture, parts[i])
+        prose = IMAGE.sub(lambda match: f"![{match['text']}]({here(match['target'])})", prose)
+        parts[i] = LINK.sub(link, prose)
+    return "".join(parts)
 
 
 def read_page(app: Any, name: str, source: list[str]) -> None:

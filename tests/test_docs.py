@@ -82,17 +82,25 @@ def test_public_classes_and_functions_are_documented():
             assert part in function.__doc__, (function, part)
 
 
-def test_capabilities_name_tests_that_exist():
-    rows = [
+def rows_of(page):
+    """The rows of a page's tables, without their heads."""
+    lines = [line for line in (ROOT / "docs" / page).read_text().splitlines() if line[:1] == "|"]
+    rows = zip(lines, [*lines[1:], ""], strict=True)
+    return [
         line.split("|")[1:-1]
-        for line in (ROOT / "docs" / "capabilities.md").read_text().splitlines()
-        if line.startswith("|") and not line.startswith(("| Capability", "| ---"))
+        for line, following in rows
+        if not line.startswith("| ---") and not following.startswith("| ---")
     ]
-    assert len(rows) > 30
-    for capability, tests, peer in rows:
+
+
+@pytest.mark.parametrize(("page", "least"), [("capabilities.md", 30), ("reliability.md", 15)])
+def test_promises_name_tests_that_exist(page, least):
+    rows = rows_of(page)
+    assert len(rows) > least
+    for promise, tests, *peer in rows:
         named = re.findall(r"`([^`]*)`", tests)
-        assert named, capability
-        assert peer.strip(), capability
+        assert named, promise
+        assert all(cell.strip() for cell in peer), promise
         for name in named:
             path, function = name.split("::")
             tree = ast.parse((ROOT / path).read_text())
@@ -199,6 +207,8 @@ def test_a_page_for_the_site():
     )
     with pytest.raises(FileNotFoundError, match=r"README\.md links to docs/nothing\.md"):
         conf.to_site("[nothing](docs/nothing.md)", ROOT / "README.md")
+    within = "[filters](../filters.md)\n\n```python\nlayers[0](x)\n```\n"
+    assert conf.to_site(within, ROOT / "docs" / "api" / "ops.md") == within
 
 
 @pytest.mark.parametrize(
@@ -265,7 +275,7 @@ def test_the_readme_s_numbers_stand_in_the_results():
         ("a depthwise convolution", "depthwise"),
     ):
         ratios = [time[formulation] / time["compiled"] for time in times.values()]
-        figures = f"median {statistics.median(ratios):.2g}, least {min(ratios):.2g}"
+        figures = f"| median {statistics.median(ratios):.3g}, least {min(ratios):.3g} |"
         line = next(line for line in readme.splitlines() if title in line)
         assert figures in line, f"rows/cpu.csv has {figures}"
     gpu = results.partition("<!-- begin gpu -->")[2]
