@@ -75,7 +75,6 @@ def to_site(text: str, origin: Path) -> str:
     2. A link to a page of the site goes to that page. What is linked and is no page, such as a
        script, has no address here: its name stays.
     """
-
     docs = ROOT / "docs"
     folder = origin.parent if docs in origin.parents else docs  # of the page that is made
 
