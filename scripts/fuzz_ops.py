@@ -163,8 +163,9 @@ def cases(draw: Any, door: str | None = None) -> Case:
     names = ["input", "first"]
     if op == "bias_act":
         operands = pick(
-            (), ("bias",), ("bias", "noise"), ("bias", "noise", "noise_strength"), ("noise",)
-        )
+            (), ("bias",), ("bias", "noise"), ("bias", "noise", "noise_strength"), ("noise",),
+            ("scale",), ("scale", "bias", "noise", "noise_strength"),
+        )  # fmt: skip
         constants = pick(0.2, 0.0, 1.0, 1.5), pick(math.sqrt(2.0), 1.0, 0.5), pick(None, 0.7, 2.0)
     elif op == "filtered_lrelu":
         operands = pick((), ("bias_before",))
@@ -210,6 +211,8 @@ def tensors_of(case: Case) -> Tensors:
             size = (case.noises, 1, *output_size(case))
         elif name == "noise_strength":
             size = (1,)
+        elif name == "scale":
+            size = case.shape[:2]
         else:
             size = (channels,)
         values = normal(*size, dtype=case.dtype if name == "noise" else wide)
@@ -255,9 +258,9 @@ def run(case: Case, t: Tensors) -> torch.Tensor:
         is_pair = kind == "pair" and case.dims > 1
         kernels.append(tuple(taps) if is_pair else taps[0])
     (x,) = t["input"]
-    bias, noise, strength, before, alpha, beta = (
+    bias, noise, strength, scale, before, alpha, beta = (
         t.get(name, (None,))[0]
-        for name in ("bias", "noise", "noise_strength", "bias_before", "alpha", "beta")
+        for name in ("bias", "noise", "noise_strength", "scale", "bias_before", "alpha", "beta")
     )
     mode = "replicate" if case.replicate else "zeros"
     if case.door == "public":
@@ -266,7 +269,7 @@ def run(case: Case, t: Tensors) -> torch.Tensor:
             return ops.upfirdn2d(x, *kernels, *rates)
         if case.op == "bias_act":
             return ops.upfirdn2d_bias_act(
-                x, *kernels, bias, noise, strength, *rates, *case.constants
+                x, *kernels, bias, noise, strength, *rates, *case.constants, scale
             )
         if case.op == "filtered_lrelu":
             up, down, pad, down_pad = rates
@@ -292,7 +295,7 @@ def run(case: Case, t: Tensors) -> torch.Tensor:
         op, args = OPS["upfirdn2d"], (x, *operands, *rates, *pads, False)
     elif case.op == "bias_act":
         op = OPS["upfirdn2d_bias_act"]
-        args = (x, *operands, bias, noise, strength, *rates, *pads, *case.constants)
+        args = (x, *operands, bias, noise, strength, scale, *rates, *pads, *case.constants)
     else:
         op = OPS["filtered_act"]
         images = x.unsqueeze(2) if case.dims == 1 else x

@@ -56,6 +56,8 @@ def by_loops(case, a):
         z = oracle.separable(a["input"][0], a["first"], case.up, case.down, pad)
     if case.op != "bias_act":
         return z
+    if "scale" in a:
+        z = z * a["scale"][0][:, :, None, None]
     if "noise" in a:
         z = z + a["noise"][0] * (a["noise_strength"][0] if "noise_strength" in a else 1.0)
     return leaky(z + a["bias"][0][:, None, None] if "bias" in a else z)

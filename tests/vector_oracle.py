@@ -9,7 +9,7 @@ One formula covers ``upfirdn2d`` on any number of axes, ``upfirdn2d_bias_act`` a
 activations; what a call lacks is left out::
 
     m   = F(input + bias_before, first)
-    z   = m + noise_strength * noise + bias
+    z   = scale * m + noise_strength * noise + bias
     a   = clamp(gain * f(z))
     out = F(a, second)
 
@@ -209,6 +209,8 @@ def before_activation(call: Call, t: Arrays) -> np.ndarray:
     if (before := _shaped(t, "bias_before", x)) is not None:
         x = x + before
     z = resample(x, t["first"], call.first)
+    if "scale" in t:
+        z = z * t["scale"][0][:, :, None, None]
     if "noise" in t:
         noise = t["noise"][0]
         z = z + (noise * t["noise_strength"][0].reshape(()) if "noise_strength" in t else noise)
@@ -270,6 +272,9 @@ def gradients(call: Call, t: Arrays, grad: np.ndarray, branches: Branches | None
     x = t["input"][0]
     if "bias_before" in t:
         x = x + _shaped(t, "bias_before", x)
+    if "scale" in t:
+        grads["scale"] = ((grad * resample(x, t["first"], call.first)).sum((2, 3)),)
+        grad = grad * t["scale"][0][:, :, None, None]
     grads["first"] = kernel_grad(x, grad, t["first"], call.first)
     grads["input"] = (transpose(grad, x.shape, t["first"], call.first),)
     if "bias_before" in t:
