@@ -18,7 +18,7 @@ from .. import geometry
 from . import native
 from .activation_grad import NO_TAPS, first_order
 from .arguments import check_call, check_epilogue, check_input
-from .epilogue import Epilogue, Operands, activation_grad, operand_grads, scale_grads
+from .epilogue import Epilogue, Operands, activation_grad, operand_grads, scale_grad
 from .modes import is_differentiated_elsewhere, is_tracing
 from .op import Grads, Op
 from .upfirdn2d import (
@@ -235,35 +235,35 @@ def _backward(needs: Sequence[bool], saved: Sequence[Any], constants: Any, grad:
     up, down, pad, in_shape = call
     operands = Operands(kinds, *values)
     size = native.kernel_size(kernel, taps_y)
+    one_tap = _is_one_tap(grad, kernel, taps_y, call)
     alone = False  # whether the gradient of z comes with the tap
     if torch.is_grad_enabled():  # a graph of the gradient is asked for
         grad = activation_grad(grad, output.detach(), slope, clamp)
         grads = operand_grads(grad, gain, operands, needs[3:6])
     else:
-        alone = (
-            (needs[0] or needs[6])
-            and not (needs[1] or needs[2])
-            and _is_one_tap(grad, kernel, taps_y, call)
-        )
+        alone = needs[0] and scale_dtype is None and not (needs[1] or needs[2]) and one_tap
         taps = (kernel, taps_y) if alone else NO_TAPS
         grad, grads = first_order(grad, output, taps, operands, needs[3:6], slope, gain, clamp)
+        if alone:
+            return grad, None, None, *grads, None
     # The gain goes to the taps, which are few; they stay as precise as the sums over them
     grad_input, grad_kernel, grad_taps_y, grad_scale = None, None, None, None
-    if needs[1] or needs[2]:
-        of_sum = grad if scale is None else (grad * scale[:, :, None, None]).to(grad.dtype)
-        w = KERNEL_GRAD(input, of_sum, up, down, pad, size[::-1]) * gain
-        grad_kernel, grad_taps_y = split_kernel_grad(w, kernel, taps_y)
-    if needs[0] or needs[6]:
-        grad_input = grad
-        if not alone:
-            g_pad = geometry.adjoint_pads(in_shape[2:], grad.shape[2:], up, down, pad, size)
-            scaled = kernel.to(native.accumulate_dtype(grad, kernel)) * gain
-            grad_input = UPFIRDN2D(grad, scaled, taps_y, down, up, g_pad, True)
-        if scale_dtype is not None:
-            of_scale, of_input = input if needs[6] else None, scale if needs[0] else None
-            grad_input, grad_scale = scale_grads(grad_input, of_scale, of_input)
-    if grad_scale is not None:
+    scaled = kernel.to(native.accumulate_dtype(grad, kernel)) * gain
+    if needs[6]:
+        s = input if one_tap else UPFIRDN2D(input, kernel, taps_y, up, down, pad, False)
+        grad_scale = scale_grad(grad, s) * gain
+        if one_tap:
+            tap = kernel if taps_y is None else kernel * taps_y
+            grad_scale = grad_scale * tap.reshape(()).to(grad_scale.dtype)
         grad_scale = grad_scale.to(scale_dtype)
+    if scale is not None:  # from here on the gradient of the op's result
+        grad = (grad * scale[:, :, None, None]).to(grad.dtype)
+    if needs[1] or needs[2]:
+        w = KERNEL_GRAD(input, grad, up, down, pad, size[::-1]) * gain
+        grad_kernel, grad_taps_y = split_kernel_grad(w, kernel, taps_y)
+    if needs[0]:
+        g_pad = geometry.adjoint_pads(in_shape[2:], grad.shape[2:], up, down, pad, size)
+        grad_input = UPFIRDN2D(grad, scaled, taps_y, down, up, g_pad, True)
     return grad_input, grad_kernel, grad_taps_y, *grads, grad_scale
 
 

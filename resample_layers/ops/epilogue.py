@@ -94,30 +94,13 @@ def activation_grad(
     return grad
 
 
-def scale_grads(
-    grad: Tensor,  # [N, C, H, W], of the op's input by the adjoint, as if the scale were 1
-    input: Tensor | None,  # [N, C, H, W], of the op; None: the scale's gradient is not wanted
-    scale: Tensor | None,  # [N, C]; None: the input's gradient is not wanted
-) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of input, in its dtype, and of scale, in the accumulate dtype.
-
-    The op is linear in each channel: ``sum(grad_z * s)`` over the output's pixels is
-    ``sum(adjoint(grad_z) * input)`` over those of the input, so ``s`` is not computed anew. The
-    products are rounded to the dtype of the input, and their sums are not.
-
-    Where no graph is recorded, ``grad`` is written to.
-    """
-    grad_input, grad_scale = None, None
-    if input is not None:
-        wide = torch.float64 if input.dtype == torch.float64 else torch.float32
-        grad_scale = (input * grad).sum((2, 3), dtype=wide)
-    if scale is not None:
-        factor = scale[:, :, None, None]
-        if torch.is_grad_enabled():
-            grad_input = (grad * factor).to(grad.dtype)
-        else:  # one pass, in which a scale of float32 is not rounded to 16 bits
-            grad_input = grad.mul_(factor)
-    return grad_input, grad_scale
+def scale_grad(
+    grad: Tensor,  # [N, C, out_h, out_w], of z
+    s: Tensor,  # [N, C, out_h, out_w], what is scaled
+) -> Tensor:
+    """The gradient of scale [N, C] in the accumulate dtype, where its products are taken too."""
+    wide = torch.float64 if s.dtype == torch.float64 else torch.float32
+    return (grad.to(wide) * s).sum((2, 3))
 
 
 class Operands(NamedTuple):
