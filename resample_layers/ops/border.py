@@ -85,9 +85,9 @@ def _extend_axis(x: Tensor, dim: int, before: int, after: int, mode: str) -> Ten
     if len(pieces) == 1:
         return x
     # Under autocast, torch.cat refuses the type of 16 bits that autocast does not use
-    # Torch raises where a device has no autocast at all
+    # Of meta, which has no autocast, torch cannot tell whether it is enabled
     kind = x.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+    if kind != "meta" and torch.is_autocast_enabled(kind):
         with torch.autocast(kind, enabled=False):
             return torch.cat(pieces, dim)
     return torch.cat(pieces, dim)
