@@ -276,7 +276,7 @@ class Training:
         return scores[0::2], scores[1::2]
 
     def r1_step(self, real: Sequence[Tensor]) -> None:
-        """Make the scores of what the discriminator sees of real images flat; in full precision."""
+        """Make the scores of real images flat: along the images, or along what ADA makes of them."""
         inputs = (self.chance(), self.blur(), *real)
         found = self.minimise(self.d, "R1 penalty", self.r1_gradients, inputs)
         self.counts["r1"] += 1
@@ -285,8 +285,11 @@ class Training:
     def r1_gradients(self, chance: Tensor | None, blur: Tensor | None, *real: Tensor) -> Outputs:
         def rounds() -> Iterator[Tensor]:
             for images, changes in zip(real, self.changes(chance), strict=True):
-                images = self.change(images, changes, blur).detach().requires_grad_()
-                yield losses.r1_penalty(self.discriminator(images), images)
+                images = images.detach().requires_grad_()
+                seen = self.change(images, changes, blur)
+                if changes is not None:  # torch's grid_sample has no second derivative
+                    images = seen = seen.detach().requires_grad_()
+                yield losses.r1_penalty(self.discriminator(seen), images)
 
         weight = self.settings.r1_gamma / 2 * self.settings.r1_every
         return self.gradients(self.d, rounds(), self.accumulate, weight)

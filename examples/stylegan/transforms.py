@@ -52,12 +52,15 @@ def transform_of(generator: Any) -> Tensor:
 def moved(generator: Any, movement: Tensor) -> Iterator[None]:
     """Have a generator draw everything moved by ``movement`` [3, 3], for a while.
 
+    The movement comes after that of the transform which the generator already has.
+
     Raises:
         ValueError: if the generator has no transform.
     """
     transform = transform_of(generator)
     before = transform.clone()
-    transform.copy_(torch.linalg.inv(movement.to(torch.float64)))
+    inverse = torch.linalg.inv(movement.to(torch.float64)).to(transform.device)
+    transform.copy_(before.to(torch.float64) @ inverse)
     try:
         yield
     finally:

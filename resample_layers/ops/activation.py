@@ -248,7 +248,6 @@ def _backward(needs: Sequence[bool], saved: Sequence[Any], constants: Any, grad:
             return grad, None, None, *grads, None
     # The gain goes to the taps, which are few; they stay as precise as the sums over them
     grad_input, grad_kernel, grad_taps_y, grad_scale = None, None, None, None
-    scaled = kernel.to(native.accumulate_dtype(grad, kernel)) * gain
     if needs[6]:
         s = input if one_tap else UPFIRDN2D(input, kernel, taps_y, up, down, pad, False)
         grad_scale = scale_grad(grad, s) * gain
@@ -263,6 +262,7 @@ def _backward(needs: Sequence[bool], saved: Sequence[Any], constants: Any, grad:
         grad_kernel, grad_taps_y = split_kernel_grad(w, kernel, taps_y)
     if needs[0]:
         g_pad = geometry.adjoint_pads(in_shape[2:], grad.shape[2:], up, down, pad, size)
+        scaled = kernel.to(native.accumulate_dtype(grad, kernel)) * gain
         grad_input = UPFIRDN2D(grad, scaled, taps_y, down, up, g_pad, True)
     return grad_input, grad_kernel, grad_taps_y, *grads, grad_scale
 

@@ -32,7 +32,7 @@ OWNERS = {
 SIGNS = {
     ("generator", "basicsr"): ("style_conv1.", "style_convs.", "style_mlp.", "constant_input."),
     ("generator", "nvidia"): ("synthesis.",),
-    ("generator", "resample_layers"): ("layers.",),  # StyleGAN3's
+    ("generator", "resample_layers"): ("layers.0.conv.", "layers.13.conv."),  # StyleGAN3's
     ("generator", "rosinality"): ("to_rgb1.", "to_rgbs.", "input."),
     ("discriminator", "basicsr"): ("conv_body.",),
     ("discriminator", "rosinality"): ("final_linear.", "final_conv."),
