@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +130,16 @@ def test_a_direction_is_what_a_viewer_sees():
     assert torch.equal(generator.input.transform, torch.eye(3))
 
 
+def test_a_movement_comes_after_the_transform_that_is_there():
+    generator = Generator(16, 8, 1, channels={4: 4, 8: 4, 16: 4}, input="fourier")
+    transform = generator.input.transform
+    transform.copy_(torch.linalg.inv(transforms.translation(0.25, 0)))
+    for movement, x in ((torch.eye(3), 0.25), (transforms.translation(0.5, 0), 0.75)):
+        with transforms.moved(generator, movement):
+            expected = torch.linalg.inv(transforms.translation(x, 0))
+            torch.testing.assert_close(transform.double(), expected)
+
+
 def test_the_transform_is_put_back_after_a_failure():
     generator = Waves()
 
@@ -164,7 +176,7 @@ def test_what_cannot_be_measured_is_said():
     class Small(Waves):
         resolution = 8
 
-    with pytest.raises(ValueError, match="resolution must be 16 or more"):
+    with pytest.raises(ValueError, match=r"resolution must be 16 or more, so .* got 8"):
         equivariance.measure(Small(), 1)
 
     class Broken(Waves):
@@ -237,3 +249,17 @@ def test_a_training_that_fails_is_told(tmp_path, capsys):
     assert "sticking: error: the training of digits-" in said
     assert "failed: python -m examples.stylegan.train: error:" in said
     assert not (tmp_path / "strip.png").exists()
+
+
+def test_a_training_that_is_killed_without_a_word_is_told(tmp_path, monkeypatch):
+    for config in sticking.CONFIGS:
+        (tmp_path / f"{config}.log").write_text("words of an earlier call\n")
+    killed = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    start = subprocess.Popen
+
+    def popen(_, **options):
+        return start([sys.executable, "-c", killed], **options)
+
+    monkeypatch.setattr(sticking.subprocess, "Popen", popen)
+    with pytest.raises(sticking.TrainingFailedError, match="failed: it ended with status -9"):
+        sticking.train(tmp_path, 1)

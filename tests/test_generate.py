@@ -302,6 +302,7 @@ def test_a_movement_goes_there_and_back(suffix, movable, tmp_path):
         (("--move", 3), "--move needs --translate or --rotate, to say where the images go, got n"),
         (("--move", 0, "--rotate", 5), "--move must be >= 1, got 0"),
         (("--translate", "0.1"), "it must be two finite numbers of widths, X,Y such as 0.25,-0.1"),
+        (("--translate", "1e39,0"), "such as 0.25,-0.1, from -1000 to 1000, got '1e39,0'"),
         (("--translate", "-1,nan"), "it must be two finite numbers of widths, X,Y such as 0.25"),
         (
             ("--rotate", "inf"),

@@ -71,6 +71,13 @@ def test_a_strip_goes_from_the_mean_to_the_image(checkpoint, plain, tmp_path):  
     assert_same(strip[:SIDE, SIDE : 2 * SIDE], half[:, :SIDE])
 
 
+def test_a_strip_may_begin_beyond_the_mean(checkpoint, tmp_path):  # noqa: F811
+    assert run(checkpoint, tmp_path, "--seeds", "0", "--strip", "-1,1") == 0
+    strip = pixels(tmp_path / "psi.png")
+    assert run(checkpoint, tmp_path, "--seeds", "0", "--psi", -1) == 0
+    assert_same(strip[:, :SIDE], pixels(tmp_path / "grid.png"))
+
+
 def test_a_film(checkpoint, tmp_path):  # noqa: F811
     ffmpeg, probe = require("ffmpeg"), require("ffprobe")
     options = ("--seeds", "0,1", "--interpolate", 3, "--format", ".mp4", "--rate", 12.5)

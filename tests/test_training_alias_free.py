@@ -14,7 +14,7 @@ from examples.stylegan.alias_free import AliasFreeGenerator
 from examples.stylegan.discriminator import Discriminator
 from examples.stylegan.generator import Generator
 from examples.stylegan.settings import Settings, load_config
-from examples.stylegan.training import make_generator
+from examples.stylegan.training import DivergedError, make_generator
 
 from .test_training_settings import FIXTURES
 from .training import assert_same, start
@@ -179,3 +179,30 @@ def test_the_blur_falls_to_none_and_reaches_real_and_generated_images():
     assert len(edges) == 3  # discriminator, R1, generator
     for part in zip(*sharpness, strict=True):
         assert part[0] < part[1] < part[2]
+
+
+def test_r1_of_blurred_images_is_that_of_the_images_before_the_blur():
+    training = start(batch=4, blur_sigma=2.0, blur_images=40.0)
+    (real,) = training.next_real()
+    images = real.clone().requires_grad_()
+    scores = training.discriminator(augment.blur(images, training.blur()))
+    (gradient,) = torch.autograd.grad(scores.sum(), images)
+    expected = gradient.square().sum((1, 2, 3)).mean()
+    found = training.r1_gradients(None, training.blur(), real)["loss"]
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_divergence_leaves_the_averages_of_magnitudes_as_they_were(monkeypatch):
+    training = start(**ALIAS_FREE)
+    real = training.next_real()
+    before = [magnitude.clone() for magnitude in training.magnitudes]
+    weight = next(training.generator.parameters())
+    monkeypatch.setattr(weight, "data", weight.data * math.nan)
+    with pytest.raises(DivergedError, match="discriminator's loss must stay finite"):
+        training.discriminator_step(real)
+    assert before
+    assert all(map(torch.equal, training.magnitudes, before))
+    weight.data.fill_(0.1)
+    training.magnitudes[0].fill_(math.nan)
+    with pytest.raises(DivergedError, match="averages of magnitudes must stay finite, got nan"):
+        training.check_finite()

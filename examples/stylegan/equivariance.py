@@ -50,6 +50,7 @@ FARTHEST = 0.125  # of a translation along each axis, in widths
 LOBES = 3  # of the Lanczos windows, on each side
 EXTENT = 2 * LOBES  # of a rotation's filter, in pixels to each side: two windows, convolved
 PERIOD = 64  # pixels to each side in which two sinc filters are convolved, round
+LEAST_SIDE = 16  # of images that a turn leaves pixels to compare
 UP = 4  # upsampling before a rotation takes its samples
 MEANINGS = {
     "EQ-T": "translation by whole pixels",
@@ -209,15 +210,7 @@ class Ratio:
         self.count += float(mask.sum()) * images.shape[0] * images.shape[1]
 
     def decibels(self) -> float:
-        """Infinity where no pixel differs.
-
-        Raises:
-            ValueError: if no pixel was compared.
-        """
-        if not self.count:
-            raise ValueError(
-                "resolution must be 16 or more, so that there are pixels that no edge reaches"
-            )
+        """Infinity where no pixel differs."""
         if not self.squares:
             return math.inf
         return 10 * math.log10(PEAK**2 / (self.squares / self.count))
@@ -247,6 +240,11 @@ def measure(generator: Any, images: int, seed: int = 0, batch: int = 4) -> dict[
     for name, value in (("images", images), ("batch", batch)):
         if value < 1:
             raise ValueError(f"{name} must be >= 1, got {value}")
+    if generator.resolution < LEAST_SIDE:
+        raise ValueError(
+            f"resolution must be {LEAST_SIDE} or more, so that there are pixels that no edge "
+            f"reaches, got {generator.resolution}"
+        )
     rng = torch.Generator().manual_seed(seed)
     ratios = {name: Ratio() for name in MEANINGS}
     side = generator.resolution
@@ -263,7 +261,9 @@ def measure(generator: Any, images: int, seed: int = 0, batch: int = 4) -> dict[
                 with moved(generator, movement):
                     found = generator.synthesis(styles, noise).cpu()
                 if not found.isfinite().all():
-                    raise FloatingPointError("every pixel must be finite, got others")
+                    raise FloatingPointError(
+                        f"every pixel must be finite, got others in images {first} and on"
+                    )
                 return found
 
             still = drawn(torch.eye(3))

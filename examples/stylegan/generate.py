@@ -76,6 +76,7 @@ LARGEST = {"scale": 64, "gap": 256}
 CHANNELS = (1, 3)  # of grey pictures, and of RGB
 MEAN_SAMPLES = 10_000  # of w, where the checkpoint has no mean
 MOST_PSI = 1000  # with far more, styles leave float32
+MOST_WIDTHS = 1000  # of a translation: with far more, float32 does not tell pixels apart
 MOST_IMAGES = 100_000  # of one command, which holds their w
 MOST_BYTES = 1 << 30  # of pixels that are held at a time
 STOPPED = 130  # the exit status after Ctrl-C
@@ -513,15 +514,16 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def parse_point(text: str) -> tuple[float, float]:
-    """Two finite numbers with a comma between them."""
+    """Two numbers with a comma between them."""
     try:
         x, y = map(float, text.split(","))
-        if math.isfinite(x) and math.isfinite(y):
+        if max(abs(x), abs(y)) <= MOST_WIDTHS and not math.isnan(x + y):
             return x, y
     except ValueError:
         pass
     raise argparse.ArgumentTypeError(
-        f"it must be two finite numbers of widths, X,Y such as 0.25,-0.1, got {text!r}"
+        f"it must be two finite numbers of widths, X,Y such as 0.25,-0.1, from -{MOST_WIDTHS} to "
+        f"{MOST_WIDTHS}, got {text!r}"
     )
 
 
@@ -537,13 +539,13 @@ def parse_angle(text: str) -> float:
 
 
 def take_signs(argv: Sequence[str]) -> list[str]:
-    """Options with what follows ``--translate`` joined to it.
+    """Options with what follows those of signed values joined to them.
 
     Else argparse would take the value "-0.1,0.2" for an option, since it is no number.
     """
     found: list[str] = []
     for word in argv:
-        if found and found[-1] == "--translate":
+        if found and found[-1] in ("--translate", "--rotate", "--strip"):
             found[-1] += f"={word}"
         else:
             found.append(word)

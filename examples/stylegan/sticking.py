@@ -58,10 +58,11 @@ def train(folder: Path, steps: int | None) -> None:
         TrainingFailedError: if one of them fails; the other is stopped then, and saves what it has.
     """
     with ExitStack() as stack:
-        processes = {}
+        processes, starts = {}, {}
         for config in CONFIGS:
             run = folder / config
             log = stack.enter_context(open(folder / f"{config}.log", "ab"))
+            starts[config] = log.tell()  # what stands before is of an earlier call
             command = [sys.executable, "-m", "examples.stylegan.train", "--config", config]
             command += ["--out", str(run.absolute()), "--device", "cpu", "--threads", "1"]
             command += ["--samples", "200", "--save-every", "100"]
@@ -78,10 +79,10 @@ def train(folder: Path, steps: int | None) -> None:
             say(", ".join(f"{config}: step {steps_of(folder / config):,}" for config in CONFIGS))
         for config, process in processes.items():
             if process.poll():
-                words = (folder / f"{config}.log").read_text(errors="replace").split("\n")
-                raise TrainingFailedError(
-                    f"the training of {config} failed: {[word for word in words if word][-1]}"
-                )
+                said = (folder / f"{config}.log").read_bytes()[starts[config] :]
+                lines = [line for line in said.decode(errors="replace").split("\n") if line]
+                reason = lines[-1] if lines else f"it ended with status {process.returncode}"
+                raise TrainingFailedError(f"the training of {config} failed: {reason}")
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

@@ -69,7 +69,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse
     add("--overwrite", action="store_true", help="delete the run in --out, and start anew")
     add("--device", default="auto", help="cpu, cuda or cuda:N; auto: a GPU where there is one")
     add("--threads", type=int, default=1, help="CPU threads; 0: all cores, for larger networks")
-    add("--accumulate", type=int, default=1, help="rounds to a step: less memory, same result")
+    add("--accumulate", type=int, default=1, help="rounds to a step, for less memory")
     add("--workers", type=int, default=0, help="processes that read --data's images when needed")
     add("--compile", action="store_true", help="compile the networks first")
     add("--cuda-graphs", action="store_true", help="repeat CUDA graphs of a step: GPU, one process")

@@ -226,7 +226,13 @@ class Training:
     def discriminator_step(self, real: Sequence[Tensor]) -> None:
         """Tell real images, one batch for each round, from generated ones."""
         inputs = (self.chance(), self.blur(), *real)
-        found = self.minimise(self.d, "loss", self.discriminator_gradients, inputs)
+        before = [magnitude.clone() for magnitude in self.magnitudes]
+        try:
+            found = self.minimise(self.d, "loss", self.discriminator_gradients, inputs)
+        except DivergedError:
+            for magnitude, value in zip(self.magnitudes, before, strict=True):
+                magnitude.copy_(value)
+            raise
         if self.settings.augment == "ada":
             self.augmentation.see(found["real_scores"], self.settings.batch)
         scores = {f"{kind}_score": found[f"{kind}_scores"].mean() for kind in ("real", "fake")}
@@ -276,7 +282,7 @@ class Training:
         return scores[0::2], scores[1::2]
 
     def r1_step(self, real: Sequence[Tensor]) -> None:
-        """Make the scores of real images flat: along the images, or along what ADA makes of them."""
+        """Make the scores of real images flat in full precision; of what ADA makes of them, if any."""
         inputs = (self.chance(), self.blur(), *real)
         found = self.minimise(self.d, "R1 penalty", self.r1_gradients, inputs)
         self.counts["r1"] += 1
@@ -537,6 +543,8 @@ class Training:
         for player in (self.g, self.d):
             if not math.isfinite(get_total_norm(player.network.parameters()).item()):
                 raise self._diverged(player, "weights", math.nan)
+        if self.magnitudes and not torch.stack(self.magnitudes).isfinite().all():
+            raise self._diverged(self.g, "averages of magnitudes", math.nan)
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on, and nothing that weights_only would refuse."""

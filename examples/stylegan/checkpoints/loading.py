@@ -241,7 +241,11 @@ def _alias_free_options(contents: Contents, theirs: State) -> dict[str, Any]:
             layers[ours] = found[1] if found else f"synthesis.L{n}"
             resolution = int(found[2]) if found else None  # the last layer's is the image's
     if resolution is None:
-        where = "in the name of its layer 14" if dialect == "nvidia" else "settings, as a run saves"
+        where = (
+            "in the name of its layer 14"
+            if dialect == "nvidia"
+            else "in settings beside it, as a run saves them"
+        )
         raise CheckpointError(
             f"must tell the resolution of {OWNERS[dialect]} StyleGAN3 {where}, got none"
         )
