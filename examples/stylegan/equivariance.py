@@ -261,9 +261,7 @@ def measure(generator: Any, images: int, seed: int = 0, batch: int = 4) -> dict[
                 with moved(generator, movement):
                     found = generator.synthesis(styles, noise).cpu()
                 if not found.isfinite().all():
-                    raise FloatingPointError(
-                        f"every pixel must be finite, got others in images {first} and on"
-                    )
+                    raise FloatingPointError("every pixel must be finite, got others")
                 return found
 
             still = drawn(torch.eye(3))

@@ -282,7 +282,7 @@ class Training:
         return scores[0::2], scores[1::2]
 
     def r1_step(self, real: Sequence[Tensor]) -> None:
-        """Make the scores of real images flat in full precision; of what ADA makes of them, if any."""
+        """Make the scores of real images, or of what ADA makes of them, flat; in full precision."""
         inputs = (self.chance(), self.blur(), *real)
         found = self.minimise(self.d, "R1 penalty", self.r1_gradients, inputs)
         self.counts["r1"] += 1
