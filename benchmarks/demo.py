@@ -10,6 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
+
 from .measure import Row, digits, table
 
 BACKENDS = ("native", "extension")
@@ -17,6 +19,7 @@ BACKENDS = ("native", "extension")
 
 def measure(steps: int) -> list[Row]:
     """Train twice, side by side."""
+    torch.set_num_threads(1)  # as each training has, for the head of the section
     with tempfile.TemporaryDirectory() as folder:
         runs = {}
         for backend in BACKENDS:

@@ -115,8 +115,9 @@ def stop(event, arguments):
         left -= 1
         if left == 0 and how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        if left == 0:
-            raise {"full": OSError(28, "No space left on device"), "stop": KeyboardInterrupt()}[how]
+        if left == 0 or left < 0 and how == "broken":  # and it stays so
+            full, broken = OSError(28, "No space left on device"), OSError(5, "Input/output error")
+            raise {"full": full, "stop": KeyboardInterrupt(), "broken": broken}[how]
 
 how, *roots = sys.argv[1:]
 for number, root in enumerate(roots, 1):
@@ -168,6 +169,20 @@ def test_a_migration_that_is_stopped_loses_nothing(how, tmp_path):
             assert told in Path(f"{root}.said").read_text()
         migrate_quickly(root, "rosinality")
         assert {path.name for path in root.iterdir()} == {".git", "a.py", "b.py", "net"}
+
+
+def test_a_migration_that_cannot_be_put_back_says_how_to(tmp_path):
+    """The second file cannot be replaced, nor the first one moved back."""
+    roots = [tmp_path / str(number) for number in range(3)]
+    before = [use(root, **{"b.py": "import op\n"}) for root in roots]
+    run(STOPPED, "broken", *roots, RESAMPLE_LAYERS_BACKEND="native")
+    said = Path(f"{roots[2]}.said").read_text()
+    assert "The change stopped half-way, because of:\n[Errno 5] Input/output error" in said
+    assert "Nothing was changed" not in said
+    undo = said.split("put it back with: ")[1].split("; then remove ")[0]
+    subprocess.run(shlex.split(undo), check=True)
+    shutil.rmtree(roots[2] / migrate.WORK)
+    assert contents(roots[2]) == before[2]
 
 
 # A user whom the system does not know

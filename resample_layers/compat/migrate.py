@@ -92,6 +92,10 @@ class Known(NamedTuple):
     lacking: str = ""  # the name of a copied package that is nowhere under the folder
 
 
+class HalfDoneError(OSError):
+    """Some files are changed and others are not."""
+
+
 class Migration:
     """What is to be changed and deleted under ``root``, and what stands against it."""
 
@@ -117,10 +121,9 @@ class Migration:
             return
         work = root / WORK
         if work.exists():
-            back = shlex.join(["cp", "-a", f"{work / 'old'}/.", str(root)])
             self.problems.append(
                 f"{work}: an earlier run was killed half-way, and keeps there what it had replaced "
-                f"and deleted; put it back with: {back}; then remove {WORK}"
+                f"and deleted; {_how_to_put_back(root)}"
             )
             return
         for copied in self.copies:
@@ -207,6 +210,7 @@ class Migration:
         What is deleted is moved away until the rest has succeeded.
 
         Raises:
+            HalfDoneError: if that fails, and putting the old files back fails too.
             OSError: if that fails; all is as it was before.
         """
         prepared = self.root / PREPARED
@@ -235,7 +239,13 @@ class Migration:
                 os.replace(path, work / "old" / self.name(path))
             os.rename(work, done)
         except BaseException:
-            _put_back(work / "old", self.root)
+            try:
+                _put_back(work / "old", self.root)
+            except OSError as error:
+                raise HalfDoneError(
+                    f"{error}: {work} keeps what was replaced and deleted; "
+                    f"{_how_to_put_back(self.root)}"
+                ) from error
             shutil.rmtree(work)
             raise
         shutil.rmtree(done, ignore_errors=True)
@@ -502,6 +512,12 @@ def _home() -> Path | None:
         return None
 
 
+def _how_to_put_back(root: Path) -> str:
+    """What a user is to do where a change stopped half-way."""
+    back = shlex.join(["cp", "-a", f"{root / WORK / 'old'}/.", str(root)])
+    return f"put it back with: {back}; then remove {WORK}"
+
+
 def _put_back(old: Path, place: Path) -> None:
     """Move what lies in ``old`` to where it was."""
     for path in old.iterdir():
@@ -606,6 +622,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     undo = [f"undo it with: {shlex.join(git)}"] if migration.kept else []
     try:
         migration.change()
+    except HalfDoneError as error:
+        _print(sys.stderr, "The change stopped half-way, because of:", str(error))
+        return 1
     except OSError as error:
         _print(sys.stderr, "Nothing was changed, because of:", str(error))
         return 1
