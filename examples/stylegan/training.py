@@ -291,10 +291,11 @@ class Training:
     def r1_gradients(self, chance: Tensor | None, blur: Tensor | None, *real: Tensor) -> Outputs:
         def rounds() -> Iterator[Tensor]:
             for images, changes in zip(real, self.changes(chance), strict=True):
-                images = images.detach().requires_grad_()
-                seen = self.change(images, changes, blur)
-                if changes is not None:  # torch's grid_sample has no second derivative
-                    images = seen = seen.detach().requires_grad_()
+                if changes is None:
+                    images = images.detach().requires_grad_()
+                    seen = self.change(images, None, blur)
+                else:  # torch's grid_sample has no second derivative
+                    images = seen = self.change(images, changes, blur).detach().requires_grad_()
                 yield losses.r1_penalty(self.discriminator(seen), images)
 
         weight = self.settings.r1_gamma / 2 * self.settings.r1_every
