@@ -81,30 +81,35 @@ struct KernelGradParams : Geometry {
 // bias, before the activation:
 //   u      = output > 0 ? grad : slope * grad, 0 where |output| reached the clamp
 //   z_grad = gain * u
-//   result = tap * z_grad where there is a tap, else u: it is rounded, and must not overflow for
-//            a gain that the caller gives to the taps of what comes next
+//   result = tap * scale[n, c] * z_grad where there is a tap or a scale, else u: it is rounded,
+//            and must not overflow for a gain that the caller gives to the taps of what comes next
+//   scale_grad[n, c]    = tap * sum over pixels of scaled * z_grad
 //   bias_grad[c]        = sum over n, pixels of z_grad
 //   noise_grad[n or 0]  = noise_strength * sum over c (and n) of z_grad
 //   strength_grad       = sum over n, c, pixels of noise * z_grad
-// grad, output and result are dense in one order: [n, c, pixels], or [n, pixels, c].
+// grad, output, scaled and result are dense in one order: [n, c, pixels], or [n, pixels, c].
 struct BiasActGradParams {
   const void* grad;            // of output                          [dtype]
   const void* output;          //                                    [dtype]
+  const void* scaled;          // what the scale multiplies, but for the tap; null: scale_grad is
+                               // not wanted                         [dtype]
   void* result;                //                                    [dtype]
   const void* tap_x;           // their product is the tap, where    [accumulate type]
   const void* tap_y;           // one is null, the other one         [accumulate type]
+  const void* scale;           // [N, C], of the result; null: 1     [accumulate type]
   const void* noise;           // [N or 1, pixels]; null: strength_grad is not wanted
   const void* noise_strength;  // one number, on the device; null: 1 [accumulate type]
   void* bias_grad;             // [C]; null: not wanted              [accumulate type]
   void* noise_grad;            // [noise_samples, pixels]; null: not wanted
   void* strength_grad;         // one number; null: not wanted       [accumulate type]
+  void* scale_grad;            // [N, C]; null: not wanted           [accumulate type]
   int64_t n, c, pixels;        //                                    [elements]
   int64_t noise_stride_n;      // 0: one noise for all samples       [elements]
   int64_t noise_samples;       // of noise_grad: n or 1
   bool channels_last;          // [n, pixels, c]
   double slope, gain;          //
   double clamp;                // largest magnitude; negative: none
-  Dtype dtype;                 // of grad, output and result
+  Dtype dtype;                 // of grad, output, scaled and result
 };
 
 }  // namespace resample_layers

@@ -369,6 +369,11 @@ void check_noise(const Tensor& noise, const Plane4d& out) {
                   ", ", a.c, ", ", a.h, ", ", a.w, "]");
 }
 
+void check_scale(const Tensor& scale, const Plane4d& out) {
+  STD_TORCH_CHECK(scale.dim() == 2 && scale.size(0) == out.n && scale.size(1) == out.c,
+                  "scale must be [", out.n, ", ", out.c, "], got ", shape_of(scale));
+}
+
 // The epilogue's operands as the kernels want them, for as long as this lives.
 class EpilogueOperands {
  public:
@@ -392,9 +397,7 @@ class EpilogueOperands {
       params_.noise_strength = strength_->const_data_ptr();
     }
     if (e.scale) {
-      STD_TORCH_CHECK(e.scale->dim() == 2 && e.scale->size(0) == out.n &&
-                          e.scale->size(1) == out.c,
-                      "scale must be [", out.n, ", ", out.c, "], got ", shape_of(*e.scale));
+      check_scale(*e.scale, out);
       scale_ = as_dense(*e.scale, accumulate);
       params_.scale = scale_->const_data_ptr();
       params_.scale_stride_n = out.c;
@@ -566,21 +569,29 @@ Tensor laid_out_as(const Tensor& tensor, const Plane4d& own, const Plane4d& a) {
   return copy;
 }
 
-// The gradient of z, or, with a tap, of the one-tap op's input; then those of bias, noise and
-// noise strength, empty where they are not asked for. See BiasActGradParams.
-std::tuple<Tensor, Tensor, Tensor, Tensor> upfirdn2d_bias_act_grad(
-    const Tensor& grad, const Tensor& output, std::optional<Tensor> tap_x,
-    std::optional<Tensor> tap_y, std::optional<Tensor> noise,
-    std::optional<Tensor> noise_strength, bool with_bias, int64_t noise_samples,
-    double negative_slope, double gain, std::optional<double> clamp) {
-  const Plane4d out = plane_of(output, "output"), own = plane_of(grad, "grad");
-  check_same_device(output, grad, "grad");
-  STD_TORCH_CHECK(own.n == out.n && own.c == out.c && own.h == out.h && own.w == out.w,
-                  "grad must be [", out.n, ", ", out.c, ", ", out.h, ", ", out.w,
+// `tensor` laid out as `dense`, which is `output` made dense: a copy where it is not yet.
+Tensor beside(const Tensor& tensor, const char* name, const Tensor& output,
+              const Plane4d& dense) {
+  const Plane4d own = plane_of(tensor, name);
+  check_same_device(output, tensor, name);
+  STD_TORCH_CHECK(own.n == dense.n && own.c == dense.c && own.h == dense.h && own.w == dense.w,
+                  name, " must be [", dense.n, ", ", dense.c, ", ", dense.h, ", ", dense.w,
                   "], the shape of output, got [", own.n, ", ", own.c, ", ", own.h, ", ", own.w,
                   "]");
-  STD_TORCH_CHECK(grad.scalar_type() == output.scalar_type(), "grad must have output's dtype, ",
-                  name_of(output.scalar_type()), ", got ", name_of(grad.scalar_type()));
+  STD_TORCH_CHECK(tensor.scalar_type() == output.scalar_type(), name,
+                  " must have output's dtype, ", name_of(output.scalar_type()), ", got ",
+                  name_of(tensor.scalar_type()));
+  return elements(dense) == 0 ? tensor : laid_out_as(tensor, own, dense);
+}
+
+// The gradient of z, or, with a tap or a scale, of what they multiply; then those of bias, noise,
+// noise strength and scale, empty where they are not asked for. See BiasActGradParams.
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> upfirdn2d_bias_act_grad(
+    const Tensor& grad, const Tensor& output, std::optional<Tensor> scaled,
+    std::optional<Tensor> tap_x, std::optional<Tensor> tap_y, std::optional<Tensor> scale,
+    std::optional<Tensor> noise, std::optional<Tensor> noise_strength, bool with_bias,
+    int64_t noise_samples, double negative_slope, double gain, std::optional<double> clamp) {
+  const Plane4d out = plane_of(output, "output");
   STD_TORCH_CHECK(noise_samples == 0 || noise_samples == 1 || noise_samples == out.n,
                   "noise_samples must be 0, 1 or ", out.n, ", got ", noise_samples);
   BiasActGradParams p{};
@@ -593,7 +604,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> upfirdn2d_bias_act_grad(
   p.channels_last = last || p.pixels == 1;  // of one pixel, both are the same
   const Plane4d dense = dense_plane(out.n, out.c, out.h, out.w, last);
 
-  const Device device(output);
+  const Device device(output);  // before anything is converted or copied: on its stream
+  const Tensor dense_grad = beside(grad, "grad", output, dense);
+  const Tensor dense_output = beside(output, "output", output, dense);
+  std::optional<Tensor> dense_scaled;
+  if (scaled) dense_scaled = beside(*scaled, "scaled", output, dense);
   const auto sums = [&](bool wanted, std::initializer_list<int64_t> shape, void** data) {
     const std::vector<int64_t> size = wanted ? std::vector<int64_t>(shape) : Ints{0};
     Tensor result = torch::stable::new_empty(output, size, accumulate);
@@ -604,18 +619,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> upfirdn2d_bias_act_grad(
   Tensor bias_grad = sums(with_bias, {out.c}, &p.bias_grad);
   Tensor noise_grad = sums(noise_samples > 0, {noise_samples, 1, out.h, out.w}, &p.noise_grad);
   Tensor strength_grad = sums(noise.has_value(), {1}, &p.strength_grad);
+  Tensor scale_grad = sums(scaled.has_value(), {out.n, out.c}, &p.scale_grad);
   if (elements(out) == 0) {
     const int64_t size = element_size(accumulate == ScalarType::Double ? Dtype::float64
                                                                        : Dtype::float32);
-    for (const Tensor& empty_sum : {bias_grad, noise_grad, strength_grad}) {
+    for (const Tensor& empty_sum : {bias_grad, noise_grad, strength_grad, scale_grad}) {
       if (empty_sum.numel() > 0) {
         device.zero(empty_sum.mutable_data_ptr(), empty_sum.numel() * size);
       }
     }
-    return {result, bias_grad, noise_grad, strength_grad};
+    return {result, bias_grad, noise_grad, strength_grad, scale_grad};
   }
 
-  std::optional<Tensor> kept_x, kept_y, kept_strength, kept_noise;
+  std::optional<Tensor> kept_x, kept_y, kept_strength, kept_noise, kept_scale;
   p.tap_x = number_of(tap_x, "tap_x", output, accumulate, &kept_x);
   p.tap_y = number_of(tap_y, "tap_y", output, accumulate, &kept_y);
   p.noise_strength =
@@ -628,13 +644,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> upfirdn2d_bias_act_grad(
     p.noise_stride_n = noise->size(0) == 1 ? 0 : p.pixels;
   }
   p.noise_samples = noise_samples;
-  const Tensor dense_grad = laid_out_as(grad, own, dense);
-  const Tensor dense_output = laid_out_as(output, out, dense);
+  if (scale) {
+    check_same_device(output, *scale, "scale");
+    check_scale(*scale, out);
+    kept_scale = as_dense(*scale, accumulate);
+    p.scale = kept_scale->const_data_ptr();
+  }
   p.grad = dense_grad.const_data_ptr();
   p.output = dense_output.const_data_ptr();
+  if (dense_scaled) p.scaled = dense_scaled->const_data_ptr();
   p.result = result.mutable_data_ptr();
   device.run(p, output);
-  return {result, bias_grad, noise_grad, strength_grad};
+  return {result, bias_grad, noise_grad, strength_grad, scale_grad};
 }
 
 // ---------------------------------------------------------------- filtered activations
@@ -897,9 +918,10 @@ constexpr Operator kOperators[] = {
      "-> Tensor",
      TORCH_BOX(&upfirdn2d_kernel_grad)},
     {"upfirdn2d_bias_act_grad",
-     "(Tensor grad, Tensor output, Tensor? tap_x, Tensor? tap_y, Tensor? noise, "
-     "Tensor? noise_strength, bool with_bias, SymInt noise_samples, float negative_slope, "
-     "float gain, float? clamp) -> (Tensor, Tensor, Tensor, Tensor)",
+     "(Tensor grad, Tensor output, Tensor? scaled, Tensor? tap_x, Tensor? tap_y, Tensor? scale, "
+     "Tensor? noise, Tensor? noise_strength, bool with_bias, SymInt noise_samples, "
+     "float negative_slope, float gain, float? clamp) "
+     "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
      TORCH_BOX(&upfirdn2d_bias_act_grad)},
     {"filtered_act",
      "(Tensor input, Tensor? bias, Tensor? alpha, Tensor? beta, Tensor up_kernel, "

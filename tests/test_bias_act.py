@@ -366,22 +366,28 @@ RAW_GRAD = OPS._upfirdn2d_bias_act_grad.default
 LIMITS = {torch.float64: 1e-13, torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 
 
-def gradient_of(grad, output, taps, noise, strength, samples, slope, gain, clamp):
-    """The formula in NumPy float64: of the first result, and the sums for the three operands."""
+def gradient_of(grad, output, scaled, taps, scale, noise, strength, samples, slope, gain, clamp):
+    """The formula in NumPy float64: of the first result, and the sums for the four operands."""
     g, out = (t.double().cpu().numpy() for t in (grad, output))
     z = gain * np.where(out > 0, g, slope * g)
     if clamp is not None:
         wide = torch.float64 if output.dtype == torch.float64 else torch.float32
         z[abs(out) >= torch.tensor(clamp, dtype=wide).to(output.dtype).item()] = 0.0
     pixels = z.sum(1, keepdims=True)
-    scaled = pixels * (1.0 if strength is None else float(strength))
+    of_noise = pixels * (1.0 if strength is None else float(strength))
     if samples == 1:
-        scaled = scaled.sum(0, keepdims=True)
+        of_noise = of_noise.sum(0, keepdims=True)
     total = None if noise is None else (pixels * noise.double().cpu().numpy()).sum()
-    factor = math.prod(float(tap) for tap in taps if tap is not None)
-    if taps == (None, None):
+    tap = math.prod(float(tap) for tap in taps if tap is not None)
+    factor = tap
+    if scale is not None:
+        factor = tap * scale.double().cpu().numpy()[:, :, None, None]
+    elif taps == (None, None):
         factor = 1 / gain
-    return z * factor, z.sum((0, 2, 3)), scaled, total
+    products = None
+    if scaled is not None:
+        products = tap * (z * scaled.double().cpu().numpy()).sum((2, 3))
+    return z * factor, z.sum((0, 2, 3)), of_noise, total, products
 
 
 def draw_gradient(choose, device):
@@ -401,6 +407,10 @@ def draw_gradient(choose, device):
         lambda t: t[:, :1].expand_as(t),
     ]
     output, grad = choose.choice(layouts[:3])(output), choose.choice(layouts)(grad)
+    scaled = choose.choice((None, torch.randn(n, c, h, w).to(dtype)))
+    scaled = scaled if scaled is None else choose.choice(layouts)(scaled.to(device))
+    scale = choose.choice((None, torch.randn(n, c), torch.randn(c, n).t().to(dtype)))
+    scale = scale if scale is None else scale.to(device)
     taps = choose.choice(((None, None), (torch.tensor([[-1.5]]), None), (torch.ones(1) * 0.3,) * 2))
     taps = tuple(tap if tap is None else tap.to(device) for tap in taps)
     noise = choose.choice((None, torch.randn(n, 1, h, w), torch.randn(1, 1, h, w).to(dtype)))
@@ -408,7 +418,8 @@ def draw_gradient(choose, device):
     strength = choose.choice((None, torch.randn(1, device=device)))
     samples = choose.choice((0, 1, n))
     rest = (choose.choice((0.0, 0.2, 1.0)), 1.3, clamp)
-    return grad, output, *taps, noise, strength, choose.random() < 0.7, samples, *rest
+    head = grad, output, scaled, *taps, scale, noise, strength
+    return *head, choose.random() < 0.7, samples, *rest
 
 
 @pytest.mark.parametrize(
@@ -418,12 +429,13 @@ def test_the_gradient_and_its_sums(path, device):
     choose = random.Random(3)
     for _ in range(300):
         call = draw_gradient(choose, device)
-        grad, output, tap_x, tap_y, noise, strength, with_bias, samples, *rest = call
+        grad, output, scaled, tap_x, tap_y, scale, noise, strength, with_bias, samples, *rest = call
         results = path(*call)
         again = path(*call)
         wide = torch.float64 if output.dtype == torch.float64 else torch.float32
-        wanted = gradient_of(grad, output, (tap_x, tap_y), noise, strength, samples, *rest)
-        asked = (True, with_bias, samples > 0, noise is not None)
+        taps = tap_x, tap_y
+        wanted = gradient_of(grad, output, scaled, taps, scale, noise, strength, samples, *rest)
+        asked = (True, with_bias, samples > 0, noise is not None, scaled is not None)
         for i, (result, expected) in enumerate(zip(results, wanted, strict=True)):
             if not asked[i]:
                 assert result.shape == (0,)
@@ -451,25 +463,31 @@ def test_the_gradient_of_large_tensors(last, device):
     """Several stretches of a line, groups of lines and threads; not a number stays where it is."""
     layout = torch.channels_last if last else torch.contiguous_format
     grad = torch.randn(2, 70, 67, 75, device=device).contiguous(memory_format=layout)
-    output = torch.randn_like(grad)
+    output, scaled = torch.randn_like(grad), torch.randn_like(grad)
+    scale = torch.randn(2, 70, device=device)
     noise, strength = torch.randn(2, 1, 67, 75, device=device), torch.full((1,), 0.7, device=device)
     threads = torch.get_num_threads()
     for samples in (1, 2):
-        call = (grad, output, None, None, noise, strength, True, samples, 0.2, 1.4, 1.0)
+        rest = (noise, strength, True, samples, 0.2, 1.4, 1.0)
+        call = (grad, output, scaled, None, None, scale, *rest)
         ours = RAW_GRAD(*call)
         torch.set_num_threads(1)
         try:
             alone = RAW_GRAD(*call)
         finally:
             torch.set_num_threads(threads)
-        wanted = gradient_of(grad, output, (None, None), noise, strength, samples, *call[-3:])
+        wanted = gradient_of(
+            grad, output, scaled, (None, None), scale, noise, strength, samples, *call[-3:]
+        )
         for mine, one, theirs in zip(ours, alone, wanted, strict=True):
             assert torch.equal(mine, one)
             theirs = torch.as_tensor(theirs).reshape(mine.shape)
             torch.testing.assert_close(mine.double().cpu(), theirs, rtol=2e-6, atol=5e-4)
     grad[0, 3, 5, 7] = math.nan
-    result, bias, pixels, total = RAW_GRAD(*call[:-1], None)
+    result, bias, pixels, total, products = RAW_GRAD(*call[:-1], None)
     assert result.isnan().sum() == bias.isnan().sum() == pixels.isnan().sum() == 1
+    assert products.isnan().sum() == 1
+    assert products[0, 3].isnan()
     assert result[0, 3, 5, 7].isnan()
     assert bias[3].isnan()
     assert pixels[0, 0, 5, 7].isnan()
@@ -481,7 +499,7 @@ def test_the_gradient_of_what_was_clamped_is_zero_and_that_of_infinity_is_not(de
     output = torch.tensor([-0.5, 0.5, -math.inf, math.inf, math.nan], device=device)[
         None, None, None
     ]
-    rest = (None, None, None, None, False, 0, 0.2, 2.0)
+    rest = (None,) * 6 + (False, 0, 0.2, 2.0)
     assert RAW_GRAD(grad, output, *rest, 0.5)[0].tolist() == [[[[0.0, 0.0, 0.0, 0.0, math.inf]]]]
     grad = torch.ones_like(grad)
     wanted = torch.tensor([0.2, 1.0, 0.2, 1.0, 0.2], device=device)  # the gain is left out
@@ -518,11 +536,12 @@ def test_one_pass_gives_the_gradients_of_the_composition(alone, name, layout, de
     calls = {event.key: event.count for event in profile.key_averages()}
     assert calls["resample_layers::_upfirdn2d_bias_act_grad"] == 1
     assert "aten::leaky_relu_backward" not in calls or extension.choices["cpu"].backend == "native"
-    # Of one tap without a scale, the pass gives the input's gradient; else the adjoint of the op
-    # follows. With a scale and more taps, what is scaled is computed anew
+    # Of one tap, the pass gives the input's gradient; else the adjoint of the op follows. With a
+    # scale, what is scaled is computed anew, and the adjoint multiplies with the scale
     scaled = constants["scale"] is not None
-    expected = (1 if scaled else 0) if alone else (2 if scaled else 1)
-    assert calls.get("resample_layers::_upfirdn2d", 0) == expected
+    assert calls.get("resample_layers::_upfirdn2d", 0) == (0 if alone else 1)
+    assert calls.get("resample_layers::_upfirdn2d_bias_act", 0) == (scaled and not alone)
+    assert "aten::sum" not in calls or extension.choices["cpu"].backend == "native"
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
@@ -544,6 +563,51 @@ def test_the_gain_is_not_rounded_into_the_gradient(gain, size, dtype, device):
         torch.testing.assert_close(mine.double(), reference, rtol=0.0, atol=limit)
 
 
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize(
+    ("alone", "size", "tap", "scale", "grad_size"),
+    [
+        (False, 1.0, 1e-3, 1e5, 10.0),  # scale times gradient is more than float16 holds
+        (False, 1e4, 9.0, 1e-5, 10.0),  # what is scaled is
+        (False, 1.0, 1e-2, 0.0, 1.0),  # the result does not tell it
+        (True, 1.0, None, 300.0, 100.0),
+        (True, 6e4, None, 0.0, 1e3),  # products are more than float16 holds
+    ],
+)
+def test_gradients_of_any_scale(alone, size, tap, scale, grad_size, dtype, graph, device):
+    """What the op sums and multiplies is wide, whatever the storage type holds of it."""
+    x = (torch.rand(2, 3, 8, 9, device=device) * size).to(dtype)
+    kernel = [] if alone else [torch.linspace(0.5, 1.0, 4, device=device) * tap]
+    signs = torch.tensor([[1.0, -1.0, 1.0], [-1.0, 1.0, 1.0]], device=device)
+    tensors = [x, *kernel, torch.randn(3, device=device), signs * scale]
+
+    def call(x, *rest):
+        *kernel, bias, scale = rest
+        if alone:
+            return bias_act(x, bias, gain=1.5, scale=scale)
+        return upfirdn2d_bias_act(x, *kernel, bias, up=2, pad=(2, 1), gain=1.5, scale=scale)
+
+    leaves = [t.clone().requires_grad_() for t in tensors]
+    out = call(*leaves)
+    assert out.isfinite().all()
+    grad = (torch.rand(out.shape, device=device) * grad_size).to(dtype)
+    ours = torch.autograd.grad(out, leaves, grad, create_graph=graph)
+    # Signs near zero are those of the result as it is stored
+    slopes = torch.where(out.detach() > 0, 1.5, 0.3).double() * grad.double()
+    wide = [t.double().requires_grad_() for t in tensors]
+    scaled = wide[0] if alone else upfirdn2d(*wide[:2], up=2, pad=(2, 1))
+    z = wide[-1][:, :, None, None] * scaled + wide[-2][:, None, None]
+    exact = torch.autograd.grad(z, wide, slopes)
+    for mine, reference in zip(ours, exact, strict=True):
+        largest = reference.abs().max().item()
+        rounding = 0.0 if mine.dtype != torch.float16 else 6e-8  # the least step of float16
+        if largest < torch.finfo(mine.dtype).max:
+            limit = 4 * torch.finfo(dtype).eps * largest + rounding
+            torch.testing.assert_close(mine.double(), reference, rtol=0.0, atol=limit)
+    assert exact[-1].abs().max() > 0
+
+
 @pytest.mark.parametrize(
     ("taps", "call", "learned"),
     [
@@ -558,11 +622,14 @@ def test_the_gain_is_not_rounded_into_the_gradient(gain, size, dtype, device):
     ],
 )
 @pytest.mark.parametrize("tap_dtype", [torch.float32, torch.float64], ids=str)
-def test_gradients_about_one_tap(tap_dtype, taps, call, learned, device):
+@pytest.mark.parametrize("scaled", [False, True])
+def test_gradients_about_one_tap(scaled, tap_dtype, taps, call, learned, device):
     x = torch.randn(2, 3, 6, 5, device=device, requires_grad=True)
     kernel = torch.tensor(taps, device=device, dtype=tap_dtype).requires_grad_(learned)
     leaves = [x, torch.randn(3, device=device, requires_grad=True), *([kernel] if learned else [])]
-    out = upfirdn2d_bias_act(x, kernel, leaves[1], **call)
+    scale = torch.randn(2, 3, device=device, requires_grad=True) if scaled else None
+    leaves += [scale] if scaled else []
+    out = upfirdn2d_bias_act(x, kernel, leaves[1], scale=scale, **call)
     grad = torch.randn_like(out)
     ours = torch.autograd.grad(out, leaves, grad, retain_graph=True)
     for mine, theirs in zip(
@@ -572,20 +639,15 @@ def test_gradients_about_one_tap(tap_dtype, taps, call, learned, device):
 
 
 def test_gradients_of_an_empty_batch(device):
-    x = torch.zeros(0, 3, 4, 5, device=device, requires_grad=True)
-    operands = [torch.ones(3, device=device), torch.ones(0, 1, 4, 5, device=device)]
-    leaves = [x, *(t.requires_grad_() for t in operands), torch.ones(1, requires_grad=True)]
-    leaves[3] = leaves[3].detach().to(device).requires_grad_()
-    grads = torch.autograd.grad(bias_act(*leaves).sum(), leaves)
+    shapes = ((0, 3, 4, 5), (3,), (0, 1, 4, 5), (1,), (0, 3))
+    leaves = [torch.ones(shape, device=device, requires_grad=True) for shape in shapes]
+    grads = torch.autograd.grad(bias_act(*leaves[:4], scale=leaves[4]).sum(), leaves)
     assert [g.shape for g in grads] == [t.shape for t in leaves]
     assert all(not g.any() for g in grads)
 
 
 def test_the_compiled_backward_has_no_sum_over_dynamic_sizes(device):
-    """Inductor of torch 2.11 fails on sums over sizes such as 2 * H + 2.
-
-    The gradient of scale is a sum over the input's sizes, as that of a product by hand is.
-    """
+    """Inductor of torch 2.11 fails on sums over sizes such as 2 * H + 2."""
     graphs = []
 
     def keep(graph, inputs):
@@ -595,7 +657,7 @@ def test_the_compiled_backward_has_no_sum_over_dynamic_sizes(device):
     backend = aot_autograd(fw_compiler=keep, bw_compiler=keep)
     args = [t.detach().requires_grad_(t.dim() != 1 or t.numel() != 4) for t in arguments(device)]
     compiled = torch.compile(loss, backend=backend, fullgraph=True, dynamic=True)
-    compiled(*args[:-1], None).backward()
+    compiled(*args).backward()
     targets = [str(node.target) for node in graphs[-1].graph.nodes]
     # Torch 2.11 traces a backward pass as if it ran: the raw operator
     assert sum(target.endswith("upfirdn2d_bias_act_grad.default") for target in targets) == 1
@@ -604,8 +666,15 @@ def test_the_compiled_backward_has_no_sum_over_dynamic_sizes(device):
 
 def test_opcheck_and_vmap_of_the_gradient(device):
     choose = random.Random(5)
-    for _ in range(3):
+    calls = []
+    while len(calls) < 3:
         call = draw_gradient(choose, device)
+        # Torch's opcheck cannot clone an expanded tensor without elements
+        if call[1].numel() > 0 and (
+            len(calls) < 2 or all(t is not None for t in (call[2], call[5]))
+        ):
+            calls.append(call)
+    for call in calls:
         torch.library.opcheck(GRAD, call)
         torch.library.opcheck(RAW_GRAD, call)
     grads, output = (
@@ -613,7 +682,8 @@ def test_opcheck_and_vmap_of_the_gradient(device):
         torch.randn(2, 4, 5, 6, device=device),
     )
     noise = torch.randn(2, 1, 5, 6, device=device)
-    rest = (output, None, None, noise, None, True, 2, 0.2, 1.5, 1.0)
+    scaled, scale = torch.randn_like(output), torch.randn(2, 4, device=device)
+    rest = (output, scaled, None, None, scale, noise, None, True, 2, 0.2, 1.5, 1.0)
     for op in (GRAD, RAW_GRAD):
         ours = vmap(lambda grad: op(grad, *rest))(grads)  # noqa: B023
         singly = [op(grad, *rest) for grad in grads]

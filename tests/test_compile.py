@@ -86,10 +86,12 @@ class Layers(nn.Module):
         self.down = UpFirDnDownsample([[1, 2], [3, 4]], padding_mode=mode)
         self.taps = nn.Parameter(torch.randn(3))
         self.bias = nn.Parameter(torch.randn(2))
+        self.scale = nn.Parameter(torch.randn(2))
 
     def forward(self, x):
         x = self.down(x)  # at once: what follows an upsampling layer is of one parity
-        x = self.smooth.bias_act(self.up(x), self.bias)
+        scale = self.scale.expand(x.shape[0], -1)
+        x = self.smooth.bias_act(self.up(x), self.bias, scale=scale)
         return upfirdn2d(x, self.taps, 1, 1, (1, 1))
 
 

@@ -47,6 +47,26 @@ void add_bias(const BiasActGradParams& call, const Partial<A>& partial) {
                  [](double total) { return A(total); });
 }
 
+// Of each sample alone, times the tap.
+template <class A>
+void add_scale(const BiasActGradParams& call, const Partial<A>& partial) {
+  double tap = 1;
+  for (const void* factor : {call.tap_x, call.tap_y}) {
+    if (factor != nullptr) tap *= double(*static_cast<const A*>(factor));
+  }
+  A* to = static_cast<A*>(call.scale_grad);
+  const A* from = partial.sums;
+  std::vector<double> totals(call.c);
+  for (int64_t n = 0; n < call.n; ++n, to += call.c) {
+    std::fill(totals.begin(), totals.end(), 0.0);
+    for (int64_t row = 0; row < partial.rows; ++row, from += call.c) {
+      for (int64_t c = 0; c < call.c; ++c) totals[c] += from[c];
+    }
+    std::transform(totals.begin(), totals.end(), to,
+                   [tap](double total) { return A(total * tap); });
+  }
+}
+
 template <class A>
 struct NoiseCall {
   const BiasActGradParams* call;
@@ -90,7 +110,7 @@ void bias_act_grad(const BiasActGradParams& call, ParallelFor parallel_for, int 
 
   // One of the sums is over a line, the other one over the elements at one place of the lines
   const bool last = call.channels_last;
-  std::vector<A> line_sums, element_sums;
+  std::vector<A> line_sums, element_sums, products;
   if ((last ? call.noise_grad : call.bias_grad) != nullptr) {
     line_sums.resize(call.n * plan.stretches * plan.lines);
     plan.line_sums = line_sums.data();
@@ -99,11 +119,16 @@ void bias_act_grad(const BiasActGradParams& call, ParallelFor parallel_for, int 
     element_sums.resize(call.n * plan.groups * plan.line);
     plan.element_sums = element_sums.data();
   }
-  std::vector<double> products;
+  if (call.scale_grad != nullptr) {
+    products.resize(last ? call.n * plan.groups * plan.line
+                         : call.n * plan.stretches * plan.lines);
+    (last ? plan.element_products : plan.line_products) = products.data();
+  }
+  std::vector<double> noise_products;
   if (call.strength_grad != nullptr) {
     (last ? plan.line_noise : plan.element_noise) = call.noise;
-    products.resize(units);
-    plan.products = products.data();
+    noise_products.resize(units);
+    plan.noise_products = noise_products.data();
   }
 
   Call of_units{&plan, &kernels_in_use()};
@@ -115,6 +140,9 @@ void bias_act_grad(const BiasActGradParams& call, ParallelFor parallel_for, int 
   const Partial<A> of_lines{line_sums.data(), plan.stretches};
   const Partial<A> of_elements{element_sums.data(), plan.groups};
   if (call.bias_grad != nullptr) add_bias(call, last ? of_elements : of_lines);
+  if (call.scale_grad != nullptr) {
+    add_scale(call, Partial<A>{products.data(), last ? plan.groups : plan.stretches});
+  }
   if (call.noise_grad != nullptr) {
     NoiseCall<A> noise{&call, last ? of_lines : of_elements};
     const int64_t pixels = call.noise_samples * call.pixels;
@@ -123,7 +151,7 @@ void bias_act_grad(const BiasActGradParams& call, ParallelFor parallel_for, int 
   }
   if (call.strength_grad != nullptr) {
     double total = 0;
-    for (const double product : products) total += product;
+    for (const double product : noise_products) total += product;
     *static_cast<A*>(call.strength_grad) = A(total);
   }
 }

@@ -29,9 +29,13 @@ struct BiasActGradPlan {
   // nobody asks for them.                                        [accumulate type]
   void* line_sums;              // [n, stretches, lines]
   void* element_sums;           // [n, groups, line]
+  // The sums of products for the scale's gradient: the first one where lines are channels, the
+  // other one where elements are.
+  void* line_products;          // [n, stretches, lines]
+  void* element_products;       // [n, groups, line]
   const void* line_noise;       // [n or 1, lines]
   const void* element_noise;    // [n or 1, line]
-  double* products;             // [units]: sums times noise
+  double* noise_products;       // [units]: sums times noise
 };
 
 }  // namespace cpu

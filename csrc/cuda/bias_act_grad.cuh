@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // The gradient of what follows the op, found from gradient and output in one pass, with
-// the sums for bias, noise and noise strength. Two stages in a fixed order and no atomics,
+// the sums for bias, noise, noise strength and scale. Two stages in a fixed order and no atomics,
 // so that the result is the same from run to run and from device to device, for tensors of the
 // same shape and alignment: blocks write
 // partial sums to a workspace, and the second stage adds those in double.
@@ -11,9 +11,11 @@
 // a line and the other one across the lines. A block takes a stretch of `lanes` vectors of
 // each of its lines; a thread owns one vector of a stretch, in every slots-th line. So the
 // sums across lie in its registers until the end. The sums along go through shared memory,
-// once for every `round` of thread_lines * slots lines.
+// once for every `round` of thread_lines * slots lines. The scale's gradient is a sum of products
+// over the pixels of a sample, and goes beside the bias's: along where lines are channels, across
+// where their elements are.
 //
-// Where nobody asks for a sum, all elements are one line.
+// Where nobody asks for a sum, and there is no scale, all elements are one line.
 #pragma once
 
 #include "../upfirdn2d.h"
@@ -26,15 +28,22 @@ constexpr int kActGradThreads = 256;
 constexpr int kActGradLines = 16;   // most lines of a thread in a round
 constexpr int kActGradAtOnce = 4;   // of which so many are asked for before one is waited for
 constexpr int kActGradRounds = 4;   // at most, where there are blocks enough
+constexpr int kActGradScaledLines = 8;  // of a thread in a round, with two sums along
 constexpr int kActSumThreads = 512;  // of the second stage
 constexpr int kActSumColumns = 8;    // sums of one of its blocks
+
+// What the scale belongs to, and the products for its gradient: nothing, where there is neither;
+// a line; or an element of it.
+enum class ScaleOf { none, line, element };
 
 struct BiasActGradArgs {
   const void* grad;
   const void* output;
+  const void* scaled;          // null: no products
   void* result;
   const void* tap_x;           // null: 1
   const void* tap_y;
+  const void* scale;           // [n, channels]; null: 1           [accumulate type]
   int64_t lines, line;         // of a sample
   int lanes, slots;            // threads along a line; lines at once
   int thread_lines, rounds;    // lines of a thread in a round, a multiple of kActGradAtOnce
@@ -43,17 +52,23 @@ struct BiasActGradArgs {
   // wanted                                                          [accumulate type]
   void* line_sums;             // [n, stretches, lines]
   void* element_sums;          // [n, groups, line]
-  void* products;              // [blocks]
+  void* line_products;         // [n, stretches, lines]: those with `scaled`
+  void* element_products;      // [n, groups, line]
+  void* noise_products;        // [blocks]: sums times noise
   const void* line_noise;      // [n or 1, lines]
   const void* element_noise;   // [n or 1, line]
   int64_t noise_stride_n;      // 0: one for all samples
 };
 
-// kAlong, kAcross: the sums that are wanted. V: elements of one access.
-template <class T, int V, bool kAlong, bool kAcross>
-__global__ void __launch_bounds__(kActGradThreads, 3)
+// kAlong, kAcross: the sums that are wanted; with a scale, those over the pixels at least.
+// V: elements of one access. With a scale, a thread asks for three tensors and not for two, and
+// two blocks have as much on its way as three.
+template <class T, int V, bool kAlong, bool kAcross, ScaleOf kScale>
+__global__ void __launch_bounds__(kActGradThreads, kScale == ScaleOf::none ? 3 : 2)
     bias_act_grad_kernel(const BiasActGradArgs a, const BiasActGrad<T> activation) {
   using acc_t = Accumulate<T>;
+  constexpr bool kOfLine = kScale == ScaleOf::line, kOfElement = kScale == ScaleOf::element;
+  static_assert((!kOfLine || kAlong) && (!kOfElement || kAcross));
   SHARED_MEMORY(acc_t, shared);
   const int thread = static_cast<int>(threadIdx.x);
   const int slot = thread / a.lanes, lane = thread - slot * a.lanes;
@@ -71,10 +86,11 @@ __global__ void __launch_bounds__(kActGradThreads, 3)
   const int64_t begin = (n * a.lines + first_line) * a.line + first + lane * V;
   const T* const grad = static_cast<const T*>(a.grad) + begin;
   const T* const output = static_cast<const T*>(a.output) + begin;
+  const T* const scaled = a.scaled ? static_cast<const T*>(a.scaled) + begin : nullptr;
   T* const result = static_cast<T*>(a.result) + begin;
   const acc_t limit = activation.limit();
   const acc_t gain = activation.gain;
-  const acc_t factor = !a.tap_x && !a.tap_y
+  const acc_t factor = !a.tap_x && !a.tap_y && !a.scale
                            ? acc_t(1)
                            : gain * (a.tap_x ? *static_cast<const acc_t*>(a.tap_x) : acc_t(1)) *
                                  (a.tap_y ? *static_cast<const acc_t*>(a.tap_y) : acc_t(1));
@@ -96,13 +112,27 @@ __global__ void __launch_bounds__(kActGradThreads, 3)
       a.line_sums ? static_cast<acc_t*>(a.line_sums) + (n * a.stretches + stretch) * a.lines +
                         first_line
                   : nullptr;
+  acc_t* const line_products =
+      a.line_products ? static_cast<acc_t*>(a.line_products) +
+                            (n * a.stretches + stretch) * a.lines + first_line
+                      : nullptr;
+  // The scales of the block's lines, or of the thread's elements
+  const acc_t* scales = static_cast<const acc_t*>(a.scale);
+  if (scales) scales += kOfElement ? n * a.line + first + lane * V : n * a.lines + first_line;
+  acc_t factors[kOfElement ? V : 1], across_products[kOfElement ? V : 1] = {};
+  if constexpr (kOfElement) {
+#pragma unroll
+    for (int e = 0; e < V; ++e) factors[e] = scales && size == V ? factor * scales[e] : factor;
+  }
   acc_t across[V] = {};
-  acc_t product = 0;
+  acc_t noise_product = 0;
 #pragma unroll 1
   for (int round = 0; round < a.rounds; ++round) {
 #pragma unroll 1
     for (int k = 0; k < a.thread_lines; k += kActGradAtOnce) {
       Packed<T, V> g[kActGradAtOnce], out[kActGradAtOnce];
+      Packed<T, V> s[kScale == ScaleOf::none ? 1 : kActGradAtOnce];
+      acc_t line_factors[kOfLine ? kActGradAtOnce : 1];
       const int next = round * round_lines + k * a.slots + slot;
       auto has = [&](int j) { return size == V && next + j * a.slots < lines; };
       auto at = [&](int j) { return static_cast<int64_t>(next + j * a.slots) * a.line; };
@@ -110,53 +140,79 @@ __global__ void __launch_bounds__(kActGradThreads, 3)
       for (int j = 0; j < kActGradAtOnce; ++j) {
         g[j].clear(), out[j].clear();
         if (has(j)) g[j].load(grad + at(j)), out[j].load(output + at(j));
+        if constexpr (kScale != ScaleOf::none) {
+          s[j].clear();
+          if (scaled && has(j)) s[j].load(scaled + at(j));
+        }
+        if constexpr (kOfLine) {
+          line_factors[j] =
+              scales && has(j) ? factor * scales[next + j * a.slots] : factor;
+        }
       }
 #pragma unroll
       for (int j = 0; j < kActGradAtOnce; ++j) {
-        acc_t value[V], along = 0;
+        acc_t value[V], along = 0, along_products = 0;
 #pragma unroll
         for (int e = 0; e < V; ++e) {
           value[e] = activation(g[j].get(e), out[j].get(e), limit);
-          if constexpr (kAlong) along += gain * value[e];
-          if constexpr (kAcross) across[e] += gain * value[e];
-          value[e] *= factor;
+          const acc_t term = gain * value[e];
+          if constexpr (kAlong) along += term;
+          if constexpr (kAcross) across[e] += term;
+          if constexpr (kOfLine) along_products += term * s[j].get(e);
+          if constexpr (kOfElement) across_products[e] += term * s[j].get(e);
+          value[e] *= kOfElement ? factors[kOfElement ? e : 0]
+                      : kOfLine  ? line_factors[kOfLine ? j : 0]
+                                 : factor;
         }
         g[j].set(value);
         if (has(j)) g[j].store(result + at(j));
         if constexpr (kAlong) {
-          if (slot < a.slots) shared[lane * pitch + (k + j) * a.slots + slot] = along;
+          acc_t* const own = shared + lane * pitch + (k + j) * a.slots + slot;
+          if (slot < a.slots) own[0] = along;
+          if constexpr (kOfLine) {
+            if (slot < a.slots) own[a.lanes * pitch] = along_products;
+          }
         }
       }
     }
 
     if constexpr (kAlong) {
-      // The sums of the round's lines, each by as many threads as there are for it
-      auto finish = [&](int line, acc_t total) {
-        const int index = round * round_lines + line;
+      // The sums of the round's lines, then their products; each by as many threads as there are
+      constexpr int kTables = kOfLine ? 2 : 1;
+      const int sums = kTables * round_lines;
+      acc_t* const of_parts = shared + kTables * a.lanes * pitch;
+      auto finish = [&](int sum, acc_t total) {
+        const bool of_products = kOfLine && sum >= round_lines;
+        const int index = round * round_lines + sum - (of_products ? round_lines : 0);
         if (index >= lines) return;
+        if (of_products) {
+          if (line_products) line_products[index] = total;
+          return;
+        }
         if (line_sums) line_sums[index] = total;
-        if (line_noise) product += total * line_noise[index];
+        if (line_noise) noise_product += total * line_noise[index];
       };
       BARRIER(70);
       const int parts = max(1, kActGradThreads / round_lines);
 #pragma unroll 1
-      for (int i = thread; i < parts * round_lines; i += kActGradThreads) {
-        const int part = i / round_lines, line = i - part * round_lines;
+      for (int i = thread; i < parts * sums; i += kActGradThreads) {
+        const int part = i / sums, sum = i - part * sums;
+        const bool of_products = kOfLine && sum >= round_lines;
+        const acc_t* const table =
+            shared + sum + (of_products ? a.lanes * pitch - round_lines : 0);
         acc_t total = 0;
-        for (int j = part; j < a.lanes; j += parts) total += shared[j * pitch + line];
+        for (int j = part; j < a.lanes; j += parts) total += table[j * pitch];
         if (parts > 1) {
-          shared[a.lanes * pitch + i] = total;
+          of_parts[i] = total;
         } else {
-          finish(line, total);
+          finish(sum, total);
         }
       }
       if (parts > 1) {
         BARRIER(71);
-        if (thread < round_lines) {
+        if (thread < sums) {
           acc_t total = 0;
-          for (int part = 0; part < parts; ++part) {
-            total += shared[a.lanes * pitch + part * round_lines + thread];
-          }
+          for (int part = 0; part < parts; ++part) total += of_parts[part * sums + thread];
           finish(thread, total);
         }
       }
@@ -167,70 +223,95 @@ __global__ void __launch_bounds__(kActGradThreads, 3)
   if constexpr (kAcross) {
     // A tree over the slots. Every thread may write its place: nobody reads shared memory now
     acc_t* const own = shared + thread * V;
+    acc_t* const own_products = own + kActGradThreads * V;
     const int row = a.lanes * V;
 #pragma unroll
-    for (int e = 0; e < V; ++e) own[e] = across[e];
+    for (int e = 0; e < V; ++e) {
+      own[e] = across[e];
+      if constexpr (kOfElement) own_products[e] = across_products[e];
+    }
 #pragma unroll 1
     for (int rows = a.slots; rows > 1;) {
       const int half = (rows + 1) / 2;
       BARRIER(73);
       if (slot + half < rows) {
 #pragma unroll
-        for (int e = 0; e < V; ++e) own[e] += own[half * row + e];
+        for (int e = 0; e < V; ++e) {
+          own[e] += own[half * row + e];
+          if constexpr (kOfElement) own_products[e] += own_products[half * row + e];
+        }
       }
       rows = half;
     }
     if (slot == 0 && size == V) {
       const int64_t element = first + lane * V;
+      const int64_t place = (n * a.groups + group) * a.line + element;
       if (a.element_sums) {
-        acc_t* const to =
-            static_cast<acc_t*>(a.element_sums) + (n * a.groups + group) * a.line + element;
+        acc_t* const to = static_cast<acc_t*>(a.element_sums) + place;
 #pragma unroll
         for (int e = 0; e < V; ++e) to[e] = own[e];
+      }
+      if (kOfElement && a.element_products) {
+        acc_t* const to = static_cast<acc_t*>(a.element_products) + place;
+#pragma unroll
+        for (int e = 0; e < V; ++e) to[e] = own_products[e];
       }
       if (a.element_noise) {
         const acc_t* const noise =
             static_cast<const acc_t*>(a.element_noise) + n * a.noise_stride_n + element;
 #pragma unroll
-        for (int e = 0; e < V; ++e) product += own[e] * noise[e];
+        for (int e = 0; e < V; ++e) noise_product += own[e] * noise[e];
       }
     }
   }
 
   if constexpr (kAlong || kAcross) {
-    if (a.products == nullptr) return;
+    if (a.noise_products == nullptr) return;
     BARRIER(74);
-    shared[thread] = product;
+    shared[thread] = noise_product;
 #pragma unroll 1
     for (int half = kActGradThreads / 2; half > 0; half /= 2) {
       BARRIER(75);
       if (thread < half) shared[thread] += shared[thread + half];
     }
-    if (thread == 0) static_cast<acc_t*>(a.products)[blockIdx.x] = shared[0];
+    if (thread == 0) static_cast<acc_t*>(a.noise_products)[blockIdx.x] = shared[0];
   }
 }
 
-// The second stage. Its first blocks add up the bias, the next ones the noise, the last one
-// the products of the strength's gradient.
+// Partial sums in tables of rows, whose columns are added up.
+struct ActSumTables {
+  const void* partials;        // [tables, rows, columns]          [accumulate type]
+  void* sums;                  // [tables, columns]
+  int64_t rows, columns;
+  int width;                   // columns of a block
+  int table_blocks;            // blocks of a table
+  unsigned blocks;             // of all tables; 0: these sums are not wanted
+};
+
+// The second stage. Its first blocks add up the noise, the next ones the bias, then those of the
+// scale, and the last one the products of the strength's gradient.
 struct BiasActSumArgs {
-  const void* bias_sums;       // [bias_rows, c]                       [accumulate type]
-  const void* noise_sums;      // [noise_samples, noise_rows, pixels]
-  const void* products;        // [product_rows]
-  void* bias_grad;             // [c]
+  const void* noise_sums;      // [noise_samples, noise_rows, pixels]  [accumulate type]
   void* noise_grad;            // [noise_samples, pixels]
-  void* strength_grad;         // one number
   const void* noise_strength;  // null: 1
-  int64_t bias_rows, c, noise_rows, pixels, noise_total, product_rows;
-  unsigned bias_blocks, noise_blocks;
+  int64_t noise_rows, pixels, noise_total;
+  unsigned noise_blocks;
+  ActSumTables bias;           // one table, of all samples
+  ActSumTables scale;          // one of each sample
+  const void* tap_x;           // what the scale's sums are multiplied with; null: 1
+  const void* tap_y;
+  ActSumTables strength;       // one table of one column
 };
 
 template <class acc_t>
 __global__ void __launch_bounds__(kActSumThreads) bias_act_sum_kernel(const BiasActSumArgs a) {
   SHARED_MEMORY(double, shared);
   const int thread = static_cast<int>(threadIdx.x);
-  if (blockIdx.x >= a.bias_blocks && blockIdx.x - a.bias_blocks < a.noise_blocks) {
-    const int64_t i =
-        static_cast<int64_t>(blockIdx.x - a.bias_blocks) * kActSumThreads + thread;
+  auto number = [](const void* p) {
+    return p ? static_cast<double>(*static_cast<const acc_t*>(p)) : 1.0;
+  };
+  if (blockIdx.x < a.noise_blocks) {
+    const int64_t i = static_cast<int64_t>(blockIdx.x) * kActSumThreads + thread;
     if (i >= a.noise_total) return;
     const int64_t sample = i / a.pixels;
     const acc_t* const from = static_cast<const acc_t*>(a.noise_sums) +
@@ -238,36 +319,40 @@ __global__ void __launch_bounds__(kActSumThreads) bias_act_sum_kernel(const Bias
     double total = 0;
 #pragma unroll 4
     for (int64_t row = 0; row < a.noise_rows; ++row) total += from[row * a.pixels];
-    const double scale =
-        a.noise_strength ? static_cast<double>(*static_cast<const acc_t*>(a.noise_strength)) : 1;
-    static_cast<acc_t*>(a.noise_grad)[i] = static_cast<acc_t>(total * scale);
+    static_cast<acc_t*>(a.noise_grad)[i] =
+        static_cast<acc_t>(total * number(a.noise_strength));
     return;
   }
 
-  // Columns of a table: those of a few channels, or the only one of the products
-  const bool bias = blockIdx.x < a.bias_blocks;
-  const int columns = bias ? kActSumColumns : 1;
-  const int64_t table_rows = bias ? a.bias_rows : a.product_rows, pitch = bias ? a.c : 1;
-  const acc_t* const table = static_cast<const acc_t*>(bias ? a.bias_sums : a.products);
-  const int64_t column =
-      (bias ? static_cast<int64_t>(blockIdx.x) * columns : 0) + thread % columns;
-  const bool has = column < pitch;
+  unsigned block = blockIdx.x - a.noise_blocks;
+  const bool bias = block < a.bias.blocks;
+  if (!bias) block -= a.bias.blocks;
+  const bool scale = !bias && block < a.scale.blocks;
+  if (!bias && !scale) block -= a.scale.blocks;
+  const ActSumTables t = bias ? a.bias : scale ? a.scale : a.strength;
+
+  int in_table;
+  const int64_t table = divide(static_cast<int64_t>(block), t.table_blocks, &in_table);
+  const acc_t* const partials = static_cast<const acc_t*>(t.partials) + table * t.rows * t.columns;
+  const int64_t column = static_cast<int64_t>(in_table) * t.width + thread % t.width;
+  const bool has = column < t.columns;
   double total = 0;
   if (has) {
 #pragma unroll 4
-    for (int64_t row = thread / columns; row < table_rows; row += kActSumThreads / columns) {
-      total += table[row * pitch + column];
+    for (int64_t row = thread / t.width; row < t.rows; row += kActSumThreads / t.width) {
+      total += partials[row * t.columns + column];
     }
   }
   shared[thread] = total;
 #pragma unroll 1
-  for (int half = kActSumThreads / 2; half >= columns; half /= 2) {
+  for (int half = kActSumThreads / 2; half >= t.width; half /= 2) {
     BARRIER(76);
     if (thread < half) shared[thread] += shared[thread + half];
   }
-  if (thread < columns && has) {
-    static_cast<acc_t*>(bias ? a.bias_grad : a.strength_grad)[column] =
-        static_cast<acc_t>(shared[thread]);
+  if (thread < t.width && has) {
+    const double tap = scale ? number(a.tap_x) * number(a.tap_y) : 1.0;
+    static_cast<acc_t*>(t.sums)[table * t.columns + column] =
+        static_cast<acc_t>(shared[thread] * tap);
   }
 }
 
@@ -276,6 +361,7 @@ __global__ void __launch_bounds__(kActSumThreads) bias_act_sum_kernel(const Bias
 struct BiasActGradPlan {
   bool vectors;          // 16 bytes an access; false: one element
   bool along, across;    // the sums that are wanted
+  ScaleOf scale;
   int64_t blocks, sum_blocks;   // of the two stages; sum_blocks 0: there are no sums
   size_t shared, sum_shared;    // [bytes] of a block
   int64_t workspace;            // [bytes]
@@ -300,8 +386,10 @@ inline BiasActGradPlan plan_bias_act_grad(const BiasActGradParams& p, void* work
   const bool last = p.channels_last;
   const bool channels = p.bias_grad != nullptr;
   const bool pixels = p.noise_grad != nullptr || p.strength_grad != nullptr;
-  plan.along = last ? pixels : channels;
-  plan.across = last ? channels : pixels;
+  const bool scaled = p.scale != nullptr || p.scaled != nullptr;
+  plan.scale = !scaled ? ScaleOf::none : last ? ScaleOf::element : ScaleOf::line;
+  plan.along = (last ? pixels : channels) || plan.scale == ScaleOf::line;
+  plan.across = (last ? channels : pixels) || plan.scale == ScaleOf::element;
   const bool any = plan.along || plan.across;
   int64_t n = p.n;
   a.lines = last ? p.pixels : p.c, a.line = last ? p.c : p.pixels;
@@ -311,7 +399,7 @@ inline BiasActGradPlan plan_bias_act_grad(const BiasActGradParams& p, void* work
   auto aligned = [](const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; };
   const int64_t widest = 16 / size;
   plan.vectors = (!any || a.line % widest == 0) && aligned(p.grad) && aligned(p.output) &&
-                 aligned(p.result);
+                 aligned(p.scaled) && aligned(p.result);
   const int64_t vector = plan.vectors ? widest : 1;
   const int64_t vectors = (a.line + vector - 1) / vector;  // of a line
   a.lanes = static_cast<int>(std::min<int64_t>(kActGradThreads, vectors));
@@ -320,7 +408,7 @@ inline BiasActGradPlan plan_bias_act_grad(const BiasActGradParams& p, void* work
 
   // Lines of a block: fewer where there would be few blocks, more where there are very many
   auto groups = [&](int64_t lines) { return (a.lines + lines - 1) / lines; };
-  a.thread_lines = kActGradLines;
+  a.thread_lines = plan.scale == ScaleOf::line ? kActGradScaledLines : kActGradLines;
   while (a.thread_lines > kActGradAtOnce &&
          n * a.stretches * groups(int64_t{a.thread_lines} * a.slots) < counts.few) {
     a.thread_lines /= 2;
@@ -334,9 +422,14 @@ inline BiasActGradPlan plan_bias_act_grad(const BiasActGradParams& p, void* work
   // Shared memory: the sums of a round, and of their parts; the tree over the slots
   int64_t shared = any ? kActGradThreads : 0;
   if (plan.along) {
-    shared = std::max(shared, a.lanes * (round + 1) + (round < kActGradThreads ? kActGradThreads : 0));
+    const int64_t parts = round < kActGradThreads ? kActGradThreads : 0;
+    const int64_t tables = plan.scale == ScaleOf::line ? 2 : 1;
+    shared = std::max(shared, tables * (a.lanes * (round + 1) + parts));
   }
-  if (plan.across) shared = std::max(shared, kActGradThreads * vector);
+  if (plan.across) {
+    const int64_t tables = plan.scale == ScaleOf::element ? 2 : 1;
+    shared = std::max(shared, tables * kActGradThreads * vector);
+  }
   plan.shared = static_cast<size_t>(shared * accumulate);
 
   // The workspace
@@ -350,29 +443,37 @@ inline BiasActGradPlan plan_bias_act_grad(const BiasActGradParams& p, void* work
   const bool across_partial = last ? channels : p.noise_grad != nullptr;
   if (along_partial) a.line_sums = take(n * a.stretches * a.lines);
   if (across_partial) a.element_sums = take(n * a.groups * a.line);
-  if (p.strength_grad != nullptr) a.products = take(plan.blocks);
+  void*& products = last ? a.element_products : a.line_products;
+  if (p.scale_grad != nullptr) products = take(n * p.c * (last ? a.groups : a.stretches));
+  if (p.strength_grad != nullptr) a.noise_products = take(plan.blocks);
 
-  a.grad = p.grad, a.output = p.output, a.result = p.result;
-  a.tap_x = p.tap_x, a.tap_y = p.tap_y;
+  a.grad = p.grad, a.output = p.output, a.scaled = p.scaled, a.result = p.result;
+  a.tap_x = p.tap_x, a.tap_y = p.tap_y, a.scale = p.scale;
   if (p.strength_grad != nullptr) (last ? a.line_noise : a.element_noise) = p.noise;
   a.noise_stride_n = p.noise_stride_n;
 
-  s.bias_sums = last ? a.element_sums : a.line_sums;
-  s.noise_sums = last ? a.line_sums : a.element_sums;
-  s.products = a.products;
-  s.bias_grad = p.bias_grad, s.noise_grad = p.noise_grad, s.strength_grad = p.strength_grad;
-  s.noise_strength = p.noise_strength;
-  s.bias_rows = n * (last ? a.groups : a.stretches), s.c = p.c;
-  s.pixels = p.pixels, s.product_rows = plan.blocks;
-  if (channels) {
-    s.bias_blocks = static_cast<unsigned>((p.c + kActSumColumns - 1) / kActSumColumns);
-  }
   if (p.noise_grad != nullptr) {
+    s.noise_sums = last ? a.line_sums : a.element_sums, s.noise_grad = p.noise_grad;
+    s.noise_strength = p.noise_strength, s.pixels = p.pixels;
     s.noise_total = p.noise_samples * p.pixels;
     s.noise_rows = n / p.noise_samples * (last ? a.stretches : a.groups);
-    s.noise_blocks = static_cast<unsigned>((s.noise_total + kActSumThreads - 1) / kActSumThreads);
+    plan.sum_blocks = (s.noise_total + kActSumThreads - 1) / kActSumThreads;
+    s.noise_blocks = static_cast<unsigned>(plan.sum_blocks);
   }
-  plan.sum_blocks = s.bias_blocks + s.noise_blocks + (p.strength_grad != nullptr ? 1 : 0);
+  auto add_up = [&](const void* partials, void* sums, int64_t tables, int64_t rows,
+                    int64_t columns, int width) {
+    if (sums == nullptr) return ActSumTables{};
+    const int64_t table_blocks = (columns + width - 1) / width;
+    plan.sum_blocks += tables * table_blocks;
+    return ActSumTables{partials, sums, rows, columns, width, static_cast<int>(table_blocks),
+                        static_cast<unsigned>(tables * table_blocks)};
+  };
+  const int64_t parts = last ? a.groups : a.stretches;  // of a channel and sample
+  s.bias = add_up(last ? a.element_sums : a.line_sums, p.bias_grad, 1, n * parts, p.c,
+                  kActSumColumns);
+  s.scale = add_up(products, p.scale_grad, n, parts, p.c, kActSumColumns);
+  s.tap_x = p.tap_x, s.tap_y = p.tap_y;
+  s.strength = add_up(a.noise_products, p.strength_grad, 1, plan.blocks, 1, 1);
   plan.sum_shared = kActSumThreads * sizeof(double);
   return plan;
 }
@@ -381,20 +482,30 @@ template <class T>
 using BiasActGradKernel = void (*)(BiasActGradArgs, BiasActGrad<T>);
 
 template <class T, int V>
-BiasActGradKernel<T> bias_act_grad_kernel_of(bool along, bool across) {
-  if (along) {
-    return across ? bias_act_grad_kernel<T, V, true, true>
-                  : bias_act_grad_kernel<T, V, true, false>;
+BiasActGradKernel<T> bias_act_grad_kernel_of(bool along, bool across, ScaleOf scale) {
+  switch (scale) {
+    case ScaleOf::line:
+      return across ? bias_act_grad_kernel<T, V, true, true, ScaleOf::line>
+                    : bias_act_grad_kernel<T, V, true, false, ScaleOf::line>;
+    case ScaleOf::element:
+      return along ? bias_act_grad_kernel<T, V, true, true, ScaleOf::element>
+                   : bias_act_grad_kernel<T, V, false, true, ScaleOf::element>;
+    case ScaleOf::none: break;
   }
-  return across ? bias_act_grad_kernel<T, V, false, true>
-                : bias_act_grad_kernel<T, V, false, false>;
+  if (along) {
+    return across ? bias_act_grad_kernel<T, V, true, true, ScaleOf::none>
+                  : bias_act_grad_kernel<T, V, true, false, ScaleOf::none>;
+  }
+  return across ? bias_act_grad_kernel<T, V, false, true, ScaleOf::none>
+                : bias_act_grad_kernel<T, V, false, false, ScaleOf::none>;
 }
 
 template <class T>
 BiasActGradKernel<T> bias_act_grad_kernel_of(const BiasActGradPlan& plan) {
   constexpr int kVector = 16 / static_cast<int>(sizeof(T));
-  return plan.vectors ? bias_act_grad_kernel_of<T, kVector>(plan.along, plan.across)
-                      : bias_act_grad_kernel_of<T, 1>(plan.along, plan.across);
+  return plan.vectors
+             ? bias_act_grad_kernel_of<T, kVector>(plan.along, plan.across, plan.scale)
+             : bias_act_grad_kernel_of<T, 1>(plan.along, plan.across, plan.scale);
 }
 
 }  // namespace resample_layers

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
@@ -18,7 +19,7 @@ from .. import geometry
 from . import native
 from .activation_grad import NO_TAPS, first_order
 from .arguments import check_call, check_epilogue, check_input
-from .epilogue import Epilogue, Operands, activation_grad, operand_grads, scale_grad
+from .epilogue import Epilogue, Operands, Scaled, activation_grad, operand_grads
 from .modes import is_differentiated_elsewhere, is_tracing
 from .op import Grads, Op
 from .upfirdn2d import (
@@ -215,56 +216,84 @@ def _setup(
     needs: Sequence[bool], inputs: tuple[Any, ...], output: Tensor
 ) -> tuple[tuple[Tensor | None, ...], Any]:
     input, kernel, taps_y, bias, noise, strength, scale, up, down, pad, *constants = inputs
-    operands = Operands.of((bias, noise, strength), needs[3:6])
+    needs_scaled = needs[0] or needs[1] or needs[2]
+    operands = Operands.of((bias, noise, strength, scale), needs[3:7], needs_scaled)
+    kinds, *values = operands
     saved = (
         input if needs[1] or needs[2] or needs[6] else None,
         *keep_taps(kernel, taps_y),
         output,
-        scale if needs[0] or needs[1] or needs[2] else None,
-        operands.noise,
-        operands.strength,
+        *values,
     )
     call = up, down, pad, input.shape
-    return saved, (call, constants, operands.kinds, None if scale is None else scale.dtype)
+    return saved, (call, constants, kinds)
 
 
 def _backward(needs: Sequence[bool], saved: Sequence[Any], constants: Any, grad: Tensor) -> Grads:
     """The activation's gradient, found from the output, and then that of the op."""
-    input, kernel, taps_y, output, scale, *values = saved
-    call, (slope, gain, clamp), kinds, scale_dtype = constants
+    input, kernel, taps_y, output, *values = saved
+    call, (slope, gain, clamp), kinds = constants
     up, down, pad, in_shape = call
     operands = Operands(kinds, *values)
-    size = native.kernel_size(kernel, taps_y)
-    one_tap = _is_one_tap(grad, kernel, taps_y, call)
-    alone = False  # whether the gradient of z comes with the tap
+    scale = operands.scale
+    # Whether the gradient of z comes with tap and scale, as that of the input
+    alone = not (needs[1] or needs[2]) and _is_one_tap(grad, kernel, taps_y, call)
+    taps = (kernel, taps_y) if alone else NO_TAPS
+    scaled = None
+    if needs[6]:
+        scaled = Scaled(input) if alone else _scaled(input, kernel, taps_y, up, down, pad)
     if torch.is_grad_enabled():  # a graph of the gradient is asked for
         grad = activation_grad(grad, output.detach(), slope, clamp)
-        grads = operand_grads(grad, gain, operands, needs[3:6])
+        grads = operand_grads(grad, scaled, taps, gain, operands, needs[3:7])
     else:
-        alone = needs[0] and scale_dtype is None and not (needs[1] or needs[2]) and one_tap
-        taps = (kernel, taps_y) if alone else NO_TAPS
-        grad, grads = first_order(grad, output, taps, operands, needs[3:6], slope, gain, clamp)
+        grad, grads = first_order(
+            grad, output, scaled, taps, operands, needs[3:7], slope, gain, clamp
+        )
         if alone:
-            return grad, None, None, *grads, None
-    # The gain goes to the taps, which are few; they stay as precise as the sums over them
-    grad_input, grad_kernel, grad_taps_y, grad_scale = None, None, None, None
-    if needs[6]:
-        s = input if one_tap else UPFIRDN2D(input, kernel, taps_y, up, down, pad, False)
-        grad_scale = scale_grad(grad, s) * gain
-        if one_tap:
-            tap = kernel if taps_y is None else kernel * taps_y
-            grad_scale = grad_scale * tap.reshape(()).to(grad_scale.dtype)
-        grad_scale = grad_scale.to(scale_dtype)
-    if scale is not None:  # from here on the gradient of the op's result
-        grad = (grad * scale[:, :, None, None]).to(grad.dtype)
+            return (grad if needs[0] else None), None, None, *grads
+    grad_input, grad_kernel, grad_taps_y = None, None, None
+    size = native.kernel_size(kernel, taps_y)
     if needs[1] or needs[2]:
-        w = KERNEL_GRAD(input, grad, up, down, pad, size[::-1]) * gain
+        weights = grad
+        if scale is not None:  # in the accumulate dtype: 16 bits might not hold the products
+            wide = native.accumulate_dtype(grad)
+            input, weights = input.to(wide), grad.to(wide) * scale.to(wide)[:, :, None, None]
+        w = KERNEL_GRAD(input, weights, up, down, pad, size[::-1]) * gain
         grad_kernel, grad_taps_y = split_kernel_grad(w, kernel, taps_y)
     if needs[0]:
+        # The gain goes to the taps, which are few; they stay as precise as the sums over them
         g_pad = geometry.adjoint_pads(in_shape[2:], grad.shape[2:], up, down, pad, size)
-        scaled = kernel.to(native.accumulate_dtype(grad, kernel)) * gain
-        grad_input = UPFIRDN2D(grad, scaled, taps_y, down, up, g_pad, True)
-    return grad_input, grad_kernel, grad_taps_y, *grads, grad_scale
+        kernel = kernel.to(native.accumulate_dtype(grad, kernel)) * gain
+        if scale is None:
+            grad_input = UPFIRDN2D(grad, kernel, taps_y, down, up, g_pad, True)
+        else:  # The scale multiplies the sums before they are rounded, as in the op itself
+            kernel = kernel.flip(tuple(range(kernel.dim())))
+            taps_y = None if taps_y is None else taps_y.flip(0)
+            operands_of_adjoint = None, None, None, scale
+            grad_input = UPFIRDN2D_BIAS_ACT(
+                grad, kernel, taps_y, *operands_of_adjoint, down, up, g_pad, 1.0, 1.0, None
+            )
+    return grad_input, grad_kernel, grad_taps_y, *grads
+
+
+def _scaled(
+    input: Tensor, kernel: Tensor, taps_y: Tensor | None, up: Pair, down: Pair, pad: Pads
+) -> Scaled:
+    """What the op scales, computed anew.
+
+    It is rounded to the dtype of the input. Float16 may not hold it, but it does where the taps
+    that meet in an output add up to at most 1 in magnitude. The unit is the largest of these sums,
+    or 1 if that is less, and the taps are divided by it.
+    """
+    unit = None
+    if input.dtype == torch.float16:
+        k = (kernel if taps_y is None else taps_y[:, None] * kernel).detach()
+        wide = k.to(native.accumulate_dtype(k)).abs()
+        (height, width), (up_x, up_y) = k.shape, up
+        phases = F.pad(wide, (0, -width % up_x, 0, -height % up_y)).unflatten(1, (-1, up_x))
+        unit = phases.unflatten(0, (-1, up_y)).sum((0, 2)).amax().clamp_min(1.0)
+        kernel = kernel.to(unit.dtype) / unit
+    return Scaled(UPFIRDN2D(input, kernel, taps_y, up, down, pad, False), unit)
 
 
 def _is_one_tap(

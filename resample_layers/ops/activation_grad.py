@@ -5,10 +5,12 @@
 
 - the gradient of z divided by the gain, which the caller gives to the taps: it is rounded here, and
   16 bits may not hold it; or, where the op has one tap and leaves the size as it is, that of its
-  input, which is tap and gain times it;
-- the gradients of bias ``[C]``, noise ``[noise_samples, 1, out_h, out_w]`` and noise strength
-  ``[1]``, sums of the accumulate dtype; each is empty, ``[0]``, where it is not asked for: without
-  ``with_bias``, at ``noise_samples`` of 0, and without ``noise``.
+  input, which is tap, scale and gain times it;
+- the gradients of bias ``[C]``, noise ``[noise_samples, 1, out_h, out_w]``, noise strength ``[1]``
+  and scale ``[N, C]``, sums of the accumulate dtype; each is empty, ``[0]``, where it is not asked
+  for: without ``with_bias``, at ``noise_samples`` of 0, without ``noise``, and without ``scaled``.
+  ``scaled`` is what the scale multiplies, of the dtype of ``output``, and is multiplied with the
+  tap where there is one.
 
 It has no gradient itself: where a graph of the gradient is wanted, epilogue.py has the same in
 differentiable functions.
@@ -22,7 +24,7 @@ import torch
 from torch import Tensor
 
 from . import native
-from .epilogue import Operands
+from .epilogue import Operands, Scaled
 from .op import Op
 from .upfirdn2d import check_one_device
 
@@ -32,9 +34,10 @@ NO_TAPS = None, None
 def first_order(
     grad: Tensor,  # [N, C, out_h, out_w], of output
     output: Tensor,  # [N, C, out_h, out_w]
+    scaled: Scaled | None,  # where the scale's gradient is asked for
     taps: tuple[Tensor | None, Tensor | None],  # the one tap of either axis, or NO_TAPS
     operands: Operands,
-    needs: Sequence[bool],  # bias, noise, noise_strength
+    needs: Sequence[bool],  # bias, noise, noise_strength, scale
     negative_slope: float,
     gain: float,
     clamp: float | None,
@@ -45,7 +48,9 @@ def first_order(
     result, *sums = BIAS_ACT_GRAD(
         grad,
         output,
+        None if scaled is None else scaled.values,
         *taps,
+        None if taps == NO_TAPS else operands.scale,
         operands.noise,
         operands.strength,
         needs[0],
@@ -54,6 +59,8 @@ def first_order(
         gain,
         clamp,
     )
+    if scaled is not None and scaled.unit is not None:
+        sums[3] = sums[3] * scaled.unit
     grads = [
         total.reshape(kind[0]).to(kind[1]) if need and kind is not None else None
         for total, kind, need in zip(sums, operands.kinds, needs, strict=True)
@@ -64,8 +71,10 @@ def first_order(
 def _empty(
     grad: Tensor,
     output: Tensor,
+    scaled: Tensor | None,
     tap_x: Tensor | None,
     tap_y: Tensor | None,
+    scale: Tensor | None,
     noise: Tensor | None,
     noise_strength: Tensor | None,
     with_bias: bool,
@@ -73,11 +82,12 @@ def _empty(
     negative_slope: float,
     gain: float,
     clamp: float | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    check_one_device(output, grad, tap_x, tap_y, noise, noise_strength)
-    if grad.dtype != output.dtype:
-        raise ValueError(f"grad must have output's dtype, {output.dtype}, got {grad.dtype}")
-    channels, height, width = output.shape[1:]
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    check_one_device(output, grad, scaled, tap_x, tap_y, scale, noise, noise_strength)
+    for name, tensor in (("grad", grad), ("scaled", scaled)):
+        if tensor is not None and tensor.dtype != output.dtype:
+            raise ValueError(f"{name} must have output's dtype, {output.dtype}, got {tensor.dtype}")
+    samples, channels, height, width = output.shape
 
     def sums(wanted: bool, *shape: int) -> Tensor:
         return output.new_empty(shape if wanted else 0, dtype=native.accumulate_dtype(output))
@@ -92,14 +102,16 @@ def _empty(
         sums(with_bias, channels),
         sums(noise_samples != 0, noise_samples, 1, height, width),
         sums(noise is not None, 1),
+        sums(scaled is not None, samples, channels),
     )
 
 
 BIAS_ACT_GRAD = Op(
     "upfirdn2d_bias_act_grad",
-    "(Tensor grad, Tensor output, Tensor? tap_x, Tensor? tap_y, Tensor? noise, "
-    "Tensor? noise_strength, bool with_bias, SymInt noise_samples, float negative_slope, "
-    "float gain, float? clamp) -> (Tensor, Tensor, Tensor, Tensor)",
+    "(Tensor grad, Tensor output, Tensor? scaled, Tensor? tap_x, Tensor? tap_y, Tensor? scale, "
+    "Tensor? noise, Tensor? noise_strength, bool with_bias, SymInt noise_samples, "
+    "float negative_slope, float gain, float? clamp) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     native.bias_act_grad,
     _empty,
 )

@@ -7,13 +7,14 @@ With ``s`` the op's output::
     out = clamp(gain * leaky_relu(z, negative_slope), -clamp, clamp)
 
 ``gain`` is positive and ``negative_slope`` not negative, so that the sign of ``out`` tells the
-sign of ``z``, and the gradient of ``z`` needs ``out`` alone of what was computed. The gradient of
-``scale`` is a sum of products with ``s``. Where ``scale`` is 0, ``out`` does not tell ``s``, and
-where it is small, rounding hides it. So the op's input is saved where that gradient is asked for,
-and the sum is taken there: see :func:`scale_grads`. A value counts as
-it was rounded: where ``out`` is 0, or reaches the limit, the gradient is that of a negative or of
-a clamped value. The limit is ``clamp`` rounded to the accumulate dtype, and at most the largest
+sign of ``z``, and the gradient of ``z`` needs ``out`` alone of what was computed. A value counts as
+it was rounded: where ``out`` is 0, or reaches the limit, the gradient is that of a negative or of a
+clamped value. The limit is ``clamp`` rounded to the accumulate dtype, and at most the largest
 finite number there, so that a clamped result is finite.
+
+The gradient of ``scale`` is a sum of products with ``s``. Where ``scale`` is 0, ``out`` does not
+tell ``s``, and where it is small beside noise and bias, rounding hides it. So the op's input is
+saved where that gradient is asked for, and ``s`` is computed anew.
 """
 
 from __future__ import annotations
@@ -94,39 +95,47 @@ def activation_grad(
     return grad
 
 
-def scale_grad(
-    grad: Tensor,  # [N, C, out_h, out_w], of z
-    s: Tensor,  # [N, C, out_h, out_w], what is scaled
-) -> Tensor:
-    """The gradient of scale [N, C] in the accumulate dtype, where its products are taken too."""
-    wide = torch.float64 if s.dtype == torch.float64 else torch.float32
-    return (grad.to(wide) * s).sum((2, 3))
+class Scaled(NamedTuple):
+    """What the scale multiplies, rounded to the op's dtype: ``values * unit``."""
+
+    values: Tensor  # [N, C, out_h, out_w]
+    unit: Tensor | None = None  # one number, of the accumulate dtype; None: 1
 
 
 class Operands(NamedTuple):
-    """What :func:`operand_grads` wants: values where they are needed, else shapes and dtypes."""
+    """What the gradients want of a call: values where they are needed, else shapes and dtypes."""
 
-    kinds: tuple[tuple[torch.Size, torch.dtype] | None, ...]  # bias, noise, noise_strength
+    kinds: tuple[tuple[torch.Size, torch.dtype] | None, ...]  # bias, noise, noise_strength, scale
     noise: Tensor | None  # where the strength's gradient is asked for
     strength: Tensor | None  # where the noise's is
+    scale: Tensor | None  # where that of what is scaled is
 
     @classmethod
-    def of(cls, operands: Sequence[Tensor | None], needs: Sequence[bool]) -> Operands:
-        """Of (bias, noise, noise_strength), where ``needs`` says whose gradients are asked for."""
+    def of(
+        cls, operands: Sequence[Tensor | None], needs: Sequence[bool], needs_scaled: bool
+    ) -> Operands:
+        """Of (bias, noise, noise_strength, scale); ``needs`` says whose gradients are asked for."""
         kinds = tuple(None if t is None else (t.shape, t.dtype) for t in operands)
-        noise, strength = operands[1:]
-        return cls(kinds, noise if needs[2] else None, strength if needs[1] else None)
+        _, noise, strength, scale = operands
+        return cls(
+            kinds,
+            noise if needs[2] else None,
+            strength if needs[1] else None,
+            scale if needs_scaled else None,
+        )
 
 
 def operand_grads(
     grad: Tensor,  # [N, C, out_h, out_w], of activation_grad
+    scaled: Scaled | None,  # where the scale's gradient is asked for
+    taps: Sequence[Tensor | None],  # numbers that multiply what is scaled
     gain: float,
     operands: Operands,
-    needs: Sequence[bool],  # bias, noise, noise_strength
+    needs: Sequence[bool],  # bias, noise, noise_strength, scale
 ) -> list[Tensor | None]:
-    """The gradients of bias, noise and noise strength, in their shapes and dtypes."""
-    grads: list[Tensor | None] = [None, None, None]
-    bias, noise, strength = operands.kinds
+    """The gradients of bias, noise, noise strength and scale, in their shapes and dtypes."""
+    grads: list[Tensor | None] = [None, None, None, None]
+    bias, noise, strength, scale = operands.kinds
     dtype = torch.float64 if grad.dtype == torch.float64 else torch.float32
     if bias is not None and needs[0]:
         grads[0] = (grad.sum((0, 2, 3), dtype=dtype) * gain).to(bias[1])
@@ -135,10 +144,17 @@ def operand_grads(
         if noise[0][0] == 1:
             pixels = pixels.sum(0, keepdim=True)
         if needs[1]:
-            scale = operands.strength
-            scaled = pixels if scale is None else pixels * scale.reshape(()).to(dtype)
-            grads[1] = scaled.to(noise[1])
+            factor = operands.strength
+            of_noise = pixels if factor is None else pixels * factor.reshape(()).to(dtype)
+            grads[1] = of_noise.to(noise[1])
         if operands.noise is not None and strength is not None:
             total = (pixels * operands.noise.to(dtype)).sum()
             grads[2] = total.reshape(strength[0]).to(strength[1])
+    if scale is not None and scaled is not None:
+        # The products are of the accumulate dtype: 16 bits might not hold them
+        total = (grad.to(dtype) * scaled.values).sum((2, 3)) * gain
+        for number in (*taps, scaled.unit):
+            if number is not None:
+                total = total * number.reshape(()).to(dtype)
+        grads[3] = total.to(scale[1])
     return grads

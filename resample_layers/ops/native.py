@@ -181,8 +181,10 @@ def kernel_grad(
 def bias_act_grad(
     grad: Tensor,  # [N, C, out_h, out_w], of output
     output: Tensor,  # [N, C, out_h, out_w]
+    scaled: Tensor | None,  # [N, C, out_h, out_w]; None: no gradient of the scale
     tap_x: Tensor | None,  # one element; None: 1
     tap_y: Tensor | None,
+    scale: Tensor | None,  # [N, C]; None: 1
     noise: Tensor | None,  # [N or 1, 1, out_h, out_w]; None: no gradient of the strength
     noise_strength: Tensor | None,  # one element; None: 1
     with_bias: bool,
@@ -190,7 +192,7 @@ def bias_act_grad(
     negative_slope: float,
     gain: float,
     clamp: float | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """What activation_grad.py states, piece by piece, as :func:`resample` works."""
     dtype = accumulate_dtype(output)
     result = torch.empty(
@@ -199,11 +201,13 @@ def bias_act_grad(
         device=output.device,
         memory_format=memory_format(output),
     )
-    _, channels, height, width = output.shape
+    samples, channels, height, width = output.shape
     bias_grad = output.new_zeros(channels if with_bias else 0, dtype=dtype)
     noise_shape = (noise_samples, 1, height, width) if noise_samples else (0,)
     noise_grad = output.new_zeros(noise_shape, dtype=dtype)
     strength_grad = output.new_zeros(0 if noise is None else 1, dtype=dtype)
+    scale_shape = (0,) if scaled is None else (samples, channels)
+    scale_grad = output.new_zeros(scale_shape, dtype=dtype)
     taps = [tap.reshape(()).to(dtype) for tap in (tap_x, tap_y) if tap is not None]
     for batch, chan, first, last in _pieces(output, result, dtype):
         piece = batch, chan, slice(first, last)
@@ -220,12 +224,18 @@ def bias_act_grad(
                 noise_grad[:, :, first:last] += pixels.sum(0, keepdim=True)
             elif noise_samples:
                 noise_grad[batch, :, first:last] += pixels
+        if scaled is not None:
+            scale_grad[batch, chan] += (z * scaled[piece].to(dtype)).sum((2, 3))
         for tap in taps:
             z = z * tap
-        result[piece] = z if taps else u
+        if scale is not None:
+            z = z * scale[batch, chan, None, None].to(dtype)
+        result[piece] = u if not taps and scale is None else z
     if noise_strength is not None:
         noise_grad *= noise_strength.reshape(()).to(dtype)
-    return result, bias_grad, noise_grad, strength_grad
+    for tap in taps:
+        scale_grad *= tap
+    return result, bias_grad, noise_grad, strength_grad, scale_grad
 
 
 def kernel_size(kernel: Tensor, taps_y: Tensor | None) -> tuple[int, int]:

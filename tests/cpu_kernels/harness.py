@@ -44,8 +44,8 @@ class BiasActGrad(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in (
-            "grad", "output", "result", "tap_x", "tap_y", "noise", "noise_strength", "bias_grad",
-            "noise_grad", "strength_grad",
+            "grad", "output", "scaled", "result", "tap_x", "tap_y", "scale", "noise",
+            "noise_strength", "bias_grad", "noise_grad", "strength_grad", "scale_grad",
         )),
         *((name, ctypes.c_int64) for name in ("n", "c", "pixels", "noise_stride_n")),
         ("noise_samples", ctypes.c_int64),

@@ -246,18 +246,21 @@ def activation_gradient(library, rng) -> None:
     layout = "channels_last" if last else "contiguous"
     grad = Array(rng, (n, c, 1, pixels), layout, dtype, True)
     output = Array(rng, (n, c, 1, pixels), layout, dtype, True)
+    scaled = Array(rng, (n, c, 1, pixels), layout, dtype, True)
     result = Array(rng, (n, c, 1, pixels), layout, dtype)
     accumulate = "float64" if dtype == "float64" else "float32"
     samples, noises = pick(rng, 0, 1, n), pick(rng, 0, 1, n)
-    tap, scale = rng.standard_normal((2, 2)).astype(accumulate)
+    tap, strength = rng.standard_normal((2, 2)).astype(accumulate)
+    scale = rng.standard_normal((n, c)).astype(accumulate) if rng.random() < 0.5 else None
     noise = rng.standard_normal((max(noises, 1), pixels)).astype(accumulate)
-    sums = [np.full(size, np.nan, accumulate) for size in (c, (samples, pixels), 1)]
-    wanted = (rng.random() < 0.7, samples > 0, noises > 0)
+    sums = [np.full(size, np.nan, accumulate) for size in (c, (samples, pixels), 1, (n, c))]
+    wanted = (rng.random() < 0.7, samples > 0, noises > 0, rng.random() < 0.5)
     exact_g, exact_out = harness.to_float(grad.view), harness.to_float(output.view)
     clamp = float(abs(exact_out).ravel()[0]) if rng.random() < 0.5 else -1.0
     params = harness.BiasActGrad(
-        grad.pointer, output.pointer, result.pointer, tap.ctypes.data, None,
-        noise.ctypes.data if noises else None, scale.ctypes.data,
+        grad.pointer, output.pointer, scaled.pointer if wanted[3] else None, result.pointer,
+        tap.ctypes.data, None, None if scale is None else scale.ctypes.data,
+        noise.ctypes.data if noises else None, strength.ctypes.data,
         *(a.ctypes.data if w else None for a, w in zip(sums, wanted, strict=True)),
         n, c, pixels, pixels if noises > 1 else 0, samples, last, 0.3, 1.5, clamp,
         harness.DTYPES.index(dtype),
@@ -268,7 +271,7 @@ def activation_gradient(library, rng) -> None:
     if clamp >= 0:
         z[abs(exact_out) >= clamp] = 0.0
     z = z[:, :, 0]
-    expected = z * float(tap[0])
+    expected = z * float(tap[0]) * (1.0 if scale is None else scale.astype(np.float64)[:, :, None])
     limit = 0.51 * harness.EPSILON[dtype] * abs(expected) + 4 * harness.EPSILON[accumulate] * abs(
         expected
     )
@@ -277,15 +280,18 @@ def activation_gradient(library, rng) -> None:
     factors = noise.astype(np.float64)[:, None]
 
     def of_noise(z):
-        total = z.sum(1) * abs(float(scale[0]))
+        total = z.sum(1) * abs(float(strength[0]))
         return total.sum(0, keepdims=True) if samples == 1 else total
 
-    terms = [lambda z: z.sum((0, 2)), of_noise, lambda z: (z * factors).sum()]
-    sizes = [lambda z: z.sum((0, 2)), of_noise, lambda z: (z * abs(factors)).sum()]
+    products = harness.to_float(scaled.view)[:, :, 0] * float(tap[0])
+    terms = [lambda z: z.sum((0, 2)), of_noise, lambda z: (z * factors).sum(),
+             lambda z: (z * products).sum(2)]  # fmt: skip
+    sizes = [lambda z: z.sum((0, 2)), of_noise, lambda z: (z * abs(factors)).sum(),
+             lambda z: (z * abs(products)).sum(2)]  # fmt: skip
     for i, (total, term, size) in enumerate(zip(sums, terms, sizes, strict=True)):
         if not wanted[i]:
             continue
-        exact = term(z) * (np.sign(float(scale[0])) if i == 1 else 1.0)
+        exact = term(z) * (np.sign(float(strength[0])) if i == 1 else 1.0)
         bound = 40 * harness.EPSILON[accumulate] * size(abs(z)) + 1e-37
         assert (abs(total - exact) <= bound).all(), f"{what}: sum {i}"
     again = [a.copy() for a in sums]

@@ -61,7 +61,8 @@ double run_kernel_grad(const Call& call);
 struct ActGradCall {
   int64_t n = 1, c = 1, pixels = 1;
   bool channels_last = false;
-  bool bias = true, strength = true, scale = true;  // scale: the noise has a strength
+  bool bias = true, strength = true, noise_strength = true;  // the latter: the noise has one
+  bool scale = true, scaled = true;                 // of the result; its gradient is asked for
   int64_t noise_samples = 1;                        // of the noise's gradient; 0: none
   bool noise_per_sample = false;                    // the noise that the strength's is made of
   bool tap = false, clamp = false;

@@ -352,6 +352,10 @@ double run_bias_act_grad(const ActGradCall& call) {
   Array<acc_t> taps(2, 0), noise(samples * call.pixels, 1), strength(1, 0);
   const auto grads = fill(all, grad.data, random), outputs = fill(all, output.data, random);
   const auto tap = fill_taps(2, taps.data, random), scale = fill_taps(1, strength.data, random);
+  Array<T> scaled(total, 0);
+  Array<acc_t> scales(call.n * call.c, 1), scale_grad(call.n * call.c, 0);
+  const auto scaled_values = fill(all, scaled.data, random);
+  const auto scale_values = fill_taps(call.n * call.c, scales.data, random);
   const auto noises = fill(image, noise.data, random);
   const int64_t noise_total = call.noise_samples * call.pixels;
   Array<acc_t> bias_grad(call.bias ? call.c : 0, 0), noise_grad(noise_total, 0);
@@ -361,7 +365,9 @@ double run_bias_act_grad(const ActGradCall& call) {
   p.grad = grad.data, p.output = output.data, p.result = result.data;
   if (call.tap) p.tap_x = taps.data, p.tap_y = taps.data + 1;
   if (call.strength) p.noise = noise.data, p.strength_grad = strength_grad.data;
-  if (call.scale) p.noise_strength = strength.data;
+  if (call.noise_strength) p.noise_strength = strength.data;
+  if (call.scale) p.scale = scales.data;
+  if (call.scaled) p.scaled = scaled.data, p.scale_grad = scale_grad.data;
   if (call.bias) p.bias_grad = bias_grad.data;
   if (call.noise_samples > 0) p.noise_grad = noise_grad.data;
   p.n = call.n, p.c = call.c, p.pixels = call.pixels;
@@ -388,6 +394,8 @@ double run_bias_act_grad(const ActGradCall& call) {
   std::vector<double> bias(size(call.c)), bias_size(bias), pixels(size(noise_total)),
       pixels_size(pixels);
   double product = 0, product_size = 0;
+  std::vector<double> products(size(call.n * call.c)), products_size(products);
+  const double factor = call.tap ? tap[0] * tap[1] : 1;
   for (int64_t i = 0; i < total; ++i) {
     const int64_t sample = i / (call.c * call.pixels), rest = i % (call.c * call.pixels);
     const int64_t c = call.channels_last ? rest % call.c : rest / call.pixels;
@@ -395,14 +403,18 @@ double run_bias_act_grad(const ActGradCall& call) {
     const double g = grads[size(i)], out = outputs[size(i)];
     const bool clamped = call.clamp && std::abs(out) >= clamp;
     const double z = clamped ? 0 : 1.5 * (out > 0 ? g : 0.3 * g);
-    const double expected = call.tap ? z * tap[0] * tap[1] : z / 1.5;
+    const size_t plane = size(sample * call.c + c);
+    const double own = call.scale ? scale_values[plane] : 1;
+    const double expected = call.tap || call.scale ? z * factor * own : z / 1.5;
+    const double term = factor * z * scaled_values[size(i)];
+    products[plane] += term, products_size[plane] += std::abs(term);
     error = worst(error, static_cast<double>(to_accumulate(result.data[i])), expected,
                   (8 * epsilon + 1.01 * Traits<T>::epsilon) * std::abs(expected) +
                       Traits<T>::tiny + 1e-300);
     bias[size(c)] += z, bias_size[size(c)] += std::abs(z);
     if (call.noise_samples > 0) {
       const int64_t at = (call.noise_samples == 1 ? 0 : sample) * call.pixels + pixel;
-      const double v = z * (call.scale ? scale[0] : 1);
+      const double v = z * (call.noise_strength ? scale[0] : 1);
       pixels[size(at)] += v, pixels_size[size(at)] += std::abs(v);
     }
     const double v = z * noises[size((call.noise_per_sample ? sample : 0) * call.pixels + pixel)];
@@ -413,6 +425,9 @@ double run_bias_act_grad(const ActGradCall& call) {
   };
   for (int64_t c = 0; c < call.c && call.bias; ++c) {
     compare(bias_grad.data[c], bias[size(c)], bias_size[size(c)]);
+  }
+  for (size_t i = 0; i < products.size() && call.scaled; ++i) {
+    compare(scale_grad.data[i], products[i], products_size[i]);
   }
   for (int64_t i = 0; i < noise_total; ++i) {
     compare(noise_grad.data[i], pixels[size(i)], pixels_size[size(i)]);

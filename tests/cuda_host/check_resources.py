@@ -100,9 +100,13 @@ def readable(symbol: str, source: str) -> str:
         layout = " channels_last" if match[3] == "1" else ""
         fused = " fused" if "BiasAct" in symbol else ""
         return f"pointwise vector {match[2]} {of}{layout}{fused}"
-    if match := re.search(r"bias_act_grad_kernelI(\w+?)Li(\d+)ELb(\d)ELb(\d)E", symbol):
+    if match := re.search(
+        r"bias_act_grad_kernelI(\w+?)Li(\d+)ELb(\d)ELb(\d)E\w*?ScaleOfE(\d)E", symbol
+    ):
         sums = {"00": "no sums", "10": "sums along", "01": "sums across", "11": "both sums"}
-        return f"activation vector {match[2]} {type_of(match[1])} {sums[match[3] + match[4]]}"
+        scale = ("", ", scale of a line", ", scale of an element")[int(match[5])]
+        of = f"vector {match[2]} {type_of(match[1])}"
+        return f"activation {of} {sums[match[3] + match[4]]}{scale}"
     for kernel in (
         "bias_act_sum_kernel",
         "generic_kernel",

@@ -28,8 +28,9 @@ std::string Call::text() const {
 std::string ActGradCall::text() const {
   std::ostringstream s;
   s << "activation " << n << "x" << c << "x" << pixels << (channels_last ? " channels_last" : "")
-    << (bias ? " bias" : "") << (strength ? " strength" : "") << (scale ? " scale" : "")
-    << " noise samples " << noise_samples << (noise_per_sample ? " per sample" : "")
+    << (bias ? " bias" : "") << (strength ? " strength" : "")
+    << (noise_strength ? " noise strength" : "") << (scale ? " scale" : "")
+    << (scaled ? " scaled" : "") << " noise samples " << noise_samples << (noise_per_sample ? " per sample" : "")
     << (tap ? " tap" : "") << (clamp ? " clamp" : "") << " offset " << offset << " blocks " << few
     << "," << many << " seed " << seed;
   return s.str();
