@@ -566,19 +566,23 @@ def test_the_gain_is_not_rounded_into_the_gradient(gain, size, dtype, device):
 @pytest.mark.parametrize("graph", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize(
-    ("alone", "size", "tap", "scale", "grad_size"),
+    ("kind", "size", "tap", "scale", "grad_size"),
     [
-        (False, 1.0, 1e-3, 1e5, 10.0),  # scale times gradient is more than float16 holds
-        (False, 1e4, 9.0, 1e-5, 10.0),  # what is scaled is
-        (False, 1.0, 1e-2, 0.0, 1.0),  # the result does not tell it
-        (True, 1.0, None, 300.0, 100.0),
-        (True, 6e4, None, 0.0, 1e3),  # products are more than float16 holds
+        ("separable", 1.0, 1e-3, 1e5, 10.0),  # scale times gradient is more than float16 holds
+        ("separable", 1e4, 9.0, 1e-5, 10.0),  # what is scaled is
+        ("2-D", 1e4, 9.0, 1e-5, 10.0),
+        ("separable", 1.0, 1e-2, 0.0, 1.0),  # the result does not tell it
+        ("alone", 1.0, None, 300.0, 100.0),
+        ("alone", 6e4, None, 0.0, 1e3),  # products are more than float16 holds
     ],
 )
-def test_gradients_of_any_scale(alone, size, tap, scale, grad_size, dtype, graph, device):
+def test_gradients_of_any_scale(kind, size, tap, scale, grad_size, dtype, graph, device):
     """What the op sums and multiplies is wide, whatever the storage type holds of it."""
     x = (torch.rand(2, 3, 8, 9, device=device) * size).to(dtype)
+    alone = kind == "alone"
     kernel = [] if alone else [torch.linspace(0.5, 1.0, 4, device=device) * tap]
+    if kind == "2-D":
+        kernel = [torch.outer(kernel[0], kernel[0][:3])]
     signs = torch.tensor([[1.0, -1.0, 1.0], [-1.0, 1.0, 1.0]], device=device)
     tensors = [x, *kernel, torch.randn(3, device=device), signs * scale]
 
@@ -602,9 +606,9 @@ def test_gradients_of_any_scale(alone, size, tap, scale, grad_size, dtype, graph
     for mine, reference in zip(ours, exact, strict=True):
         largest = reference.abs().max().item()
         rounding = 0.0 if mine.dtype != torch.float16 else 6e-8  # the least step of float16
-        if largest < torch.finfo(mine.dtype).max:
-            limit = 4 * torch.finfo(dtype).eps * largest + rounding
-            torch.testing.assert_close(mine.double(), reference, rtol=0.0, atol=limit)
+        assert largest < torch.finfo(mine.dtype).max
+        limit = 4 * torch.finfo(dtype).eps * largest + rounding
+        torch.testing.assert_close(mine.double(), reference, rtol=0.0, atol=limit)
     assert exact[-1].abs().max() > 0
 
 

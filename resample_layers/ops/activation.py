@@ -287,12 +287,15 @@ def _scaled(
     """
     unit = None
     if input.dtype == torch.float16:
-        k = (kernel if taps_y is None else taps_y[:, None] * kernel).detach()
-        wide = k.to(native.accumulate_dtype(k)).abs()
-        (height, width), (up_x, up_y) = k.shape, up
-        phases = F.pad(wide, (0, -width % up_x, 0, -height % up_y)).unflatten(1, (-1, up_x))
+        wide = native.accumulate_dtype(kernel, *([] if taps_y is None else [taps_y]))
+        kernel = kernel.to(wide)
+        sizes = kernel.detach().abs()
+        if taps_y is not None:
+            sizes = taps_y.detach().to(wide).abs()[:, None] * sizes
+        (height, width), (up_x, up_y) = sizes.shape, up
+        phases = F.pad(sizes, (0, -width % up_x, 0, -height % up_y)).unflatten(1, (-1, up_x))
         unit = phases.unflatten(0, (-1, up_y)).sum((0, 2)).amax().clamp_min(1.0)
-        kernel = kernel.to(unit.dtype) / unit
+        kernel = kernel / unit
     return Scaled(UPFIRDN2D(input, kernel, taps_y, up, down, pad, False), unit)
 
 
