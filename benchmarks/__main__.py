@@ -6,6 +6,7 @@ What is measured goes to ``rows/``; the sections of RESULTS.md and ``cpu.svg`` a
 """
 
 import argparse
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -89,18 +90,22 @@ def main() -> None:
     """Parse the command line, measure and write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer shapes and dtypes")
-    parser.add_argument("--seconds", type=float, default=1.0, help="time for each row, in seconds")
-    parser.add_argument("--steps", type=int, default=2500, help="steps of the demo")
+    parser.add_argument("--seconds", type=float, default=0.3, help="time for each row, in seconds")
+    parser.add_argument("--steps", type=int, default=1000, help="steps of the demo")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, help="sections to measure")
     parser.add_argument("--report", action="store_true", help="measure nothing, write anew")
     arguments = parser.parse_args()
+    began = time.monotonic()
     for name in arguments.only or SECTIONS:
+        start = time.monotonic()
         if not arguments.report:
             torch.set_num_threads(2)
             torch.manual_seed(0)
             save(name, SECTIONS[name].measure(arguments))
         if (ROWS / f"{name}.csv").exists():
             write(name)
+        print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
+    print(f"the whole: {time.monotonic() - began:.0f} s")
 
 
 if __name__ == "__main__":

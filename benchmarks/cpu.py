@@ -24,6 +24,8 @@ from resample_layers.ops import (
 
 from . import formulations
 from .measure import (
+    ABOUT_SPREAD,
+    SPREAD,
     Row,
     deviation,
     digits,
@@ -34,14 +36,18 @@ from .measure import (
     middle_and_worst,
     numbers,
     peak_memory,
+    spreads,
     table,
     timing,
+    widest,
     worst,
 )
 
 OPS = torch.ops.resample_layers
 
 SHAPES = ((8, 64, 64, 64), (2, 64, 256, 256), (8, 512, 16, 16), (1, 3, 1024, 1024))
+FLOOR_SHAPES = {"0.5 MB": (2, 16, 48, 48), "4 MB and more": (4, 64, 96, 96)}
+EPILOGUE_SIZES = (16, 64, 256)
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 OPERATIONS = {
     "up 2": (2, 1, geometry.upsample_pad),
@@ -152,16 +158,17 @@ def report_formulations(rows: list[Row]) -> str:
     for labels, alike in grouped(rows, "op", "kernel", "layout"):
         by_name = {name: part for (name,), part in grouped(alike, "formulation")}
         cells = [middle_and_worst(by_name.get(name, []), "time / floor") for name in names]
-        lines.append([*labels, *cells, worst(by_name.get("compiled", []), "deviation")])
+        compiled = by_name.get("compiled", [])
+        lines.append([*labels, *cells, worst(compiled, "deviation"), widest(alike)])
     return f"""\
 Medians of rounds in which all columns take turns, as multiples of the floor
 `torch.empty(out).fill_(0.)` plus `input.sum()`: median / worst of
 {len(grouped(rows, "shape"))} shapes. *Deviation*: of the compiled kernels from the float64
-definition, relative to the largest output. `interpolate` computes another filter.
+definition, relative to the largest output. `interpolate` computes another filter. {ABOUT_SPREAD}
 
 ![Time over the floor](cpu.svg)
 
-{table(["op", "kernel", "layout", *names, "deviation"], lines)}
+{table(["op", "kernel", "layout", *names, "deviation", SPREAD], lines)}
 """
 
 
@@ -187,10 +194,9 @@ def plot_formulations(rows: list[Row]) -> Any:
 def measure_floors(quick: bool, seconds: float) -> list[Row]:
     """The compiled kernels in every dtype, forward and backward, as multiples of the floor."""
     extension_only()
-    sizes = {"0.5 MB": (2, 16, 48, 48), "4 MB and more": (4, 64, 96, 96)}
     rows: list[Row] = []
     for (size, shape), dtype, layout, operation, kernel_name in itertools.product(
-        sizes.items(),
+        FLOOR_SHAPES.items(),
         (torch.float32, torch.float64, torch.bfloat16, torch.float16),
         LAYOUTS,
         OPERATIONS,
@@ -211,6 +217,7 @@ def measure_floors(quick: bool, seconds: float) -> list[Row]:
             x.shape[2:], out.shape[2:], (up, up), (down, down), (*pad, *pad), kernel_size
         )
         adjoint = (taps, taps, (down, down), (up, up), g_pad, True)
+        grad = torch.randn_like(out)
         # The floor counts bytes: float32 arrays of as many
         source, target = torch.randn(x.nbytes // 4), torch.randn(out.nbytes // 4)
         times = interleaved(
@@ -220,11 +227,18 @@ def measure_floors(quick: bool, seconds: float) -> list[Row]:
                 "fill in": lambda s=source: torch.empty(s.numel()).fill_(0.0),
                 "sum out": lambda t=target: t.sum(),
                 "forward": partial(OPS._upfirdn2d.default, x, *call),
-                "backward": partial(OPS._upfirdn2d.default, torch.randn_like(out), *adjoint),
+                "backward": partial(OPS._upfirdn2d.default, grad, *adjoint),
             },
             seconds,
         )
-        truth = exact(x, torch.outer(taps, taps), up, down, pad)
+        kernel = torch.outer(taps, taps)
+        deviations = {
+            "forward": deviation(out[:1, :2], exact(x, kernel, up, down, pad)),
+            "backward": deviation(
+                OPS._upfirdn2d.default(grad, *adjoint)[:1, :2],
+                exact(grad, kernel.flip(0, 1), down, up, g_pad[:2]),  # equal on both axes
+            ),
+        }
         for direction, parts in (
             ("forward", ("fill out", "sum in")),
             ("backward", ("fill in", "sum out")),
@@ -240,7 +254,7 @@ def measure_floors(quick: bool, seconds: float) -> list[Row]:
                     "walk": walk_of(x, out, taps, up, down, pad),
                     "direction": direction,
                     **timing("time / floor", times[direction], floor),
-                    "deviation": deviation(out[:1, :2], truth) if direction == "forward" else "",
+                    "deviation": deviations[direction],
                 }
             )
             print(*rows[-1].values(), sep=" | ", flush=True)
@@ -252,7 +266,7 @@ def report_floors(rows: list[Row]) -> str:
     for labels, alike in grouped(rows, "size", "kernel", "dtype"):
         by_direction = [part for _, part in grouped(alike, "direction")]
         cells = [middle_and_worst(part, "time / floor") for part in by_direction]
-        lines.append([*labels, *cells, worst(alike, "deviation")])
+        lines.append([*labels, *cells, worst(alike, "deviation"), widest(alike)])
     summary = "; ".join(
         f"{', '.join(labels)}: {middle_and_worst(alike, 'time / floor')}"
         for labels, alike in grouped(rows, "size", "kernel")
@@ -261,8 +275,9 @@ def report_floors(rows: list[Row]) -> str:
 The floor counts bytes: `fill_` of as many bytes as the output and `sum` of as many as the input, in
 float32. Median / worst of both layouts and three operations. In all, {summary}. Goals: at 4 MB and
 more the median cell of 4 taps at most 1.1, the worst 1.5, 12 taps at most 2; at 0.5 MB at most 2.
+*Deviation*: from the float64 definition, relative to the largest output. {ABOUT_SPREAD}
 
-{table(["size", "kernel", "dtype", "forward", "backward", "deviation"], lines)}
+{table(["size", "kernel", "dtype", "forward", "backward", "deviation", SPREAD], lines)}
 """
 
 
@@ -277,7 +292,7 @@ def measure_epilogue(seconds: float) -> list[Row]:
     extension_only()
     rows: list[Row] = []
     for size, dtype, layout in itertools.product(
-        (16, 64, 256), (torch.float32, torch.bfloat16), LAYOUTS
+        EPILOGUE_SIZES, (torch.float32, torch.bfloat16), LAYOUTS
     ):
         shape = (4, 4096 // size, size + 1, size + 1)
         x = torch.randn(shape).to(dtype).contiguous(memory_format=layout)
@@ -332,6 +347,7 @@ def measure_epilogue(seconds: float) -> list[Row]:
                     middle["separate, gradients"] / middle["fused, gradients"]
                 ),
                 "deviation": deviation(fused(), truth),
+                **spreads(*times.values()),
             }
         )
         print(*rows[-1].values(), sep=" | ", flush=True)
@@ -346,15 +362,15 @@ def report_epilogue(rows: list[Row]) -> str:
     )
     lines = [
         [*labels, *(middle_and_worst(alike, name, least=name != names[0]) for name in names),
-         worst(alike, "deviation")]
+         worst(alike, "deviation"), widest(alike)]
         for labels, alike in grouped(rows, "dtype", "layout")
     ]  # fmt: skip
     return f"""\
 `upfirdn2d_bias_act` (fused) beside `upfirdn2d` alone, and beside `upfirdn2d`, addition of scaled
 noise and `fused_leaky_relu` (separate); 4 taps; median / worst of three shapes. *Deviation*: of the
-fused op from the separate ones in float64, relative to the largest output.
+fused op from the separate ones in float64, relative to the largest output. {ABOUT_SPREAD}
 
-{table(["dtype", "layout", *names, "deviation"], lines)}
+{table(["dtype", "layout", *names, "deviation", SPREAD], lines)}
 """
 
 

@@ -21,6 +21,8 @@ from resample_layers.ops import (
 )
 
 from .measure import (
+    ABOUT_SPREAD,
+    SPREAD,
     Row,
     deviation,
     digits,
@@ -29,6 +31,7 @@ from .measure import (
     median,
     table,
     timing,
+    widest,
     worst,
 )
 
@@ -114,8 +117,14 @@ def assert_alike(results: Any, expected: Any, dtype: torch.dtype, name: str) -> 
         )  # fmt: skip
 
 
+EXACT_CHANNELS = 2
+
+
 def calls_of(shape: tuple[int, ...], dtype: torch.dtype, up: int, down: int) -> dict[str, Callable]:
-    """Closures of one call each, by name, and of its gradient as 'name gradient'."""
+    """Closures of one call each, by name, and of its gradient as 'name gradient'.
+
+    The calls 'exact' are plain torch in float64, of the first channels.
+    """
     x = torch.randn(shape).to(dtype)
     channels = shape[1]
     if len(shape) == 3:
@@ -145,15 +154,27 @@ def calls_of(shape: tuple[int, ...], dtype: torch.dtype, up: int, down: int) -> 
             "torch": partial(images_in_torch, **rest),
         }
         exact = partial(images_in_torch, **rest | {"fu": fu.double(), "fd": fd.double()})
-    wide = [part.detach().double() for part in (x, *parameters)]
+    few = (x[:, :EXACT_CHANNELS], *(part[:EXACT_CHANNELS] for part in parameters))
+    wide = [part.detach().double().requires_grad_() for part in few]
     return (
-        {"exact": partial(exact, *wide)}
+        {"exact": partial(exact, *wide), "exact gradient": partial(gradient, exact, *wide)}
         | {name: partial(call, x, *parameters) for name, call in functions.items()}
         | {
             f"{name} gradient": partial(gradient, call, x, *parameters)
             for name, call in functions.items()
         }
     )
+
+
+def few_channels(result: Any) -> list[Tensor]:
+    """The first channels of a result, or of the gradients of input and parameters."""
+    parts = (result,) if isinstance(result, Tensor) else result
+    return [p[:EXACT_CHANNELS] if p.dim() == 1 else p[:, :EXACT_CHANNELS] for p in parts]
+
+
+def worst_deviation(found: list[Tensor], exact: list[Tensor]) -> str:
+    """The largest of the deviations of several tensors."""
+    return max((deviation(*pair) for pair in zip(found, exact, strict=True)), key=float)
 
 
 def measure(seconds: float) -> list[Row]:
@@ -168,7 +189,8 @@ def measure(seconds: float) -> list[Row]:
                 expected = chosen["ours"]()
                 for name, other in chosen.items():
                     assert_alike(other(), expected, dtype, name + suffix)
-                times = interleaved(chosen, seconds, least=3)
+                times = interleaved(chosen, seconds)
+                exact = few_channels(calls["exact" + suffix]())
             ours = median(times["ours"])
             rows.append(
                 {
@@ -176,10 +198,10 @@ def measure(seconds: float) -> list[Row]:
                     "up, down": f"{up}, {down}",
                     "dtype": str(dtype)[6:],
                     "kind": kind,
-                    **timing("ours [ms]", times["ours"], 1e-3),
+                    **timing("ours [ms]", times["ours"], 1e-3, *times.values()),
                     "three calls / ours": digits(median(times["three"]) / ours),
                     "plain torch / ours": digits(median(times["torch"]) / ours),
-                    "deviation": "" if suffix else deviation(expected, calls["exact"]()),
+                    "deviation": worst_deviation(few_channels(expected), exact),
                 }
             )
             print(*rows[-1].values(), sep=" | ", flush=True)
@@ -194,7 +216,7 @@ def report(rows: list[Row]) -> str:
             for row in alike
             for name in ("ours [ms]", "three calls / ours", "plain torch / ours")
         ]
-        lines.append([*labels, *cells, worst(alike, "deviation")])
+        lines.append([*labels, *cells, worst(alike, "deviation"), widest(alike)])
     head = ["shape", "up, down", "dtype"]
     for kind in ("forward", "forward and backward"):
         head += [f"{kind} [ms]", "three calls / ours", "plain torch / ours"]
@@ -202,8 +224,9 @@ def report(rows: list[Row]) -> str:
 `filtered_snake` (12 taps, the borders of BigVGAN) and `filtered_lrelu` (6 taps for each factor,
 bias and clamp of StyleGAN3) beside the same in three calls of this package (a filter, the
 activation, a filter) and in plain torch (grouped convolutions); medians of calls in turn.
-Backward: the gradients of input, bias, alpha and beta. *Deviation*: of the forward pass from
-plain torch in float64, relative to the largest output.
+Backward: the gradients of input, bias, alpha and beta. *Deviation*: from plain torch in float64,
+outputs and gradients of {EXACT_CHANNELS} channels, each relative to its largest value; the largest
+is told. {ABOUT_SPREAD}
 
-{table([*head, "deviation"], lines)}
+{table([*head, "deviation", SPREAD], lines)}
 """

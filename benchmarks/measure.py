@@ -33,24 +33,28 @@ Row = dict[str, Any]
 
 
 def interleaved(
-    calls: dict[str, Callable[[], object]], seconds: float, least: int = 7
+    calls: dict[str, Callable[[], object]], seconds: float, least: int = 3
 ) -> dict[str, list[float]]:
     """Time all calls in turn, round after round: what disturbs one disturbs its neighbours.
 
+    A call takes part in ``least`` rounds, and then until its own times add up to its share of
+    ``seconds``, an equal part for each call: slow calls cost few rounds, and quick ones get many.
+
     Returns:
-        Seconds of every round, sorted, by name. At least ``least`` rounds, more while the whole
-        takes less than ``seconds``.
+        Seconds of every round of a call, sorted, by name.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call()
     gc.collect()
-    end = time.perf_counter() + seconds
-    while len(next(iter(times.values()))) < least or time.perf_counter() < end:
-        for name, call in calls.items():
+    left = dict.fromkeys(calls, seconds / len(calls))
+    while waiting := [n for n in calls if left[n] > 0 or len(times[n]) < least]:
+        for name in waiting:
             start = time.perf_counter()
-            result = call()
-            times[name].append(time.perf_counter() - start)
+            result = calls[name]()
+            taken = time.perf_counter() - start
+            times[name].append(taken)
+            left[name] -= taken
             del result
     return {name: sorted(values) for name, values in times.items()}
 
@@ -65,10 +69,18 @@ def spread(values: list[float]) -> tuple[float, float]:
     return values[len(values) // 5] / middle, values[len(values) * 4 // 5] / middle
 
 
-def timing(name: str, values: list[float], unit: float = 1.0) -> Row:
-    """The columns of one measured time: its median in ``unit`` seconds, and its spread."""
-    low, high = spread(values)
-    return {name: digits(median(values) / unit), "p20": f"{low:.2f}", "p80": f"{high:.2f}"}
+def spreads(*times: list[float]) -> Row:
+    """The columns of the spread of one or several times: the widest of them."""
+    lows, highs = zip(*map(spread, times), strict=True)
+    return {"p20": digits(min(lows)), "p80": digits(max(highs))}
+
+
+def timing(name: str, values: list[float], unit: float = 1.0, *others: list[float]) -> Row:
+    """The columns of one measured time: its median in ``unit`` seconds, and the spread.
+
+    ``others`` are times that the row compares with this one: their spread counts too.
+    """
+    return {name: digits(median(values) / unit), **spreads(values, *others)}
 
 
 def digits(value: float) -> str:
@@ -192,6 +204,17 @@ def worst(rows: list[Row], column: str) -> str:
     """The largest value of a column of deviations."""
     values = numbers(rows, column)
     return f"{values[-1]:.0e}" if values else ""
+
+
+def widest(rows: list[Row]) -> str:
+    """The widest spread of some rows, 80th percentile over 20th; "" where they have none."""
+    ratios = [float(row["p80"]) / float(row["p20"]) for row in rows if row.get("p20")]
+    return f"{max(ratios):.2f}" if ratios else ""
+
+
+# What the column that `widest` makes is called, and the sentence that explains it.
+SPREAD = "p80 / p20"
+ABOUT_SPREAD = f"*{SPREAD}*: the widest spread of the times that a line compares."
 
 
 def write_section(name: str, text: str) -> None:

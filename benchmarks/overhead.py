@@ -9,7 +9,18 @@ import torch.nn.functional as F
 from resample_layers import UpFirDnSmooth
 from resample_layers.ops import extension, upfirdn2d
 
-from .measure import Row, deviation, digits, interleaved, median, table, timing
+from .measure import (
+    ABOUT_SPREAD,
+    SPREAD,
+    Row,
+    deviation,
+    digits,
+    interleaved,
+    median,
+    table,
+    timing,
+    widest,
+)
 
 CALLS = 200
 COMPOSITE = "pad + conv2d"
@@ -59,10 +70,11 @@ def measure(seconds: float) -> list[Row]:
 
 def report(rows: list[Row]) -> str:
     names = ("gradient", "call", "time [us]", "/ pad + conv2d", "deviation")
-    lines = [[row.get(name, "") for name in names] for row in rows]
+    lines = [[*(row.get(name, "") for name in names), widest([row])] for row in rows]
     return f"""\
 Backend: {rows[0]["backend"]}. One thread; forward only, validation included. Goal: at most 0.25 of
 `pad` and `conv2d` without gradient, 0.33 with it. *Deviation*: from the composite in float64.
+{ABOUT_SPREAD}
 
-{table(list(names), lines)}
+{table([*names, SPREAD], lines)}
 """

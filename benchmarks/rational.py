@@ -13,7 +13,18 @@ from scipy.signal import resample_poly
 from resample_layers import UpFirDnResample1d
 from resample_layers.filters import kaiser_lowpass
 
-from .measure import Row, deviation, digits, interleaved, median, table, timing
+from .measure import (
+    ABOUT_SPREAD,
+    SPREAD,
+    Row,
+    deviation,
+    digits,
+    interleaved,
+    median,
+    table,
+    timing,
+    widest,
+)
 
 SHAPES = ((1, 1, 441000), (16, 2, 44100))
 RATES = ((48000, 44100), (16000, 44100), (44100, 48000), (16000, 48000))  # (to, from)
@@ -61,7 +72,7 @@ def measure(seconds: float) -> list[Row]:
                     "shape": "x".join(map(str, shape)),
                     "rate [Hz]": f"{of} to {to}",
                     "taps": numtaps,
-                    **timing("ours [ms]", times["ours"], 1e-3),
+                    **timing("ours [ms]", times["ours"], 1e-3, *times.values()),
                     **{
                         f"{name} / ours": digits(median(times[name]) / median(times["ours"]))
                         if name in times
@@ -84,7 +95,7 @@ def report(rows: list[Row]) -> str:
 `UpFirDnResample1d` beside `julius.ResampleFrac` and `torchaudio.transforms.Resample`, all float32,
 forward, with {ZEROS} zero crossings on each side of the filter; medians. The window functions
 differ, so the samples do too. *Deviation*: of ours from scipy's `resample_poly` in float64, with
-the same taps, relative to the largest output.
+the same taps, relative to the largest output. {ABOUT_SPREAD}
 
-{table(list(names), [[row.get(name, "") for name in names] for row in rows])}
+{table([*names, SPREAD], [[*(row.get(name, "") for name in names), widest([row])] for row in rows])}
 """

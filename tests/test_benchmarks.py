@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """RESULTS.md and its plots say what the kept rows say; nothing is timed here."""
 
+import argparse
 import json
+import time
 
 import pytest
 import torch
 
-from benchmarks import cpu, measure
+from benchmarks import cpu, dimensions, filtered, measure, overhead
 from benchmarks.__main__ import SECTIONS, write
 
 KEPT = sorted(path.stem for path in measure.ROWS.glob("*.csv"))
@@ -37,8 +39,8 @@ def test_rows_are_kept_and_read_again(tmp_path, monkeypatch):
     assert rows[0] == {
         "op": "up 2",
         "time [ms]": "2",
-        "p20": "0.50",
-        "p80": "1.50",
+        "p20": "0.5",
+        "p80": "1.5",
         "deviation": "",
     }
     assert measure.numbers(rows, "deviation") == [1e-7]
@@ -47,14 +49,54 @@ def test_rows_are_kept_and_read_again(tmp_path, monkeypatch):
     assert torch.__version__ in measure.head("one")
 
 
-def test_every_row_tells_its_deviation(monkeypatch):
-    """Measured without time to speak of, on a small image: the columns, not the figures."""
-    monkeypatch.setattr(cpu, "SHAPES", ((1, 64, 9, 9),))
-    monkeypatch.setattr(cpu, "OPERATIONS", {"down 2": cpu.OPERATIONS["down 2"]})
-    monkeypatch.setattr(cpu, "interleaved", lambda calls, _: {name: [1.0] for name in calls})
-    rows = cpu.measure_formulations(quick=True, seconds=0.0)
-    found = {row["formulation"]: [] for row in rows}
+def few(monkeypatch, module, **names):
+    for name, value in names.items():
+        monkeypatch.setattr(module, name, value)
+
+
+@pytest.mark.parametrize("name", ["overhead", "cpu", "floor", "epilogue", "dimensions", "filtered"])
+def test_every_row_tells_its_deviation_and_its_spread(name, tmp_path, monkeypatch):
+    """Measured without time to speak of, on small arrays: the columns, not the figures."""
+    rate = {"up 2": cpu.OPERATIONS["up 2"], "down 2": cpu.OPERATIONS["down 2"]}
+    few(
+        monkeypatch, cpu, SHAPES=((1, 64, 9, 9),), OPERATIONS=rate,
+        FLOOR_SHAPES={"small": (1, 16, 10, 10)}, EPILOGUE_SIZES=(64,), LAYOUTS=cpu.LAYOUTS[:1],
+    )  # fmt: skip
+    few(monkeypatch, dimensions, SHAPES=((1, 2, 64), (1, 2, 6, 6, 6)), RATES=rate)
+    few(monkeypatch, filtered, SIGNALS=((1, 3, 60),), IMAGES=(((1, 3, 20, 20), 2, 2),))
+    monkeypatch.setattr(overhead, "CALLS", 1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    section = SECTIONS[name]
+    few(monkeypatch, measure, ROWS=tmp_path, MEASURED=tmp_path / "measured.json")
+    measure.save(name, section.measure(argparse.Namespace(quick=False, seconds=0.0)))
+    torch.set_num_threads(threads)
+    rows = measure.load(name)
     for row in rows:
-        found[row["formulation"]].append(float(row["deviation"]))
-    assert all(error < 1e-6 for name in ("native", "depthwise") for error in found[name])
-    assert max(found["interpolate"]) > 0.01  # another filter, so the deviation is told apart
+        others = row.get("formulation") == "interpolate"  # another filter: it must be told apart
+        bound = 0.02 if {"bfloat16", "float16"} & set(row.values()) else 1e-5
+        assert (float(row["deviation"]) > 0.01) == others, row
+        assert others or float(row["deviation"]) < bound, row
+        assert 0 < float(row["p20"]) <= 1 <= float(row["p80"]), row
+    head, _, *lines = [line for line in section.report(rows).splitlines() if line.startswith("|")]
+    assert head.endswith(f"| deviation | {measure.SPREAD} |")
+    assert lines
+    for line in lines:
+        assert float(line.split("|")[-2]) >= 1
+        assert float(line.split("|")[-3]) >= 0
+
+
+def test_slow_calls_cost_few_rounds():
+    slept = {"slow": 0.03, "quick": 0.001}
+    calls = {name: lambda s=seconds: time.sleep(s) for name, seconds in slept.items()}
+    times = measure.interleaved(calls, 0.06)
+    assert len(times["slow"]) == 3
+    assert len(times["quick"]) > 3
+    assert times["quick"] == sorted(times["quick"])
+
+
+def test_the_spread_is_the_widest_of_what_a_row_compares():
+    row = measure.timing("time [s]", [1.0, 2.0, 3.0, 4.0, 5.0], 1.0, [1.0, 1.0, 1.0, 1.0, 1.0])
+    assert row == {"time [s]": "3", "p20": "0.667", "p80": "1.67"}
+    assert measure.widest([row, {"p20": "", "p80": ""}]) == "2.50"
+    assert measure.widest([{"p20": ""}]) == ""

@@ -196,8 +196,11 @@ constexpr int64_t kDirectBytes = 96 * 1024;
 constexpr int64_t kBlockElements = 1024;
 // Output rows are summed together, from the input rows that they share, where they have more
 // taps in y than this times the stride. With fewer, that was measured to gain nothing, and the
-// longer blocks cost up to 20 % (12 taps, down 2, rows of 1024 elements).
+// longer blocks cost up to 20 % (12 taps, down 2, rows of 1024 elements). Where the rows of one
+// output do not fit the L1 cache, each reading of them counts: there more taps than this are
+// enough at any stride.
 constexpr int64_t kSharingTaps = 8;
+constexpr int64_t kNearBytes = 32 * 1024;
 // The same for streams, which also keep open rows: a row, and a block.
 constexpr int64_t kStreamRow = 1024;
 constexpr int64_t kStreamElements = 2048;
@@ -439,7 +442,8 @@ void cut_rows(Plan& plan, const Request& request) {
   const int64_t bytes = plan.walk == Walk::rows_direct ? kDirectBytes : kSeparableBytes;
   cut_columns(plan, bytes / request.element / (y.span + 2));
   const int64_t taps = *std::max_element(y.taps, y.taps + y.phases);
-  plan.shared_rows = taps > kSharingTaps * y.stride ? kSharedRows : 1;
+  const bool near = y.span * plan.slot_pitch * request.element <= kNearBytes;
+  plan.shared_rows = taps > kSharingTaps * (near ? y.stride : 1) ? kSharedRows : 1;
   const int64_t fitting = kBlockElements / plan.slot_pitch;
   const int64_t steps = std::min(std::max(plan.shared_rows, fitting), y.steps);
   set_row_slots(plan, y.span + y.stride * (steps - 1));

@@ -144,6 +144,13 @@ struct Vec<double> {
   }
 };
 
+// Stores two vectors side by side.
+template <class A, class T>
+inline void store_two(T* p, typename Vec<A>::R a, typename Vec<A>::R b) {
+  Vec<A>::store(p, a);
+  Vec<A>::store(p + Vec<A>::N, b);
+}
+
 // Splits 2 N stored elements into the even and the odd ones; joins them again.
 template <class A, class T>
 inline void load_split(const T* p, typename Vec<A>::R& even, typename Vec<A>::R& odd) {
@@ -153,8 +160,7 @@ template <class A, class T>
 inline void store_joined(T* p, typename Vec<A>::R even, typename Vec<A>::R odd) {
   typename Vec<A>::R a, b;
   Vec<A>::zip(even, odd, a, b);
-  Vec<A>::store(p, a);
-  Vec<A>::store(p + Vec<A>::N, b);
+  store_two<A>(p, a, b);
 }
 
 // Two bfloat16 are one 32-bit lane: splitting and joining are shifts and masks.

@@ -114,6 +114,13 @@ struct Vec<double> {
   static double sum(R r) { return r[0] + r[1]; }
 };
 
+// Stores two vectors side by side.
+template <class A, class T>
+inline void store_two(T* p, typename Vec<A>::R a, typename Vec<A>::R b) {
+  Vec<A>::store(p, a);
+  Vec<A>::store(p + Vec<A>::N, b);
+}
+
 // Splits 2 N stored elements into the even and the odd ones; joins them again.
 template <class A, class T>
 inline void load_split(const T* p, typename Vec<A>::R& even, typename Vec<A>::R& odd) {
@@ -123,6 +130,5 @@ template <class A, class T>
 inline void store_joined(T* p, typename Vec<A>::R even, typename Vec<A>::R odd) {
   typename Vec<A>::R a, b;
   Vec<A>::zip(even, odd, a, b);
-  Vec<A>::store(p, a);
-  Vec<A>::store(p + Vec<A>::N, b);
+  store_two<A>(p, a, b);
 }

@@ -365,18 +365,21 @@ def test_pixels_of_a_few_channels(library, up, down, walk, channels):
         assert (error <= 20 * spacing * most + 0.51 * harness.EPSILON[dtype] * abs(wanted)).all()
 
 
+# Rows of two and of three vectors of AVX-512 with a rest, and such that leave the L1 cache
+@pytest.mark.parametrize("width", [45, 56, 720])
 @pytest.mark.parametrize("taps", [9, 12, 24])
 @pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2), (1, 3)])
-def test_rows_that_are_summed_together_are_those_of_single_rows(library, up, down, taps):
+def test_rows_that_are_summed_together_are_those_of_single_rows(library, up, down, taps, width):
     """To the last bit, zeros of both signs included: where a block ends must not matter."""
     rng = np.random.default_rng(taps)
-    x = rng.standard_normal((1, 2, 40, 45)).astype(np.float32)
+    x = rng.standard_normal((1, 2, 40, width)).astype(np.float32)
     x[:, 0, 10:20] = -0.0
     x[:, 1, :, 20:30] = 0.0
     k = tuple(rng.standard_normal((2, taps)))
     rates = ((up, up), (down, down))
+    out_w = width * up // down
     whole = call(
-        library, x, np.outer(k[1], k[0]), *rates, (5, 4), (37 * up // down, 40), separable=k
+        library, x, np.outer(k[1], k[0]), *rates, (5, 4), (37 * up // down, out_w), separable=k
     )
     for row in range(whole.shape[2]):
         alone = call(
@@ -385,7 +388,7 @@ def test_rows_that_are_summed_together_are_those_of_single_rows(library, up, dow
             np.outer(k[1], k[0]),
             *rates,
             (5, 4 - row * down),
-            (1, 40),
+            (1, out_w),
             separable=k,
         )
         assert alone.tobytes() == whole[:, :, row : row + 1].tobytes(), row
