@@ -51,6 +51,7 @@ CPU_SOURCES = [
     "csrc/older_systems.cpp",
     "csrc/cpu/upfirdn2d_cpu.cpp",
     "csrc/cpu/filtered_act_cpu.cpp",
+    "csrc/cpu/filtered_act_signals.cpp",
     "csrc/cpu/choose.cpp",
     "csrc/cpu/bias_act_grad.cpp",
     "csrc/cpu/kernels_baseline.cpp",

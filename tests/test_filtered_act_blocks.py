@@ -22,14 +22,23 @@ from resample_layers.ops.nonlinearity import LEAKY_RELU, SNAKE
 from .tools import require
 
 RAW, RAW_GRAD = (getattr(torch.ops.resample_layers, n) for n in ("filtered_act", "filtered_act_grad"))  # fmt: skip
-CASES = {  # shape, taps (up, down) by (x, y), up, down, pad, down_pad, replicate
+CASES = {  # shape, taps (up, down) by (x, y; 0: one tap of 1), up, down, pad, down_pad, replicate
     "bands of rows": ((1, 1, 110, 70), (12, 12), (12, 12), (2, 2), (2, 2), (9, 8, 9, 8), (0, 0, 0, 0), False),
     "bands, rows first": ((1, 1, 140, 40), (6, 12), (12, 6), (2, 5), (1, 3), (3, 3, 9, 8), (4, 6, 5, 6), True),
     "tiles of columns": ((1, 1, 40, 500), (12, 12), (12, 12), (2, 2), (2, 2), (9, 8, 9, 8), (5, 6, 5, 6), True),
     "factors apart": ((1, 1, 50, 250), (7, 3), (5, 4), (5, 4), (3, 7), (3, 9, 2, 1), (1, -3, 2, 2), False),
     "groups of channels": ((1, 40, 26, 49), (6, 12), (6, 1), (5, 5), (3, 1), (-2, 3, 5, -4), (12, 13, 7, -4), True),
-    "signals": ((2, 19, 1, 2500), (12, 1), (12, 1), (2, 1), (2, 1), (6, 5, 0, 0), (5, 6, 0, 0), True),
-    "signals, factors apart": ((1, 3, 1, 5000), (9, 1), (7, 1), (3, 1), (5, 1), (-6, 8, 0, 0), (3, 9, 0, 0), False),
+    "signals": ((2, 19, 1, 2500), (12, 0), (12, 0), (2, 1), (2, 1), (6, 5, 0, 0), (5, 6, 0, 0), True),
+    "signals with a tap in y": ((2, 19, 1, 2500), (12, 1), (12, 0), (2, 1), (2, 1), (6, 5, 0, 0), (5, 6, 0, 0), True),
+    "signals, factors apart": ((1, 3, 1, 5000), (9, 0), (7, 0), (3, 1), (5, 1), (-6, 8, 0, 0), (3, 9, 0, 0), False),
+    "signals, components of the output": ((1, 40, 1, 3001), (7, 0), (5, 0), (4, 1), (2, 1), (3, 4, 0, 0), (2, 2, 0, 0), True),
+    "signals, components of the input": ((1, 5, 1, 9001), (5, 0), (9, 0), (1, 1), (4, 1), (2, 2, 0, 0), (4, 5, 0, 0), False),
+    "signals, many components": ((1, 2, 1, 700), (21, 0), (19, 0), (5, 1), (7, 1), (9, 9, 0, 0), (9, 9, 0, 0), True),
+    "signals, factors of 1": ((3, 2, 1, 5000), (3, 0), (1, 0), (1, 1), (1, 1), (1, 1, 0, 0), (0, 0, 0, 0), False),
+    "signals, a phase without taps": ((1, 2, 1, 3000), (2, 0), (3, 0), (3, 1), (3, 1), (0, 0, 0, 0), (1, 1, 0, 0), False),
+    "signals, padded far": ((1, 2, 1, 50), (12, 0), (12, 0), (2, 1), (2, 1), (9000, 7000, 0, 0), (8000, 9000, 0, 0), False),
+    "signals, continued far": ((1, 2, 1, 50), (12, 0), (12, 0), (2, 1), (2, 1), (9000, 7000, 0, 0), (8000, 9000, 0, 0), True),
+    "signals, cropped": ((1, 2, 1, 20000), (12, 0), (12, 0), (2, 1), (2, 1), (-9001, -7000, 0, 0), (-5001, -6000, 0, 0), True),
 }  # fmt: skip
 
 
@@ -44,7 +53,7 @@ def draw(case, activation, dtype, channels_last=False):
     parameters = (
         (values(c).abs() + 0.3, values(c).abs() + 0.5) if activation == SNAKE else (None,) * 2
     )
-    taps = [values(n) / n**0.5 for n in (*up_taps, *down_taps)]
+    taps = [values(n) / n**0.5 if n else torch.ones(1, dtype=dtype) for n in (*up_taps, *down_taps)]
     constants = (0.2, 2**0.5, 0.8) if activation == LEAKY_RELU else (1.0, 1.0, None)
     args = (x, values(c), *parameters, *taps, *rest, activation, *constants)
     return args, values(*FILTERED_ACT.native(*args).shape)
@@ -57,7 +66,8 @@ def gradients(op, grad, args):
 @pytest.mark.parametrize(
     ("case", "activation", "channels_last"),
     [(case, SNAKE, False) for case in CASES]
-    + [("bands of rows", LEAKY_RELU, False), ("groups of channels", SNAKE, True), ("signals", LEAKY_RELU, True)],
+    + [("bands of rows", LEAKY_RELU, False), ("groups of channels", SNAKE, True), ("signals", LEAKY_RELU, True),
+       ("signals, components of the output", SNAKE, True), ("signals", LEAKY_RELU, False)],
 )  # fmt: skip
 def test_the_cut_changes_nothing(case, activation, channels_last):
     args, grad = draw(case, activation, torch.float64, channels_last)
@@ -67,7 +77,7 @@ def test_the_cut_changes_nothing(case, activation, channels_last):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10 * b.abs().amax().item() if b.numel() else 0)  # fmt: skip
 
 
-@pytest.mark.parametrize("case", ["bands of rows", "signals", "groups of channels"])
+@pytest.mark.parametrize("case", ["bands of rows", "signals", "signals, factors apart", "groups of channels"])  # fmt: skip
 def test_threads_change_no_bit(case):
     args, grad = draw(case, SNAKE, torch.float32)
     threads = torch.get_num_threads()
@@ -110,6 +120,19 @@ def test_the_sine_of_what_is_not_finite():
     rest = ((1, 1), (1, 1), (0,) * 4, (0,) * 4, False, SNAKE, 1.0, 1.0, None)
     out = RAW(m.reshape(1, 1, 1, -1), None, one, one, one, one, one, one, *rest).flatten()
     assert out.isnan().tolist() == [True, True, True, False]
+
+
+@pytest.mark.parametrize("kernel", [4, 6], ids=["up_kernel", "down_kernel"])
+def test_an_infinite_tap_of_a_signal_meets_no_padding(kernel):
+    """inf * 0 is no number: zeros beside the signal are not samples."""
+    one, taps = torch.ones(1), torch.tensor([1.0, float("inf")])
+    kernels = [one] * 4
+    kernels[kernel - 4] = taps
+    x = torch.ones(1, 1, 1, 3)
+    rest = ((1, 1), (1, 1), (1, 1, 0, 0), (1, 1, 0, 0), False, LEAKY_RELU, 0.2, 1.0, None)
+    out = RAW(x, None, None, None, *kernels, *rest)
+    assert not out.isnan().any() if kernel == 4 else out[..., 2:-1].isinf().all()
+    torch.testing.assert_close(out, FILTERED_ACT.native(x, None, None, None, *kernels, *rest), equal_nan=True)  # fmt: skip
 
 
 @pytest.fixture

@@ -10,36 +10,41 @@ namespace resample_layers {
 namespace cpu {
 
 // Between an array and a block, with the bias on the way into the block. Channels count from
-// the block's first plane, or from its first row.
+// the block's first plane.
 struct BlockCopy {
   void* stored;                                       // [dtype]
   int64_t stored_plane, stored_row, stored_column;    // strides  [elements]
   void* block;                                        // [accumulate type]
   int64_t block_plane, block_row;                     // strides  [elements]
   int64_t planes, rows, columns;
-  const void* bias;         // by channel; null: none   [accumulate type]
-  bool channel_by_row;      // false: a plane is a channel
+  const void* bias;         // by plane; null: none     [accumulate type]
+};
+
+// The nonlinearity.
+struct ActivationParams {
+  int32_t nonlinearity;
+  double slope, gain;
+  double limit;             // largest magnitude, or infinity
+  const void* alpha;        // by channel; null: none   [accumulate type]
+  const void* beta;
 };
 
 // The nonlinearity on a block of m; for the gradient also on the block of g of the same size.
-struct BlockActivation {
+// A plane is a channel.
+struct BlockActivation : ActivationParams {
   void* m;
   int64_t m_plane, m_row;   // strides                  [elements]
   void* g;                  // gradient: g_a, which becomes g_m
   int64_t g_plane, g_row;
   int64_t planes, rows, columns;
-  const void* alpha;        // by channel; null: none   [accumulate type]
-  const void* beta;
-  bool channel_by_row;
-  int32_t nonlinearity;
-  double slope, gain;
-  double limit;             // largest magnitude, or infinity
   // Gradient: sums by channel, null where neither is wanted, of the samples in these rows and
   // columns.
   double* sums_alpha;
   double* sums_beta;
   int64_t owned_row0, owned_row1, owned_column0, owned_column1;
 };
+
+struct SignalTile;  // signals.h
 
 // The kernels of one instruction set, by Dtype; of the accumulate types: float, double.
 struct BlockKernels {
@@ -48,6 +53,8 @@ struct BlockKernels {
   void (*sum[2])(const BlockCopy& copy, double* sums);  // adds each channel's samples
   void (*activate[2])(const BlockActivation& activation);
   void (*differentiate[2])(const BlockActivation& activation);
+  // The op, or where there is a gradient of the output, its gradient.
+  void (*signal[4])(const SignalTile& tile, void* scratch, const void** pointers);
 };
 
 }  // namespace cpu

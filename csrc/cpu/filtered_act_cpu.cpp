@@ -8,7 +8,7 @@
 // the next band needs too are kept. The gradient goes down strips of the input in the same
 // way: for each band it computes m, g_a and, in place of g_a, g_m, and keeps rows of g_m.
 //
-// Signals, which are images of one row, are one plane whose rows are the channels.
+// Signals, which are images of one row, have a way of their own: filtered_act_signals.cpp.
 #include "filtered_act_cpu.h"
 
 #include <algorithm>
@@ -20,75 +20,12 @@
 #include <vector>
 
 #include "choose.h"
+#include "filtered_act_parts.h"
+#include "filtered_act_signals.h"
 
 namespace resample_layers {
 namespace cpu {
 namespace {
-
-int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
-int64_t ceil_div(int64_t a, int64_t b) { return -floor_div(-a, b); }
-int64_t round_up(int64_t a, int64_t unit) { return ceil_div(a, unit) * unit; }
-int64_t clamped(int64_t a, int64_t low, int64_t high) { return std::min(std::max(a, low), high); }
-
-int64_t common_divisor(int64_t a, int64_t b) { return b == 0 ? a : common_divisor(b, a % b); }
-
-int64_t element_size(Dtype dtype) {
-  return dtype == Dtype::float64 ? 8 : dtype == Dtype::float32 ? 4 : 2;
-}
-
-// ---------------------------------------------------------------- ranges
-
-// Indices along one axis; they may lie beyond the ends of the array.
-struct Range {
-  int64_t begin, end;
-
-  int64_t size() const { return end - begin; }
-  bool operator==(const Range& other) const { return begin == other.begin && end == other.end; }
-};
-
-Range hull(Range a, Range b) { return {std::min(a.begin, b.begin), std::max(a.end, b.end)}; }
-
-// The samples that the indices of a range mean where the ends of the array are continued;
-// where zeros are, the samples among them, and one that is not used where there are none.
-Range existing(Range a, int64_t size) {
-  const int64_t begin = clamped(a.begin, 0, size - 1);
-  return {begin, std::max(begin + 1, std::min(a.end, size))};
-}
-
-// One axis of a call.
-struct Axis {
-  int64_t in, mid, out;  // sizes of input, m and output
-  int64_t up, down, up_taps, down_taps, up_pad, down_pad;
-  bool replicate;
-
-  // What is read for a range of the other array; at least one index.
-  Range mid_for_out(Range o) const {
-    return {o.begin * down - down_pad, (o.end - 1) * down - down_pad + down_taps};
-  }
-  Range in_for_mid(Range m) const {
-    const int64_t begin = ceil_div(m.begin - up_pad, up);
-    return {begin, std::max(begin, floor_div(m.end - 1 - up_pad + up_taps - 1, up)) + 1};
-  }
-  // What reads a range of the other array.
-  Range mid_of_in(Range i) const {
-    return {i.begin * up + up_pad - up_taps + 1, (i.end - 1) * up + up_pad + 1};
-  }
-  Range out_of_mid(Range m) const {
-    const int64_t begin = ceil_div(m.begin + down_pad - down_taps + 1, down);
-    return {begin, std::max(begin, floor_div(m.end - 1 + down_pad, down)) + 1};
-  }
-};
-
-// Part of an axis of the input that a block holds: what exists, and that with the ends
-// continued.
-struct Source {
-  Range have, span;
-};
-
-Source source_for_mid(const Axis& axis, Range mid) {
-  const Range need = axis.in_for_mid(mid), have = existing(need, axis.in);
-  return {have, axis.replicate ? hull(need, have) : have};
-}
 
 // One band or tile of the forward pass.
 struct Band {
@@ -120,99 +57,17 @@ Band make_band(const Axis& axis, Range out, const Range* span_before) {
   return band;
 }
 
-// One band or tile of the gradient.
-struct GradBand {
-  Range in;     // samples of the input
-  Range whole;  // with those beyond the ends, whose gradients belong to the end samples
-  Range mid;    // of g_m, that the input's gradient needs
-  Range fresh;  // the last part of it, which the band before did not have
-  Range span;   // of g_a for fresh, with what belongs to the ends of a
-  Range out;    // of grad for span
-  Source source;  // of the input for fresh
-};
-
-// What of m belongs to the samples from `begin` on, where m is cut among bands.
-int64_t first_owned(const Axis& axis, int64_t begin) {
-  if (begin <= 0) return 0;
-  if (begin >= axis.in) return axis.mid;
-  return clamped(axis.mid_of_in({begin, begin + 1}).begin, 0, axis.mid);
-}
-
-Range whole_of(const Axis& axis, Range in) {
-  Range whole = in;
-  if (axis.replicate) {
-    const Range read = axis.in_for_mid({0, axis.mid});
-    if (in.begin == 0) whole.begin = std::min<int64_t>(0, read.begin);
-    if (in.end == axis.in) whole.end = std::max(axis.in, read.end);
-  }
-  return whole;
-}
-
-// The samples of m that bands of this part of the input sum up: each of m belongs to one part.
-Range owned_by(const Axis& axis, Range in) {
-  return {first_owned(axis, in.begin), first_owned(axis, in.end)};
-}
-
-Range grad_mid_of(const Axis& axis, Range in) {
-  const Range owned = owned_by(axis, in);
-  const Range mid = existing(axis.mid_of_in(whole_of(axis, in)), axis.mid);
-  return owned.size() > 0 ? hull(mid, owned) : mid;
-}
-
-GradBand make_grad_band(const Axis& axis, Range in, const Range* in_before) {
-  GradBand band;
-  band.in = in;
-  band.whole = whole_of(axis, in);
-  band.mid = grad_mid_of(axis, in);
-  band.fresh = band.mid;
-  if (in_before != nullptr) {
-    band.fresh.begin =
-        clamped(grad_mid_of(axis, *in_before).end, band.mid.begin, band.mid.end);
-  }
-  band.span = band.fresh;
-  if (axis.replicate && band.fresh.size() > 0) {
-    const Range read = axis.mid_for_out({0, axis.out});
-    if (band.fresh.begin == 0) band.span.begin = std::min<int64_t>(0, read.begin);
-    if (band.fresh.end == axis.mid) band.span.end = std::max(axis.mid, read.end);
-  }
-  if (band.fresh.size() > 0) {
-    band.out = existing(axis.out_of_mid(band.span), axis.out);
-    band.source = source_for_mid(axis, band.fresh);
-  } else {
-    band.out = {0, 0};
-    band.source = {{0, 0}, {0, 0}};
-  }
-  return band;
-}
-
 // ---------------------------------------------------------------- the cut
 
 // Bytes of a block of m, of all the planes of a unit. More: a thread's blocks leave the L2
-// cache. Less: what neighbours both compute, which signals have little of, costs more.
+// cache. Less: what neighbours both compute costs more.
 constexpr int64_t kBlockBytes = 192 * 1024;
-constexpr int64_t kSignalBytes = 96 * 1024;
 // Bytes of all the blocks of a thread. Where they take more, blocks of m get a quarter smaller
 // and half as many channels, so that the halo stays a small part; kMostCuts cuts are tried.
 constexpr int64_t kThreadBytes = 440 * 1024;
 constexpr int kMostCuts = 6;
-// Elements of m that are worth a unit of work, and how many units are wanted at least.
-constexpr int64_t kLeastElements = 16384;
-constexpr int64_t kLeastUnits = 32;
 // Rows of m that a band is to add at least to those that it keeps.
 constexpr int64_t kFreshRows = 24;
-
-// How an axis is cut: into `count` parts of `length`.
-struct Parts {
-  int64_t size, length, count;
-
-  Range part(int64_t i) const { return {i * length, std::min(size, (i + 1) * length)}; }
-};
-
-Parts cut(int64_t size, int64_t most, int64_t multiple) {
-  const int64_t count = ceil_div(size, std::max<int64_t>(1, most));
-  const int64_t length = std::min(size, round_up(ceil_div(size, count), multiple));
-  return {size, length, ceil_div(size, length)};
-}
 
 // An axis as the cut sees it: `rate` elements of m for each element that is cut, and `halo`
 // more; plans repeat where parts are multiples of `period`.
@@ -237,11 +92,10 @@ struct Cut {
 // lines, or more; fewer only where the least part of each does not fit into a block. Where
 // `join_images`, it takes all images but where units are few: sums of a unit take memory.
 Cut make_cut(const CutAxis& y, const CutAxis& x, int64_t n, int64_t channels, int64_t elements,
-             int64_t side_by_side, bool by_row, bool join_images) {
+             int64_t side_by_side, bool join_images) {
   Cut c{};
-  c.planes = by_row ? 1 : std::min(channels, side_by_side);
-  const int64_t least_rows = by_row ? std::min(channels, std::max<int64_t>(8, side_by_side))
-                                    : y.halo + std::max(y.halo, kFreshRows);
+  c.planes = std::min(channels, side_by_side);
+  const int64_t least_rows = y.halo + std::max(y.halo, kFreshRows);
   const int64_t height = y.mid(y.size), width = x.mid(x.size);
   const int64_t rows = std::min(height, least_rows);
   const int64_t least_columns = ceil_div(4 * x.halo, x.rate);
@@ -257,20 +111,14 @@ Cut make_cut(const CutAxis& y, const CutAxis& x, int64_t n, int64_t channels, in
   const int64_t tile = x.mid(c.x.length);
   const int64_t most = std::max(y.length(fitting / tile), ceil_div(y.halo, y.rate));
   c.y = most >= y.size ? Parts{y.size, y.size, 1} : cut(y.size, most, period(y, 1));
-  if (by_row) {  // rows are free to be cut
-    const int64_t total = n * c.x.count * y.size;
-    const int64_t wanted = std::max({ceil_div(total, kLeastUnits), kLeastElements / tile,
-                                     std::min(side_by_side, y.size)});
-    if (wanted < c.y.length) c.y = cut(y.size, wanted, 1);
-  } else if (c.x.count == 1 && c.y.count == 1) {
+  if (c.x.count == 1 && c.y.count == 1) {
     const int64_t size = height * width;
     c.planes = clamped(std::max(ceil_div(n * channels, kLeastUnits), kLeastElements / size),
                        c.planes, std::max(c.planes, std::min(channels, elements / size)));
   }
-  c.groups = by_row ? 1 : ceil_div(channels, c.planes);
+  c.groups = ceil_div(channels, c.planes);
   const int64_t without = n * c.groups * c.x.count;
-  c.strips = by_row ? c.y.count
-                    : clamped(ceil_div(kLeastUnits, std::max<int64_t>(1, without)), 1, c.y.count);
+  c.strips = clamped(ceil_div(kLeastUnits, std::max<int64_t>(1, without)), 1, c.y.count);
   c.bands = ceil_div(c.y.count, c.strips);
   c.strips = ceil_div(c.y.count, c.bands);
   c.batches = n;
@@ -306,15 +154,12 @@ struct Call : BlockSizes {
   const FilteredActParams* params;
   const FilteredActGradParams* grad;  // null: forward
   Plane4d in, out, grads;             // grads: of the gradient of the output
-  bool by_row;                        // rows are channels
-  int64_t channels;
   Axis y, x;
   Stage stages[4];
   Cut cut;
   const Kernels* kernels;
   double limit;
-  double* sums[3];                    // of bias, alpha, beta: [units, unit_channels]; or null
-  int64_t unit_channels;
+  ChannelSums* sums;                  // gradient: of the channels of each unit
 
   // Elements of all the blocks of a thread.
   int64_t block_elements() const {
@@ -324,29 +169,7 @@ struct Call : BlockSizes {
                          plane_elements(out_rows, out_columns) +
                          plane_elements(fold_rows, fold_columns));
   }
-
-  // The first channel of a unit.
-  int64_t first_channel(int64_t group, int64_t strip) const {
-    return by_row ? strip * cut.bands * cut.y.length : group * cut.planes;
-  }
 };
-
-// The view of an image of one row whose rows are the channels.
-Plane4d rows_of_channels(const Plane4d& a) {
-  return Plane4d{a.n, 1, a.c, a.w, a.stride_n, 0, a.stride_c, a.stride_w};
-}
-
-// A kernel of one row or one column as the taps that it is: with taps, walks read rows in place.
-template <class A>
-Filter as_taps(Filter f) {
-  static const A one = 1;
-  if (f.kernel != nullptr && (f.kh == 1 || f.kw == 1)) {
-    f.taps_x = f.kh == 1 ? f.kernel : &one;
-    f.taps_y = f.kh == 1 ? &one : f.kernel;
-    f.kernel = nullptr;
-  }
-  return f;
-}
 
 template <class A>
 void describe(const FilteredActParams& p, const Plane4d& forward_out, Call& call) {
@@ -354,20 +177,10 @@ void describe(const FilteredActParams& p, const Plane4d& forward_out, Call& call
   call.params = &p;
   call.in = p.in;
   call.out = p.out;
-  call.channels = p.in.c;
   call.y = {p.in.h,  p.mid_h, forward_out.h, p.up_y,       p.down_y,
             u.kh,    d.kh,    p.up_pad_y0,   p.down_pad_y0, p.replicate};
   call.x = {p.in.w,  p.mid_w, forward_out.w, p.up_x,       p.down_x,
             u.kw,    d.kw,    p.up_pad_x0,   p.down_pad_x0, p.replicate};
-  call.by_row = p.in.h == 1 && p.mid_h == 1 && forward_out.h == 1 && p.up_y == 1 &&
-                p.down_y == 1 && u.kh == 1 && d.kh == 1 && p.up_pad_y0 == 0 && p.down_pad_y0 == 0;
-  if (call.by_row) {
-    call.in = rows_of_channels(call.in);
-    call.out = rows_of_channels(call.out);
-    call.grads = rows_of_channels(call.grads);
-    call.y.in = call.y.mid = call.y.out = p.in.c;
-    call.y.replicate = false;
-  }
   call.stages[kUp] = {u, p.up_x, p.up_y, 1, 1, p.up_pad_x0, p.up_pad_y0, false};
   call.stages[kDown] = {d, 1, 1, p.down_x, p.down_y, p.down_pad_x0, p.down_pad_y0, false};
   call.stages[kDownAdjoint] = {d,  p.down_x, p.down_y,
@@ -376,14 +189,7 @@ void describe(const FilteredActParams& p, const Plane4d& forward_out, Call& call
   call.stages[kUpAdjoint] = {u,  1, 1, p.up_x, p.up_y, u.kw - 1 - p.up_pad_x0,
                              u.kh - 1 - p.up_pad_y0, true};
   call.kernels = &kernels_in_use();
-  const double largest = p.dtype == Dtype::float64 ? std::numeric_limits<double>::max()
-                                                   : std::numeric_limits<float>::max();
-  call.limit = p.clamp >= 0 ? std::min(p.clamp, largest) : HUGE_VAL;
-}
-
-// Channels that are to be taken together, since a cache line of memory holds them.
-int64_t side_by_side(const Plane4d& a, Dtype dtype) {
-  return a.stride_w == 1 || a.w == 1 ? 1 : 64 / element_size(dtype);
+  call.limit = limit_of(p);
 }
 
 // ---------------------------------------------------------------- a thread
@@ -598,7 +404,6 @@ BlockCopy Worker<A>::copy(const View<A>& block, const Plane4d& array, int64_t pl
   c.planes = planes;
   c.rows = block.y.size();
   c.columns = block.x.size();
-  c.channel_by_row = call_.by_row;
   return c;
 }
 
@@ -619,7 +424,7 @@ View<A> Worker<A>::fetch(const void* data, const Plane4d& array, const void* bia
   }
   BlockCopy c = copy(block.part(y.have, x.have), array, planes);
   c.stored = static_cast<char*>(const_cast<void*>(data)) + offset * size;
-  c.bias = parameter(bias, call_.by_row ? y.have.begin : plane0);
+  c.bias = parameter(bias, plane0);
   call_.kernels->blocks.load[int(call_.params->dtype)](c);
   extend(block, y.have, x.have, planes);
   return block;
@@ -636,7 +441,6 @@ View<A> Worker<A>::destination(void* data, const Plane4d& array, int64_t n, int6
 template <class A>
 BlockActivation Worker<A>::activation(const View<A>& m, int64_t planes, int64_t plane0) const {
   const FilteredActParams& p = *call_.params;
-  const int64_t channel = call_.by_row ? m.y.begin : plane0;
   BlockActivation b{};
   b.m = m.data;
   b.m_plane = m.plane;
@@ -644,9 +448,8 @@ BlockActivation Worker<A>::activation(const View<A>& m, int64_t planes, int64_t 
   b.planes = planes;
   b.rows = m.y.size();
   b.columns = m.x.size();
-  b.alpha = parameter(p.alpha, channel);
-  b.beta = parameter(p.beta, channel);
-  b.channel_by_row = call_.by_row;
+  b.alpha = parameter(p.alpha, plane0);
+  b.beta = parameter(p.beta, plane0);
   b.nonlinearity = p.activation;
   b.slope = p.slope;
   b.gain = p.gain;
@@ -724,19 +527,14 @@ void Worker<A>::gradient(int64_t index) {
   const Range owned_y =
       owned_by(call_.y, {cut.y.part(first).begin, cut.y.part(last - 1).end});
   const Range owned_x = owned_by(call_.x, x.in);
-  double* sums[3];
+  double* const sums[3] = {call_.sums->of(0, index), call_.sums->of(1, index),
+                           call_.sums->of(2, index)};
   for (int64_t n = unit.batch * cut.images; n < std::min(call_.in.n, (unit.batch + 1) * cut.images);
        ++n) {
     View<A> before{};
     Range in_before{};
     for (int64_t i = first; i < last; ++i) {
       const GradBand y = make_grad_band(call_.y, cut.y.part(i), i > first ? &in_before : nullptr);
-      const int64_t skipped = call_.by_row ? y.in.begin - first * cut.y.length : 0;
-      for (int k = 0; k < 3; ++k) {
-        sums[k] = call_.sums[k] == nullptr
-                      ? nullptr
-                      : call_.sums[k] + index * call_.unit_channels + skipped;
-      }
       const View<A> g = block(grad_at_, grad_plane_, call_.grad_columns,
                               y.fresh.size() > 0 ? hull(y.mid, y.span) : y.mid, x.span);
       if (i > first) keep_rows(before, g, {y.mid.begin, y.fresh.begin}, planes);
@@ -794,12 +592,7 @@ void run_units(int64_t begin, int64_t end, void* context) {
 template <class A>
 void run(const Call& call, ParallelFor parallel_for, int num_threads) {
   Call* context = const_cast<Call*>(&call);
-  const int64_t units = call.cut.units();
-  const int64_t elements = call.in.n * call.channels * call.params->mid_h * call.params->mid_w;
-  const int64_t each = std::max<int64_t>(1, elements / units);
-  const int64_t grain = std::max<int64_t>(1, kLeastElements / each);
-  if (num_threads <= 1 || units <= grain) run_units<A>(0, units, context);
-  else parallel_for(units, grain, run_units<A>, context);
+  run_in_threads(call.cut.units(), *call.params, parallel_for, num_threads, run_units<A>, context);
 }
 
 // Calls use(range, range before it in its unit or null) for all parts; `bands`: of a unit.
@@ -841,13 +634,13 @@ void measure_gradient(const Axis& axis, const Parts& parts, int64_t bands, int64
 // blocks, until the blocks of a thread fit.
 template <class A, class Attempt>
 void fit(Call& call, int64_t channels, const Attempt& attempt) {
-  int64_t elements = (call.by_row ? kSignalBytes : kBlockBytes) / int64_t(sizeof(A));
+  int64_t elements = kBlockBytes / int64_t(sizeof(A));
   for (int i = 0; i < kMostCuts; ++i) {
     static_cast<BlockSizes&>(call) = BlockSizes{};
     attempt(elements, channels);
     if (call.block_elements() * int64_t(sizeof(A)) <= kThreadBytes) return;
     elements -= elements / 4;
-    if (!call.by_row) channels = std::max<int64_t>(1, channels / 2);
+    channels = std::max<int64_t>(1, channels / 2);
   }
 }
 
@@ -868,8 +661,8 @@ void filtered_act(const FilteredActParams& params, ParallelFor parallel_for, int
   const int64_t together =
       std::max(side_by_side(call.in, params.dtype), side_by_side(call.out, params.dtype));
   fit<A>(call, together, [&](int64_t elements, int64_t channels) {
-    call.cut = make_cut(cut_axis(call.y), cut_axis(call.x), call.in.n, call.channels, elements,
-                        channels, call.by_row, false);
+    call.cut = make_cut(cut_axis(call.y), cut_axis(call.x), call.in.n, call.in.c, elements,
+                        channels, false);
     measure_forward(call.y, call.cut.y, call.cut.bands, call.in_rows, call.mid_rows,
                     call.out_rows);
     measure_forward(call.x, call.cut.x, 1, call.in_columns, call.mid_columns, call.out_columns);
@@ -893,11 +686,9 @@ void filtered_act_grad(const FilteredActGradParams& params, ParallelFor parallel
   const int64_t together =
       std::max({side_by_side(call.in, params.dtype), side_by_side(call.out, params.dtype),
                 side_by_side(call.grads, params.dtype)});
-  const bool parameters = params.grad_alpha != nullptr || params.grad_beta != nullptr;
-  const bool wanted[3] = {params.grad_bias != nullptr, parameters, parameters};
   fit<A>(call, together, [&](int64_t elements, int64_t channels) {
-    call.cut = make_cut(cut_axis(call.y), cut_axis(call.x), call.in.n, call.channels, elements,
-                        channels, call.by_row, wanted[0] || parameters);
+    call.cut = make_cut(cut_axis(call.y), cut_axis(call.x), call.in.n, call.in.c, elements,
+                        channels, wants_sums(params));
     measure_gradient(call.y, call.cut.y, call.cut.bands, call.in_rows, call.mid_rows,
                      call.grad_rows, call.out_rows, call.fold_rows);
     measure_gradient(call.x, call.cut.x, 1, call.in_columns, call.mid_columns,
@@ -907,32 +698,13 @@ void filtered_act_grad(const FilteredActGradParams& params, ParallelFor parallel
     if (is_in_place<A>(params, call.out)) call.fold_rows = 0;
   });
 
-  // Sums of each unit, in double, which are added up in the order of the units.
   const Cut& cut = call.cut;
-  call.unit_channels = call.by_row ? cut.bands * cut.y.length : cut.planes;
-  std::vector<double> sums[3];
-  for (int k = 0; k < 3; ++k) {
-    if (!wanted[k]) continue;
-    sums[k].assign(size_t(cut.units() * call.unit_channels), 0.0);
-    call.sums[k] = sums[k].data();
-  }
+  ChannelSums sums;
+  sums.prepare(params, cut.units(), cut.planes);
+  call.sums = &sums;
   run<A>(call, parallel_for, num_threads);
-  void* const results[3] = {params.grad_bias, params.grad_alpha, params.grad_beta};
-  std::vector<double> totals(static_cast<size_t>(call.channels));
-  for (int k = 0; k < 3; ++k) {
-    if (results[k] == nullptr) continue;
-    std::fill(totals.begin(), totals.end(), 0.0);
-    for (int64_t u = 0; u < cut.units(); ++u) {
-      const Unit unit(cut, u);
-      const int64_t channel = call.first_channel(unit.group, unit.strip);
-      const int64_t count = std::min(call.unit_channels, call.channels - channel);
-      for (int64_t c = 0; c < count; ++c) {
-        totals[channel + c] += sums[k][size_t(u * call.unit_channels + c)];
-      }
-    }
-    std::transform(totals.begin(), totals.end(), static_cast<A*>(results[k]),
-                   [](double total) { return A(total); });
-  }
+  sums.finish<A>(params, cut.units(),
+                 [&](int64_t unit) { return Unit(cut, unit).group * cut.planes; });
 }
 
 }  // namespace
@@ -942,8 +714,10 @@ void filtered_act_cpu(const FilteredActParams& params, ParallelFor parallel_for,
                       int num_threads) {
   if (params.out.n * params.out.c * params.out.h * params.out.w == 0) return;
   const bool wide = params.dtype == Dtype::float64;
-  (wide ? cpu::filtered_act<double> : cpu::filtered_act<float>)(params, parallel_for,
-                                                                num_threads);
+  const auto run = cpu::is_signal(params, params.out) ? cpu::filtered_act_signals
+                   : wide                             ? cpu::filtered_act<double>
+                                                      : cpu::filtered_act<float>;
+  run(params, parallel_for, num_threads);
 }
 
 void filtered_act_grad_cpu(const FilteredActGradParams& params, ParallelFor parallel_for,
@@ -955,8 +729,10 @@ void filtered_act_grad_cpu(const FilteredActGradParams& params, ParallelFor para
     }
     return;
   }
-  (wide ? cpu::filtered_act_grad<double> : cpu::filtered_act_grad<float>)(params, parallel_for,
-                                                                          num_threads);
+  const auto run = cpu::is_signal(params, params.grad_plane) ? cpu::filtered_act_grad_signals
+                   : wide ? cpu::filtered_act_grad<double>
+                          : cpu::filtered_act_grad<float>;
+  run(params, parallel_for, num_threads);
 }
 
 }  // namespace resample_layers

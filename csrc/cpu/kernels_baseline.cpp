@@ -5,6 +5,7 @@
 
 #include "../nonlinearity.h"
 #include "plan.h"
+#include "signals.h"
 #include "storage.h"
 
 namespace resample_layers {
@@ -27,7 +28,8 @@ const Kernels baseline_kernels = {
      {store_block<Half>, store_block<BFloat16>, store_block<float>, store_block<double>},
      {sum_block<float>, sum_block<double>},
      {activate_block<float>, activate_block<double>},
-     {differentiate_block<float>, differentiate_block<double>}}};
+     {differentiate_block<float>, differentiate_block<double>},
+     {signal_tile<Half>, signal_tile<BFloat16>, signal_tile<float>, signal_tile<double>}}};
 
 }  // namespace cpu
 }  // namespace resample_layers
