@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What may happen to a process: a kill, Ctrl-C, a full disk, a user without a home.
+"""What may happen to a process: no memory, Ctrl-C, a kill, a full disk, a user without a home.
 
-Whatever it is, files are as they were before.
-Trainings and pictures that end badly are
-in test_training_faults.py and test_generate.py.
+Whatever it is, tensors, gradients, buffers and files are as they were before, and the next call
+works. Trainings and pictures that end badly are in test_training_faults.py and test_generate.py.
 """
 
 import os
@@ -23,6 +22,7 @@ from examples.stylegan.generator import Generator
 from resample_layers.compat import migrate
 
 from .test_clients import OURS, contents, migrate_quickly, use
+from .test_extension import LIBRARIES
 from .tools import files_of_at_most, require
 
 ROOT = Path(__file__).parent.parent
@@ -37,6 +37,230 @@ def run(code, *arguments, **environment):
     )
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
+
+
+@pytest.fixture(params=["extension", "native"])
+def backend(request):
+    if request.param == "extension":
+        require("CPU library", found=LIBRARIES["cpu"].exists())
+    return request.param
+
+
+# Memory
+
+FAIL = """
+#include <errno.h>
+#include <stdatomic.h>
+#include <stddef.h>
+extern void *__libc_malloc(size_t), *__libc_memalign(size_t, size_t);
+static atomic_long seen, wanted;
+static atomic_size_t least;
+
+/* Let the given one of the allocations of so many bytes or more fail, once. */
+void fail(long number, size_t size) { seen = 0; least = size; wanted = number; }
+/* How many there were since. */
+long count(void) { wanted = 0; return seen; }
+
+static int fails(size_t size) {
+  return wanted && size >= least && atomic_fetch_add(&seen, 1) + 1 == wanted;
+}
+void* malloc(size_t size) {
+  if (!fails(size)) return __libc_malloc(size);
+  errno = ENOMEM;
+  return NULL;
+}
+int posix_memalign(void** memory, size_t alignment, size_t size) {
+  *memory = fails(size) ? NULL : __libc_memalign(alignment, size);
+  return *memory ? 0 : ENOMEM;
+}
+"""
+CALLS = """
+import ctypes, os, sys, torch
+import resample_layers as layers
+from resample_layers.ops import (
+    bias_act, extension, filtered_lrelu, filtered_snake, upfirdn2d, upfirdn2d_bias_act)
+
+assert extension.choices["cpu"].backend == os.environ["RESAMPLE_LAYERS_BACKEND"]
+torch.set_num_threads(2)
+torch.manual_seed(0)
+# channels_last needs scratch memory in calls, filtered activations in threads
+x, b, t = torch.randn(2, 3, 40, 40), torch.randn(3), torch.randn(8)
+last = x.contiguous(memory_format=torch.channels_last)
+up, resample = layers.UpFirDnUpsample(), layers.UpFirDnResample(3, 2)
+CALLS = {
+    "planar": (lambda x, k: upfirdn2d(x, k, up=2, pad=(2, 1)), x, torch.randn(4, 4)),
+    "separable": (lambda x, t: upfirdn2d(x, t, up=2, down=3, pad=(8, 8)), x, t),
+    "channels_last": (lambda x, t: upfirdn2d(x, t, up=2, pad=(8, 8)), last, t),
+    "bias_act": (lambda x, k, b, n, s: upfirdn2d_bias_act(x, k, b, n, s, up=2, pad=(2, 1)),
+                 x, torch.randn(4, 4), b, torch.randn(2, 1, 80, 80), torch.ones(1)),
+    "bias_act alone": (bias_act, x, b),
+    "filtered_lrelu": (lambda x, t, b: filtered_lrelu(
+        x, t, t, b, up=2, down=2, pad=(4, 3), down_pad=(3, 4)), x, t, b),
+    "filtered_snake": (lambda x, t, a: filtered_snake(
+        x, a, None, t, t, up=2, down=2, pad=(4, 3), down_pad=(3, 4)), x.flatten(2), t, b.abs()),
+    "a layer": (up, x),
+    "a layer of a rational rate": (resample, x),
+}
+
+def compute(call, leaves):
+    out = call(*leaves)
+    out.square().sum().backward()
+    grads = [leaf.grad for leaf in leaves]
+    for leaf in leaves:
+        leaf.grad = None
+    return [out.detach(), *grads]
+"""
+EACH_ALLOCATION = (
+    CALLS
+    + """
+library = ctypes.CDLL(None)
+library.fail.argtypes, library.count.restype = [ctypes.c_long, ctypes.c_size_t], ctypes.c_long
+for name, (call, *tensors) in CALLS.items():
+    leaves = [x.clone(memory_format=torch.preserve_format).requires_grad_() for x in tensors]
+    versions = [leaf._version for leaf in leaves]
+    expected = compute(call, leaves)
+    number = failed = 0
+    while True:
+        number += 1
+        library.fail(number, 8192)  # below are torch's and Python's own books
+        try:
+            compute(call, leaves)
+            error = None
+        except Exception as raised:
+            error = raised
+        if library.count() < number:
+            break
+        assert type(error) is RuntimeError, (name, number, repr(error))
+        first = str(error).splitlines()[0]
+        # In 2.11 the stable ABI has no words for what failed, and the memory is there again
+        assert ("ran out of memory on cpu, with tensors of shapes" in first
+                or "can't allocate memory" in first
+                or torch.__version__.startswith("2.11") and "empty_strided" in first), (name, first)
+        failed += "ran out of memory" in first
+        assert [leaf._version for leaf in leaves] == versions, name
+        assert all(torch.equal(a, b) for a, b in zip(leaves, tensors)), name
+        for leaf in leaves:  # whole, or none
+            assert leaf.grad is None, name
+        for one, other in zip(compute(call, leaves), expected):
+            torch.testing.assert_close(one, other, msg=name)
+    print(name, number - 1, failed, sep=", ")
+for layer in (up, resample):
+    made = type(layer)() if layer is up else type(layer)(3, 2)
+    assert all(torch.equal(a, b) for a, b in zip(layer.buffers(), made.buffers()))
+"""
+)
+
+
+def test_each_allocation_may_fail(backend, tmp_path):
+    """One after another, forward and backward, in the kernels' scratch memory too."""
+    require("capset", found=sys.platform == "linux")
+    library = tmp_path / "fail.so"
+    command = [require("cc"), "-shared", "-fPIC", "-x", "c", "-", "-o", str(library)]
+    subprocess.run(command, input=FAIL, text=True, check=True)
+    printed = run(EACH_ALLOCATION, RESAMPLE_LAYERS_BACKEND=backend, LD_PRELOAD=str(library))
+    lines = [line.split(", ") for line in printed.splitlines()]
+    assert len(lines) == 9
+    assert all(int(failed) >= 1 and int(count) >= 3 for _, count, failed in lines), printed
+
+
+NO_MEMORY = (
+    CALLS
+    + """
+import resource
+
+def limit(more):
+    pages = int(open("/proc/self/statm").read().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * os.sysconf("SC_PAGE_SIZE") + more, -1))
+
+small = {name: (call, [t.clone(memory_format=torch.preserve_format).requires_grad_() for t in ts])
+         for name, (call, *ts) in CALLS.items()}
+expected = {name: compute(call, leaves) for name, (call, leaves) in small.items()}
+image = torch.randn(1, 16, 512, 512, requires_grad=True)  # 16 MiB; upsampled 256 MiB
+before, kernel = image.detach().clone(), torch.randn(4, 4, requires_grad=True)
+seen = set()
+for more in range(8, 1400, 150):  # MiB: too little for the forward pass, the backward pass, neither
+    limit(more << 20)
+    place = "forward"
+    try:
+        out = upfirdn2d(image, kernel, up=4, pad=(2, 1))
+        place = "backward"
+        out.sum().backward()
+        place = "none"
+    except RuntimeError as error:
+        assert "memory" in str(error).splitlines()[0], error
+        assert image.grad is None and kernel.grad is None
+    out = None
+    seen.add(place)
+    image.grad = kernel.grad = None
+    assert torch.equal(image, before) and image._version == 0
+    resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+    for name, (call, leaves) in small.items():
+        for one, other in zip(compute(call, leaves), expected[name]):
+            torch.testing.assert_close(one, other, msg=name)
+print(*sorted(seen))
+"""
+)
+
+
+def test_a_process_without_memory_goes_on(backend):
+    """The limit of the system: too little for the forward pass, or for the backward pass."""
+    require("RLIMIT_AS", found=sys.platform == "linux")
+    assert run(NO_MEMORY, RESAMPLE_LAYERS_BACKEND=backend).split() == [
+        "backward",
+        "forward",
+        "none",
+    ]
+
+
+# Ctrl-C
+
+INTERRUPTED = (
+    CALLS
+    + """
+import signal, threading, time
+
+image = torch.randn(4, 16, 512, 512, requires_grad=True)
+kernel = torch.randn(12, 12, requires_grad=True)
+before = image.detach().clone()
+small, *tensors = CALLS["filtered_lrelu"]
+leaves = [t.clone().requires_grad_() for t in tensors]
+expected = compute(small, leaves)
+for place in ("forward", "backward"):
+    out, stopped = None, False
+    # Sent from another thread while the main one is in the kernels; the call is long enough
+    def send():
+        started.wait()
+        time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+    started = threading.Event()
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        if place == "forward":
+            started.set()
+            for _ in range(1000):  # a kernel is not cut short: the next call is not made
+                out = upfirdn2d(image, kernel, up=2, pad=(6, 5))
+        else:
+            out = upfirdn2d(image, kernel, up=2, pad=(6, 5))
+            started.set()
+            for _ in range(1000):
+                torch.autograd.grad(out.sum(), (image, kernel), retain_graph=True)
+    except KeyboardInterrupt:
+        stopped = True
+    thread.join()
+    assert stopped, place
+    assert torch.equal(image, before) and image._version == 0
+    assert image.grad is None and kernel.grad is None
+    for one, other in zip(compute(small, leaves), expected):
+        torch.testing.assert_close(one, other)
+print("done")
+"""
+)
+
+
+def test_ctrl_c_in_a_long_call(backend):
+    """It arrives when the running kernel has ended, and leaves all as it was."""
+    assert run(INTERRUPTED, RESAMPLE_LAYERS_BACKEND=backend) == "done\n"
 
 
 # Files
