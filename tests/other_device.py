@@ -41,7 +41,10 @@ def check_strictness() -> None:
     for refused, words in (
         (lambda: x.double(), "no float64"),
         (lambda: torch.zeros(3, dtype=torch.float64, device=NAME), "no float64"),
-        (lambda: torch.nn.functional.conv2d(x, torch.ones(1, 3, 2, 2, device=NAME)), "convolution_overrideable not"),
+        (
+            lambda: torch.nn.functional.conv2d(x, torch.ones(1, 3, 2, 2, device=NAME)),
+            "convolution_overrideable not",
+        ),
         (lambda: x + X, "pretend"),
     ):
         with pytest.raises((TypeError, RuntimeError), match=words):

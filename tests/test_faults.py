@@ -18,7 +18,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from examples.stylegan.checkpoints import save_basicsr, save_rosinality
+from examples.stylegan.checkpoints import (
+    CheckpointError,
+    load,
+    save_basicsr,
+    save_rosinality,
+)
 from examples.stylegan.discriminator import Discriminator
 from examples.stylegan.generator import Generator
 from resample_layers.compat import migrate
@@ -39,13 +44,6 @@ def run(code, *arguments, **environment):
     )
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
-
-
-@pytest.fixture(params=["extension", "native"])
-def backend(request):
-    if request.param == "extension":
-        require("CPU library", found=LIBRARIES["cpu"].exists())
-    return request.param
 
 
 # Memory
@@ -229,7 +227,7 @@ INTERRUPTED = (
     + """
 import signal, threading, time
 
-image = torch.randn(4, 16, 512, 512, requires_grad=True)
+image = torch.randn(1, 4, 256, 256, requires_grad=True)
 kernel = torch.randn(12, 12, requires_grad=True)
 before = image.detach().clone()
 small, *tensors = make(40)["filtered_lrelu"]
@@ -237,7 +235,7 @@ leaves = leaves_of(tensors)
 expected = compute(small, leaves)
 for place in ("forward", "backward"):
     out, stopped = None, False
-    # Sent from another thread while the main one is in the kernels; the call is long enough
+    # The signal is sent from another thread while the main one is in the kernels
     def send():
         started.wait()
         time.sleep(0.02)
@@ -248,7 +246,7 @@ for place in ("forward", "backward"):
     try:
         if place == "forward":
             started.set()
-            for _ in range(1000):  # a kernel is not cut short: the next call is not made
+            for _ in range(1000):  # no kernel is cut short: the loop ends between two calls
                 out = upfirdn2d(image, kernel, up=2, pad=(6, 5))
         else:
             out = upfirdn2d(image, kernel, up=2, pad=(6, 5))
@@ -268,8 +266,9 @@ print("done")
 )
 
 
-def test_ctrl_c_in_a_long_call(backend):
+def test_ctrl_c_in_a_long_call():
     """It arrives when the running kernel has ended, and leaves all as it was."""
+    backend = "extension" if LIBRARIES["cpu"].exists() else "native"
     assert run(INTERRUPTED, RESAMPLE_LAYERS_BACKEND=backend) == "done\n"
 
 
@@ -334,6 +333,84 @@ def test_a_kill_leaves_the_earlier_checkpoint(dialect, tmp_path):
     assert {path: contents(tmp_path)[path] for path in before} == before
     SAVERS[dialect](*small_networks(dialect), tmp_path)
     assert set(contents(tmp_path)) == set(before)
+
+
+BETWEEN = """
+import os, signal, sys
+from pathlib import Path
+from tests import test_faults
+
+def die(event, arguments):
+    global left
+    if event == "os.rename":
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+networks = test_faults.small_networks("basicsr")
+for number, folder in enumerate(sys.argv[1:], 1):
+    if os.fork() == 0:
+        left = number
+        sys.addaudithook(die)
+        test_faults.SAVERS["basicsr"](*networks, Path(folder))
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+def test_a_pair_of_files_is_never_taken_from_two_saves(tmp_path):
+    """A kill before each rename: the pair is the old one, or is refused with what finishes it."""
+    folders = [tmp_path / name for name in ("first", "second", "no old pair")]
+    for folder in folders:
+        folder.mkdir()
+    for folder in folders[:2]:
+        SAVERS["basicsr"](*small_networks("basicsr"), folder)
+    before = [contents(folder) for folder in folders]
+    assert run(BETWEEN, *folders[:2]).split() == ["-9", "-9"]
+    assert run(BETWEEN, tmp_path / "nowhere", folders[2]).split() == ["1", "-9"]
+    now = [contents(folder) for folder in folders]
+    assert {path: now[0][path] for path in before[0]} == before[0]
+    load(folders[0] / "net.pth", folders[0] / "net_d.pth")
+    for folder in folders[1:]:
+        path, second = folder / "net.pth", folder / "net_d.pth"
+        with pytest.raises(CheckpointError, match=r"only .*net_d\.pth took its place") as caught:
+            load(path, second)
+        subprocess.run(shlex.split(str(caught.value).split("finish with: ")[1]), check=True)
+        load(path, second)
+        assert {p.name for p in contents(folder)} == {"net.pth", "net_d.pth"}
+    assert contents(folders[1])[folders[1] / "net.pth"] != before[1][folders[1] / "net.pth"]
+    for folder in folders:  # the next save needs no help
+        SAVERS["basicsr"](*small_networks("basicsr"), folder)
+        load(folder / "net.pth", folder / "net_d.pth")
+        assert {p.name for p in contents(folder)} == {"net.pth", "net_d.pth"}
+
+
+def test_a_pair_that_cannot_be_finished_is_as_it_was_or_says_how(tmp_path, monkeypatch):
+    """A folder stands in the way of one file; then the disk fails between the two renames."""
+    networks = small_networks("basicsr")
+    for name, other in (("net.pth", "net_d.pth"), ("net_d.pth", "net.pth")):
+        (tmp_path / name).mkdir()
+        with pytest.raises(IsADirectoryError) as caught:
+            SAVERS["basicsr"](*networks, tmp_path)
+        assert caught.value.filename == str(tmp_path / name)
+        assert not (tmp_path / other).exists()
+        assert not list(tmp_path.glob("*.tmp"))
+        (tmp_path / name).rmdir()
+    replace = os.replace
+
+    def fail(source, target):
+        if target == tmp_path / "net.pth":
+            raise OSError(5, "Input/output error")
+        replace(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", fail)
+        with pytest.raises(OSError, match=r"Input/output error; of a pair .* finish with: mv "):
+            SAVERS["basicsr"](*networks, tmp_path)
+    with pytest.raises(CheckpointError, match=r"only .*net_d\.pth took its place"):
+        load(tmp_path / "net.pth", tmp_path / "net_d.pth")
+    with pytest.raises(ValueError, match="discriminator_path must be another file than path, got"):
+        save_basicsr(tmp_path / "a", *networks, discriminator_path=tmp_path / "b" / ".." / "a")
 
 
 # The command that replaces a vendored copy
