@@ -192,20 +192,24 @@ def check():
     from resample_layers.ops import extension, upfirdn2d
     from resample_layers.ops.op import OPS
 
-    x = torch.ones(1, 1, 4, 4, requires_grad=True)
-    expected = upfirdn2d(x, torch.ones(2), 2)
-    for call in (upfirdn2d, torch.compile(upfirdn2d, backend="aot_eager", fullgraph=True)):
-        out = call(x, torch.ones(2), 2)
-        assert torch.equal(out, expected)
+    assert len(OPS) == len(extension.SCHEMAS) >= 6
+    x, k = torch.ones(1, 1, 4, 4, requires_grad=True), torch.ones(2)
+    same = (x, k, k, (1, 1), (1, 1), (0, 0, 0, 0), False)
+    registered = torch.ops.resample_layers.upfirdn2d.default
+    assert registered is OPS["upfirdn2d"].registered
+    for out in (upfirdn2d(x, k), registered(*same)):  # by the Function, by the registered rule
         (grad,) = torch.autograd.grad(out.sum(), x)
-        assert grad.sum() == expected.sum()
-    batched = torch.vmap(lambda x: OPS["upfirdn2d"].raw(
-        x, torch.ones(2), torch.ones(2), (1, 1), (1, 1), (0, 0, 0, 0), False))(x.detach()[None])
+        assert (out.sum(), grad.sum()) == (36, 36)
+    batched = torch.vmap(lambda x: OPS["upfirdn2d"].raw(x, *same[1:]))(x.detach()[None])
     assert batched.shape == (1, 1, 1, 3, 3)
+    with torch._subclasses.FakeTensorMode():
+        for op in OPS.values():
+            for overload in (op.registered, op.raw):
+                assert torch._library.simple_registry.singleton.find(overload.name()).fake_impl.kernel
+        assert upfirdn2d(torch.empty(1, 1, 4, 4), torch.empty(2)).shape == (1, 1, 3, 3)
     assert extension.choices["cpu"].backend == sys.argv[1]
     can_have_cuda = torch.version.cuda is not None or torch.version.hip is not None
     assert ("cuda" in extension.deferred or "cuda" in extension.choices) == can_have_cuda
-    assert len(OPS) == len(extension.SCHEMAS) >= 6
 
 def fork(body):
     child = os.fork()
@@ -219,7 +223,7 @@ read, write = os.pipe()
 fork(lambda: os.write(write, str(import_and_stop(0)).encode()))
 count = int(os.read(read, 20))
 assert count > 2000
-for at in range(count // 30, count, count // 15):
+for at in range(count // 24, count, count // 12):
     def body():
         import_and_stop(at)
         assert len(kept) == 1, at

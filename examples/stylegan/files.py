@@ -65,7 +65,7 @@ def whole(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
     Raises:
         OSError: with ``filename`` set to ``path``, if it cannot be written.
     """
-    with _removing_temporary(path), _naming(path):
+    with _removing_temporaries(path), _naming(path):
         with open(temporary(path), "w+b") as file:
             yield file
             if durable:
@@ -91,9 +91,8 @@ def write_pair(
         OSError: with ``filename`` set to the path, if a file cannot be written; both are as they
             were. If only the second can take its place, the error says how to finish.
     """
-    with contextlib.ExitStack() as stack:
+    with _removing_temporaries(path, second_path):
         for place, writer in ((path, write), (second_path, write_second)):
-            stack.enter_context(_removing_temporary(place))
             with _naming(place):
                 if place.is_dir():
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -103,7 +102,7 @@ def write_pair(
                     os.fsync(file.fileno())
         with _naming(second_path):
             os.replace(temporary(second_path), second_path)
-        stack.pop_all()  # from here on the first one's temporary file is needed
+    # From here on the first one's temporary file is kept until it has taken its place
     sync_folder(second_path.parent)
     try:
         os.replace(temporary(path), path)
@@ -139,13 +138,14 @@ def temporary(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _removing_temporary(path: Path) -> Iterator[None]:
-    """If the body fails, remove the temporary file."""
+def _removing_temporaries(*paths: Path) -> Iterator[None]:
+    """If the body fails, remove the temporary files."""
     try:
         yield
     except BaseException:
-        with contextlib.suppress(OSError):
-            temporary(path).unlink(missing_ok=True)
+        for path in paths:
+            with contextlib.suppress(OSError):
+                temporary(path).unlink(missing_ok=True)
         raise
 
 

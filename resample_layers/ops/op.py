@@ -217,14 +217,17 @@ class Op:
         C++ throws ``std::bad_alloc``, which Python gets as a MemoryError; callers get the
         RuntimeError that torch has for every lack of memory on the CPU.
         """
-        cause = error
         if isinstance(error, MemoryError):
             cause = RuntimeError(f"can't allocate memory: the kernels got {error}")
-        elif type(error) in (RuntimeError, torch.OutOfMemoryError) and not _is_out_of_memory(error):
-            try:
-                self.fake(*args)
-            except RuntimeError as own:
-                cause = own
+        else:
+            cause = error
+            if type(error) in (RuntimeError, torch.OutOfMemoryError) and not (
+                _is_out_of_memory(error)
+            ):
+                try:
+                    self.fake(*args)
+                except RuntimeError as own:
+                    cause = own
         if type(cause) not in (RuntimeError, torch.OutOfMemoryError) or not _is_out_of_memory(
             cause
         ):
