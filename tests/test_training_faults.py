@@ -136,7 +136,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path, capsys, no_report):
         (whole[: len(whole) // 2] + bytes(len(whole) // 2), "it is truncated"),
         (b"", "it is empty"),
         (b"no checkpoint", "it does not begin as one"),
-        (hole, "it must have one name and size for each record, got two for "),
+        (hole, "it must be a pickle of data, got the opcode "),
         ((tmp_path / "other.pt").read_bytes(), "it must hold data only, got one that asks for ex"),
         ((tmp_path / "bare.pt").read_bytes(), "it is without augmentation, counts, d, d_optim"),
     ]:
