@@ -20,10 +20,12 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <new>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -146,9 +148,25 @@ class Device {
 
 constexpr const char* kKey = "CPU";
 
+// Runs `body` in torch's threads. Torch says that a thread has failed, but not in all versions why:
+// so a lack of memory is caught in the thread and thrown again here.
 void parallel_for(int64_t count, int64_t grain, void (*body)(int64_t, int64_t, void*),
                   void* context) {
-  CHECK_TORCH(torch_parallel_for(0, count, grain, body, context));
+  struct Guarded {
+    void (*body)(int64_t, int64_t, void*);
+    void* context;
+    std::atomic<bool> lacks_memory{false};
+  } guarded{body, context};
+  const auto run = [](int64_t first, int64_t last, void* pointer) {
+    auto* guarded = static_cast<Guarded*>(pointer);
+    try {
+      guarded->body(first, last, guarded->context);
+    } catch (const std::bad_alloc&) {
+      guarded->lacks_memory = true;
+    }
+  };
+  CHECK_TORCH(torch_parallel_for(0, count, grain, run, &guarded));
+  if (guarded.lacks_memory) throw std::bad_alloc();
 }
 
 class Device {
@@ -247,6 +265,14 @@ int64_t element_size(Dtype dtype) {
   return dtype == Dtype::float64 ? 8 : dtype == Dtype::float32 ? 4 : 2;
 }
 
+#ifndef RESAMPLE_LAYERS_CUDA
+// In torch's words, which not all versions pass on to a library.
+[[noreturn]] void throw_lack_of_memory(int64_t bytes) {
+  throw std::runtime_error("can't allocate memory: you tried to allocate " +
+                           std::to_string(bytes) + " bytes");
+}
+#endif
+
 // Torch logs twenty frames of C++ where memory is lacking, before Python can say a word. So a
 // large result on the CPU is asked for quietly first; memory that nobody touches costs nothing.
 void check_memory(int64_t bytes) {
@@ -254,7 +280,7 @@ void check_memory(int64_t bytes) {
   constexpr int64_t kLarge = 64 << 20;
   if (bytes < kLarge) return;
   void* volatile memory = std::malloc(size_t(bytes));  // volatile: else it is optimised away
-  if (memory == nullptr) throw std::runtime_error("the result does not fit into memory");
+  if (memory == nullptr) throw_lack_of_memory(bytes);
   std::free(memory);
 #else
   (void)bytes;
@@ -269,9 +295,15 @@ Tensor empty(const Plane4d& a, const Tensor& like) {
   CHECK_TORCH(aoti_torch_get_device_type(like.get(), &device_type));
   CHECK_TORCH(aoti_torch_get_device_index(like.get(), &device_index));
   AtenTensorHandle handle = nullptr;
-  check_memory(a.n * a.c * a.h * a.w * element_size(dtype_of(like.scalar_type(), "input")));
-  CHECK_TORCH(
-      aoti_torch_empty_strided(4, size, stride, dtype, device_type, device_index, &handle));
+  const int64_t bytes = elements(a) * element_size(dtype_of(like.scalar_type(), "input"));
+  check_memory(bytes);
+  const AOTITorchError error =
+      aoti_torch_empty_strided(4, size, stride, dtype, device_type, device_index, &handle);
+#ifdef RESAMPLE_LAYERS_CUDA
+  CHECK_TORCH(error);  // op.py asks torch once more, for the type of torch's error
+#else
+  if (error != AOTI_TORCH_SUCCESS) throw_lack_of_memory(bytes);
+#endif
   return Tensor(handle);
 }
 
@@ -984,11 +1016,14 @@ EXPORT const char* resample_layers_describe() {
   return text.c_str();
 }
 
-// Adds the kernels to the operators, which Python has defined. Null, or what went wrong.
+// Adds the kernels to the operators, which Python has defined; once, for an import that was stopped
+// behind this call is repeated. Null, or what went wrong.
 EXPORT const char* resample_layers_register() {
+  static bool is_registered = false;
   static std::string problem;
   try {
-    resample_layers::register_kernels();
+    if (!is_registered) resample_layers::register_kernels();
+    is_registered = true;
     return nullptr;
   } catch (const std::exception& error) {
     problem = error.what();

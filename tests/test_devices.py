@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Devices that the package has no kernels for are served by the native path: no CUDA, no float64
-and no convolution is assumed. The meta device computes shapes alone; here the numbers come from the
-CPU, through the kernel that torch's dispatcher holds for a device of another party (PrivateUse1).
+and no convolution is assumed. The meta device computes shapes alone. For numbers there is a device
+of another party, which other_device.cpp registers and other_device.py runs all ops and layers on.
 """
+
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +17,7 @@ from torch.utils._pytree import tree_flatten
 import resample_layers as layers
 from resample_layers.compat import bigvgan
 from resample_layers.ops import (
+    FusedLeakyReLU,
     bias_act,
     fused_leaky_relu,
     native,
@@ -22,6 +28,9 @@ from resample_layers.ops import (
 )
 from resample_layers.ops.filtered_act import filtered_lrelu, filtered_snake
 
+from .tools import require
+
+HERE = Path(__file__).parent
 PRIVATE = torch._C.DispatchKeySet(torch._C.DispatchKey.PrivateUse1)
 X = torch.randn(2, 3, 8, 9, generator=torch.Generator().manual_seed(0))
 K, T, B = torch.randn(4, 3), torch.randn(8), torch.tensor([0.5, -0.25, 1.0])
@@ -64,21 +73,53 @@ def first_and_second_order(call, tensors):
     return [out, *first, *second]
 
 
+VOLUME = X[:, :, None].expand(-1, -1, 4, -1, -1)
 LAYERS = {
-    "up": (layers.UpFirDnUpsample, X),
-    "down": (layers.UpFirDnDownsample, X),
-    "smooth": (layers.UpFirDnSmooth, X),
-    "up, reflect": (lambda: layers.UpFirDnUpsample(padding_mode="reflect"), X),
-    "up, 1d": (layers.UpFirDnUpsample1d, X.flatten(2)),
-    "down, 3d": (layers.UpFirDnDownsample3d, X[:, :, None].expand(-1, -1, 4, -1, -1)),
-    "rational": (lambda: layers.UpFirDnResample(3, 2), X),
-    "rational, 1d": (lambda: layers.UpFirDnResample1d(2, 3), X.flatten(2)),
-    "snake": (lambda: layers.FilteredSnake(3), X.flatten(2)),
-    "snake beta": (lambda: layers.FilteredSnakeBeta(3), X.flatten(2)),
-    "bigvgan": (
+    "UpFirDnUpsample": (layers.UpFirDnUpsample, X),
+    "UpFirDnDownsample": (layers.UpFirDnDownsample, X),
+    "UpFirDnSmooth": (layers.UpFirDnSmooth, X),
+    "UpFirDnUpsample, reflect": (lambda: layers.UpFirDnUpsample(padding_mode="reflect"), X),
+    "UpFirDnUpsample1d": (layers.UpFirDnUpsample1d, X.flatten(2)),
+    "UpFirDnDownsample1d": (layers.UpFirDnDownsample1d, X.flatten(2)),
+    "UpFirDnSmooth1d": (layers.UpFirDnSmooth1d, X.flatten(2)),
+    "UpFirDnUpsample3d": (layers.UpFirDnUpsample3d, VOLUME),
+    "UpFirDnDownsample3d": (layers.UpFirDnDownsample3d, VOLUME),
+    "UpFirDnSmooth3d": (layers.UpFirDnSmooth3d, VOLUME),
+    "UpFirDnResample": (lambda: layers.UpFirDnResample(3, 2), X),
+    "UpFirDnResample1d": (lambda: layers.UpFirDnResample1d(2, 3), X.flatten(2)),
+    "UpFirDnResample3d": (lambda: layers.UpFirDnResample3d(3, 2), VOLUME),
+    "FilteredLeakyReLU": (lambda: layers.FilteredLeakyReLU(3), X),
+    "FilteredSnake": (lambda: layers.FilteredSnake(3), X.flatten(2)),
+    "FilteredSnakeBeta": (lambda: layers.FilteredSnakeBeta(3), X.flatten(2)),
+    "FusedLeakyReLU": (lambda: FusedLeakyReLU(3), X),
+    "compat.bigvgan": (
         lambda: bigvgan.Activation1d(bigvgan.SnakeBeta(3, alpha_logscale=True)), X.flatten(2),
     ),
 }  # fmt: skip
+
+
+def test_every_layer_is_among_these():
+    public = [x for x in vars(layers).values() if isinstance(x, type)]
+    assert {x.__name__ for x in public if issubclass(x, torch.nn.Module)} <= set(LAYERS)
+
+
+def test_a_device_of_another_party(tmp_path):
+    """Values, gradients, second order and layers are the CPU's; see other_device.cpp."""
+    compiler = require("g++")
+    torch_folder, library = Path(torch.__file__).parent, tmp_path / "device.so"
+    command = [compiler, "-std=c++20", "-O0", "-shared", "-fPIC", HERE / "other_device.cpp",
+               f"-I{torch_folder / 'include'}", f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-lc10",
+               "-o", library]  # fmt: skip
+    built = subprocess.run(command, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.other_device", library],
+        cwd=HERE.parent,
+        env={**os.environ, "RESAMPLE_LAYERS_BACKEND": "native"},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.stdout.splitlines() == ["strictness", *CALLS, *LAYERS], ran.stderr
 
 
 @pytest.mark.parametrize("name", CALLS)

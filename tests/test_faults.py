@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What may happen to a process: a kill, Ctrl-C, a full disk, a user without a home.
+"""What may happen to a process: no memory, Ctrl-C, a kill, a full disk, a user without a home.
 
-Whatever it is, files are as they were before.
-Trainings and pictures that end badly are
-in test_training_faults.py and test_generate.py.
+Whatever it is, tensors, gradients, buffers and files are as they were before, and the next call
+works. Trainings and pictures that end badly are in test_training_faults.py and test_generate.py.
 """
 
 import os
+import platform
+import re
 import shlex
 import shutil
 import signal
@@ -17,12 +18,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from examples.stylegan.checkpoints import save_basicsr, save_rosinality
+from examples.stylegan.checkpoints import (
+    CheckpointError,
+    load,
+    save_basicsr,
+    save_rosinality,
+)
 from examples.stylegan.discriminator import Discriminator
 from examples.stylegan.generator import Generator
 from resample_layers.compat import migrate
 
 from .test_clients import OURS, contents, migrate_quickly, use
+from .test_extension import LIBRARIES
 from .tools import files_of_at_most, require
 
 ROOT = Path(__file__).parent.parent
@@ -37,6 +44,232 @@ def run(code, *arguments, **environment):
     )
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
+
+
+# Memory
+
+FAIL = """
+#include <errno.h>
+#include <stdatomic.h>
+#include <stddef.h>
+extern void *__libc_malloc(size_t), *__libc_memalign(size_t, size_t);
+static atomic_long seen, wanted;
+static atomic_size_t least;
+
+/* Let the given one of the allocations of so many bytes or more fail, once. */
+void fail(long number, size_t size) { seen = 0; least = size; wanted = number; }
+/* How many there were since. */
+long count(void) { wanted = 0; return seen; }
+
+static int fails(size_t size) {
+  return wanted && size >= least && atomic_fetch_add(&seen, 1) + 1 == wanted;
+}
+void* malloc(size_t size) {
+  if (!fails(size)) return __libc_malloc(size);
+  errno = ENOMEM;
+  return NULL;
+}
+int posix_memalign(void** memory, size_t alignment, size_t size) {
+  *memory = fails(size) ? NULL : __libc_memalign(alignment, size);
+  return *memory ? 0 : ENOMEM;
+}
+"""
+CALLS = """
+import ctypes, os, sys, torch
+from resample_layers.ops import (
+    bias_act, extension, filtered_lrelu, filtered_snake, upfirdn2d, upfirdn2d_bias_act)
+
+assert extension.choices["cpu"].backend == os.environ["RESAMPLE_LAYERS_BACKEND"]
+torch.set_num_threads(2)
+torch.manual_seed(0)
+
+def make(side):
+    "Calls and their tensors; results are larger than the images, which have this side."
+    # channels_last needs scratch memory in calls, filtered activations need it in threads
+    x, b, t = torch.randn(2, 3, side, side), torch.randn(3), torch.randn(8)
+    last = x.contiguous(memory_format=torch.channels_last)
+    noise = torch.randn(2, 1, 2 * side, 2 * side)
+    return {
+        "planar": (lambda x, k: upfirdn2d(x, k, up=2, pad=(2, 1)), x, torch.randn(4, 4)),
+        "separable": (lambda x, t: upfirdn2d(x, t, up=2, down=3, pad=(8, 8)), x, t),
+        "channels_last": (lambda x, t: upfirdn2d(x, t, up=2, pad=(8, 8)), last, t),
+        "bias_act": (lambda x, k, b, n, s: upfirdn2d_bias_act(x, k, b, n, s, up=2, pad=(2, 1)),
+                     x, torch.randn(4, 4), b, noise, torch.ones(1)),
+        "bias_act alone": (bias_act, x, b),
+        "filtered_lrelu": (lambda x, b: filtered_lrelu(
+            x, t, t, b, up=2, down=2, pad=(4, 3), down_pad=(3, 4)), x, b),
+        "filtered_snake": (lambda x, a: filtered_snake(
+            x, a, None, t, t, up=2, down=2, pad=(4, 3), down_pad=(3, 4)), x.flatten(2), b.abs()),
+    }
+
+def leaves_of(tensors):
+    return [x.clone(memory_format=torch.preserve_format).requires_grad_() for x in tensors]
+
+def compute(call, leaves):
+    out = call(*leaves)
+    out.square().sum().backward()
+    grads = [leaf.grad for leaf in leaves]
+    for leaf in leaves:
+        leaf.grad = None
+    return [out.detach(), *grads]
+
+def check_sentence(name, error):
+    first = str(error).splitlines()[0]
+    assert type(error) is RuntimeError, (name, repr(error))
+    # What autograd and torch's own functions ask for is said by torch alone
+    assert "ran out of memory on cpu, with tensors of shapes [" in first or (
+        "can't allocate memory" in first), (name, first)
+    return "ran out of memory" in first
+
+def check_intact(name, call, leaves, tensors, versions, expected):
+    assert [leaf._version for leaf in leaves] == versions, name
+    assert all(torch.equal(a, b) for a, b in zip(leaves, tensors, strict=True)), name
+    assert all(leaf.grad is None for leaf in leaves), name
+    for one, other in zip(compute(call, leaves), expected, strict=True):
+        torch.testing.assert_close(one, other, msg=name)
+"""
+EACH_ALLOCATION = (
+    CALLS
+    + """
+library = ctypes.CDLL(None)
+library.fail.argtypes, library.count.restype = [ctypes.c_long, ctypes.c_size_t], ctypes.c_long
+for name, (call, *tensors) in make(40).items():
+    leaves = leaves_of(tensors)
+    versions = [leaf._version for leaf in leaves]
+    expected = compute(call, leaves)
+    number = failed = 0
+    while True:
+        number += 1
+        library.fail(number, 8192)  # what is smaller is torch's and Python's own
+        error = None
+        try:
+            compute(call, leaves)
+        except Exception as raised:
+            error = raised
+        if library.count() < number:
+            assert error is None, name
+            break
+        failed += check_sentence(name, error)
+        check_intact(name, call, leaves, tensors, versions, expected)
+    print(name, number - 1, failed, sep=", ")
+"""
+)
+
+
+def test_each_allocation_of_the_kernels_may_fail(tmp_path):
+    """One after another, forward and backward, in the kernels' scratch memory too."""
+    require("CPU library", found=LIBRARIES["cpu"].exists())
+    require("glibc", found=platform.libc_ver()[0] == "glibc")
+    library = tmp_path / "fail.so"
+    command = [require("cc"), "-shared", "-fPIC", "-x", "c", "-", "-o", str(library)]
+    subprocess.run(command, input=FAIL, text=True, check=True)
+    printed = run(EACH_ALLOCATION, RESAMPLE_LAYERS_BACKEND="extension", LD_PRELOAD=str(library))
+    lines = [line.split(", ") for line in printed.splitlines()]
+    assert len(lines) == 7
+    assert all(int(failed) >= 1 and int(count) >= 3 for _, count, failed in lines), printed
+
+
+NO_MEMORY = (
+    CALLS
+    + """
+import contextlib, resource
+
+@contextlib.contextmanager
+def no_more_memory():
+    pages = int(open("/proc/self/statm").read().split()[0])
+    limit = pages * os.sysconf("SC_PAGE_SIZE") + (64 << 10)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, -1))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+
+for name, (call, *tensors) in make(100).items():
+    leaves = leaves_of(tensors)
+    versions = [leaf._version for leaf in leaves]
+    expected = compute(call, leaves)
+    said = []
+    try:
+        with no_more_memory():
+            call(*leaves)
+    except Exception as error:
+        said.append(check_sentence(name, error))
+    check_intact(name, call, leaves, tensors, versions, expected)
+    out = call(*leaves)
+    grad = torch.ones_like(out)
+    try:
+        with no_more_memory():
+            out.backward(grad)
+    except Exception as error:
+        said.append(check_sentence(name, error))
+    check_intact(name, call, leaves, tensors, versions, expected)
+    print(name, *said, sep=", ")
+"""
+)
+
+
+def test_a_process_without_memory_goes_on():
+    """The limit of the system: too little for the forward pass, or for the backward pass."""
+    require("CPU library", found=LIBRARIES["cpu"].exists())
+    require("RLIMIT_AS", found=sys.platform == "linux")
+    # Memory of 16 KiB and more is asked of the system, and goes back to it
+    printed = run(
+        NO_MEMORY, RESAMPLE_LAYERS_BACKEND="extension", MALLOC_MMAP_THRESHOLD_="16384"
+    ).splitlines()
+    assert len(printed) == 7
+    assert all(re.fullmatch(r"[\w ]+, True, True", line) for line in printed), printed
+
+
+# Ctrl-C
+
+INTERRUPTED = (
+    CALLS
+    + """
+import signal, threading, time
+
+image = torch.randn(1, 4, 256, 256, requires_grad=True)
+kernel = torch.randn(12, 12, requires_grad=True)
+before = image.detach().clone()
+small, *tensors = make(40)["filtered_lrelu"]
+leaves = leaves_of(tensors)
+expected = compute(small, leaves)
+for place in ("forward", "backward"):
+    out, stopped = None, False
+    # The signal is sent from another thread while the main one is in the kernels
+    def send():
+        started.wait()
+        time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+    started = threading.Event()
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        if place == "forward":
+            started.set()
+            for _ in range(1000):  # no kernel is cut short: the loop ends between two calls
+                out = upfirdn2d(image, kernel, up=2, pad=(6, 5))
+        else:
+            out = upfirdn2d(image, kernel, up=2, pad=(6, 5))
+            started.set()
+            for _ in range(1000):
+                torch.autograd.grad(out.sum(), (image, kernel), retain_graph=True)
+    except KeyboardInterrupt:
+        stopped = True
+    thread.join()
+    assert stopped, place
+    assert torch.equal(image, before) and image._version == 0
+    assert image.grad is None and kernel.grad is None
+    for one, other in zip(compute(small, leaves), expected):
+        torch.testing.assert_close(one, other)
+print("done")
+"""
+)
+
+
+def test_ctrl_c_in_a_long_call():
+    """It arrives when the running kernel has ended, and leaves all as it was."""
+    backend = "extension" if LIBRARIES["cpu"].exists() else "native"
+    assert run(INTERRUPTED, RESAMPLE_LAYERS_BACKEND=backend) == "done\n"
 
 
 # Files
@@ -100,6 +333,83 @@ def test_a_kill_leaves_the_earlier_checkpoint(dialect, tmp_path):
     assert {path: contents(tmp_path)[path] for path in before} == before
     SAVERS[dialect](*small_networks(dialect), tmp_path)
     assert set(contents(tmp_path)) == set(before)
+
+
+BETWEEN = """
+import os, signal, sys
+from pathlib import Path
+from tests import test_faults
+
+def die(event, arguments):
+    global left
+    if event == "os.rename":
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+networks = test_faults.small_networks("basicsr")
+for folder, number in zip(sys.argv[1:], (1, 2, 2), strict=True):
+    if os.fork() == 0:
+        left = number
+        sys.addaudithook(die)
+        test_faults.SAVERS["basicsr"](*networks, Path(folder))
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+def test_a_pair_of_files_is_never_taken_from_two_saves(tmp_path):
+    """A kill before each rename: the pair is the old one, or is refused with what finishes it."""
+    folders = [tmp_path / name for name in ("first", "second", "no old pair")]
+    for folder in folders:
+        folder.mkdir()
+    for folder in folders[:2]:
+        SAVERS["basicsr"](*small_networks("basicsr"), folder)
+    before = [contents(folder) for folder in folders]
+    assert run(BETWEEN, *folders).split() == ["-9", "-9", "-9"]
+    now = [contents(folder) for folder in folders]
+    assert {path: now[0][path] for path in before[0]} == before[0]
+    load(folders[0] / "net.pth", folders[0] / "net_d.pth")
+    for folder in folders[1:]:
+        path, second = folder / "net.pth", folder / "net_d.pth"
+        with pytest.raises(CheckpointError, match=r"only .*net_d\.pth took its place") as caught:
+            load(path, second)
+        subprocess.run(shlex.split(str(caught.value).split("finish with: ")[1]), check=True)
+        load(path, second)
+        assert {p.name for p in contents(folder)} == {"net.pth", "net_d.pth"}
+    assert contents(folders[1])[folders[1] / "net.pth"] != before[1][folders[1] / "net.pth"]
+    for folder in folders:  # the next save needs no help
+        SAVERS["basicsr"](*small_networks("basicsr"), folder)
+        load(folder / "net.pth", folder / "net_d.pth")
+        assert {p.name for p in contents(folder)} == {"net.pth", "net_d.pth"}
+
+
+def test_a_pair_that_cannot_be_finished_is_as_it_was_or_says_how(tmp_path, monkeypatch):
+    """A folder stands in the way of one file; then the disk fails between the two renames."""
+    networks = small_networks("basicsr")
+    for name, other in (("net.pth", "net_d.pth"), ("net_d.pth", "net.pth")):
+        (tmp_path / name).mkdir()
+        with pytest.raises(IsADirectoryError) as caught:
+            SAVERS["basicsr"](*networks, tmp_path)
+        assert caught.value.filename == str(tmp_path / name)
+        assert not (tmp_path / other).exists()
+        assert not list(tmp_path.glob("*.tmp"))
+        (tmp_path / name).rmdir()
+    replace = os.replace
+
+    def fail(source, target):
+        if target == tmp_path / "net.pth":
+            raise OSError(5, "Input/output error")
+        replace(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", fail)
+        with pytest.raises(OSError, match=r"Input/output error; of a pair .* finish with: mv "):
+            SAVERS["basicsr"](*networks, tmp_path)
+    with pytest.raises(CheckpointError, match=r"only .*net_d\.pth took its place"):
+        load(tmp_path / "net.pth", tmp_path / "net_d.pth")
+    with pytest.raises(ValueError, match="discriminator_path must be another file than path, got"):
+        save_basicsr(tmp_path / "a", *networks, discriminator_path=tmp_path / "b" / ".." / "a")
 
 
 # The command that replaces a vendored copy

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import resample_layers
+
 from .tools import require
 
 ROOT = Path(__file__).parent.parent
@@ -153,6 +155,94 @@ def test_a_read_only_installation_without_a_home(tmp_path):
         assert result.returncode == 0, result.stderr
         assert f"({package})" in result.stdout
         assert not list(package.rglob("__pycache__"))
+
+
+STOPPED = """
+import os, sys, torch
+import torch.fx.experimental.proxy_tensor
+
+ours = os.path.join(os.getcwd(), "resample_layers")
+kept = []
+
+def import_and_stop(at):
+    "Ctrl-C at the line of this number, of our modules and of torch.library; how many there are."
+    seen = 0
+
+    def trace(frame, event, argument):
+        nonlocal seen
+        name = frame.f_code.co_filename
+        if not name.startswith(ours) and name != torch.library.__file__:
+            return None
+        seen += event == "line"
+        if event == "line" and seen == at:
+            raise KeyboardInterrupt
+        return trace
+
+    sys.settrace(trace)
+    try:
+        import resample_layers
+    except KeyboardInterrupt as error:
+        kept.append(error)  # as an interactive session keeps it, with all that its frames hold
+    finally:
+        sys.settrace(None)
+    return seen
+
+def check():
+    import resample_layers
+    from resample_layers.ops import extension, upfirdn2d
+    from resample_layers.ops.op import OPS
+
+    assert len(OPS) == len(extension.SCHEMAS) >= 6
+    x, k = torch.ones(1, 1, 4, 4, requires_grad=True), torch.ones(2)
+    same = (x, k, k, (1, 1), (1, 1), (0, 0, 0, 0), False)
+    registered = torch.ops.resample_layers.upfirdn2d.default
+    assert registered is OPS["upfirdn2d"].registered
+    for out in (upfirdn2d(x, k), registered(*same)):  # by the Function, by the registered rule
+        (grad,) = torch.autograd.grad(out.sum(), x)
+        assert (out.sum(), grad.sum()) == (36, 36)
+    batched = torch.vmap(lambda x: OPS["upfirdn2d"].raw(x, *same[1:]))(x.detach()[None])
+    assert batched.shape == (1, 1, 1, 3, 3)
+    find = torch._library.simple_registry.singleton.find
+    for op in OPS.values():
+        assert find(op.registered.name()).fake_impl.kernel and find(op.raw.name()).fake_impl.kernel
+    with torch._subclasses.FakeTensorMode():
+        assert upfirdn2d(torch.empty(1, 1, 4, 4), torch.empty(2)).shape == (1, 1, 3, 3)
+    assert extension.choices["cpu"].backend == sys.argv[1]
+    can_have_cuda = torch.version.cuda is not None or torch.version.hip is not None
+    assert ("cuda" in extension.deferred or "cuda" in extension.choices) == can_have_cuda
+
+def fork(body):
+    child = os.fork()
+    if child == 0:
+        body()
+        sys.stdout.flush()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+
+read, write = os.pipe()
+fork(lambda: os.write(write, str(import_and_stop(0)).encode()))
+count = int(os.read(read, 20))
+assert count > 2000
+for at in range(count // 24, count, count // 12):
+    def body():
+        import_and_stop(at)
+        assert len(kept) == 1, at
+        try:
+            check()
+        except BaseException as error:
+            raise AssertionError(f"stopped at line {at} of {count}") from error
+    fork(body)
+print("done")
+"""
+
+
+def test_an_import_that_ctrl_c_stopped_can_be_repeated():
+    """At places all over it; at each, half of an op or of a kernel's choice is registered."""
+    backend = resample_layers.ops.extension.choices["cpu"].backend
+    command = [sys.executable, "-c", STOPPED, backend]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ran.stdout.endswith("done\n"), ran.stderr
+    assert "Overriding a previously registered kernel" not in ran.stderr
 
 
 def test_the_core_depends_on_torch_alone():

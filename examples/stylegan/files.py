@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shlex
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -63,19 +65,96 @@ def whole(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
     Raises:
         OSError: with ``filename`` set to ``path``, if it cannot be written.
     """
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        with open(temporary, "w+b") as file:
+    with _removing_temporaries(path), _naming(path):
+        with open(temporary(path), "w+b") as file:
             yield file
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary(path), path)
         if durable:
             sync_folder(path.parent)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+
+
+def write_pair(
+    path: Path,
+    write: Callable[[BinaryIO], None],
+    second_path: Path,
+    write_second: Callable[[BinaryIO], None],
+) -> None:
+    """Write two files that belong together; both are on the disk before one takes its place.
+
+    The second takes its place first. If the process is killed between the two, the file at
+    ``path`` is of the earlier pair: :func:`find_half_replaced` sees that.
+
+    Raises:
+        OSError: with ``filename`` set to the path, if a file cannot be written; both are as they
+            were. If only the second can take its place, the error says how to finish.
+    """
+    with _removing_temporaries(path, second_path):
+        for place, writer in ((path, write), (second_path, write_second)):
+            with _naming(place):
+                if place.is_dir():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+                with open(temporary(place), "w+b") as file:
+                    writer(file)
+                    file.flush()
+                    os.fsync(file.fileno())
+        with _naming(second_path):
+            os.replace(temporary(second_path), second_path)
+    # From here on the first one's temporary file is kept until it has taken its place
+    sync_folder(second_path.parent)
+    try:
+        os.replace(temporary(path), path)
+    except OSError as error:
+        said = f"{error.strerror}; {explain_half_replaced(path, second_path)}"
+        raise OSError(error.errno, said, str(path)) from error
+    sync_folder(path.parent)
+
+
+def find_half_replaced(path: Path, second_path: Path) -> bool:
+    """Whether :func:`write_pair` was killed after the second file and before the first.
+
+    Then the first one's temporary file is alone, and was written before the second file was.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        written = os.stat(temporary(path)).st_mtime_ns
+        return not temporary(second_path).exists() and written <= os.stat(second_path).st_mtime_ns
+    return False
+
+
+def explain_half_replaced(path: Path, second_path: Path) -> str:
+    """What is wrong with such a pair and what mends it, in words without a full stop."""
+    command = shlex.join(["mv", str(temporary(path)), str(path)])
+    return (
+        f"of a pair that was saved together only {second_path} took its place: finish with: "
+        f"{command}"
+    )
+
+
+def temporary(path: Path) -> Path:
+    """The name of a file while it is written."""
+    return path.with_name(f"{path.name}.tmp")
+
+
+@contextlib.contextmanager
+def _removing_temporaries(*paths: Path) -> Iterator[None]:
+    """If the body fails, remove the temporary files."""
+    try:
+        yield
+    except BaseException:
+        for path in paths:
+            with contextlib.suppress(OSError):
+                temporary(path).unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors of the system name ``path``."""
+    try:
+        yield
+    except Exception as error:
         # torch.save hides a failed write behind a RuntimeError about its position in the file
         cause = error.__context__ if isinstance(error, RuntimeError) else error
         if isinstance(cause, OSError):

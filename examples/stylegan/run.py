@@ -7,7 +7,6 @@ import contextlib
 import io
 import json
 import os
-import pickle
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torchvision.utils import make_grid, save_image
 
+from .checkpoints import CheckpointError, read_values
 from .device import is_out_of_memory
 from .files import append, sync_folder, whole, writable
 from .settings import BUNDLED
@@ -163,32 +163,30 @@ class Run:
         training.world.wait()
         return path
 
-    def read(self, device: torch.device) -> dict[str, Any]:
-        """The checkpoint's content, tensors on a device.
+    def read(self) -> dict[str, Any]:
+        """The checkpoint's content, tensors on the CPU; nothing in it is executed.
 
         Raises:
             FileNotFoundError: if there is none.
-            ValueError: if it is damaged.
+            ValueError: if it is damaged, or asks for anything but data.
         """
         if not self.checkpoint.is_file():
             raise FileNotFoundError(
                 f"--resume needs the checkpoint of an earlier run, got none at {self.checkpoint}"
             )
-        try:
-            reason = lacking(self.checkpoint)
-            if reason is None:
-                state: Any = torch.load(self.checkpoint, map_location=device, weights_only=True)
+        reason = lacking(self.checkpoint)
+        if reason is None:
+            try:
+                state = read_values(self.checkpoint)
+            except CheckpointError as error:
+                if error.__cause__ is not None and is_out_of_memory(error.__cause__):
+                    raise error.__cause__ from None
+                reason = f"it {str(error).removeprefix(f'{self.checkpoint} ')}"
+            else:
                 missing = STATE - state.keys() if isinstance(state, dict) else STATE
                 if not missing:
                     return state
                 reason = f"it is without {', '.join(sorted(missing))}"
-        except pickle.UnpicklingError:  # whose words tell how to execute what is in the file
-            reason = "it is damaged, or holds other things than tensors and numbers"
-        except Exception as error:  # a damaged archive makes torch raise what it likes
-            if is_out_of_memory(error):
-                raise
-            words = str(error).splitlines()
-            reason = f"it is damaged: {words[0] if words else type(error).__name__}"
         raise ValueError(
             f"--resume needs a whole checkpoint of a training, got {self.checkpoint}: {reason}"
         )

@@ -122,7 +122,7 @@ def prepare(
     inception = pick_inception(args.inception)
     if not (args.resume or args.overwrite):
         run.check_free()
-    state = run.read(device) if args.resume else None
+    state = run.read() if args.resume else None
     settings = Settings(**args.said) if state is None else resumed_settings(state, args.said, run)
     settings.check()
     run.check_apart(settings.data)

@@ -548,7 +548,7 @@ class Training:
             raise self._diverged(self.g, "averages of magnitudes", math.nan)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on, and nothing that weights_only would refuse."""
+        """All that the next step depends on: numbers, strings and tensors, in dicts and lists."""
         return {
             "settings": asdict(self.settings),
             "images": self.images.fingerprint(),

@@ -401,10 +401,11 @@ if "cpu" not in choices:  # else a reload, or another copy: chosen once
         choices.update(dict.fromkeys(("cpu", "cuda"), Choice("native", f"{VARIABLE}=native")))
     else:
         _choose_cpu()
-        if torch.version.cuda is not None or torch.version.hip is not None:
-            deferred["cuda"] = Deferred("cuda", open_cuda)
 elif FORCED not in ("", choices["cpu"].backend):
     raise RuntimeError(
         f"{VARIABLE}={FORCED} came too late: this process computes with "
         f"{choices['cpu'].backend} since resample_layers was first imported; start anew"
     )
+can_have_cuda = torch.version.cuda is not None or torch.version.hip is not None
+if can_have_cuda and "cuda" not in choices and "cuda" not in deferred:
+    deferred["cuda"] = Deferred("cuda", open_cuda)

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
 
 from .modes import is_differentiated_elsewhere, is_tracing
-from .owner import NAMESPACE, OWNER, claim
+from .owner import NAMESPACE, claim, settle
 
 Grads = tuple["Tensor | None", ...]
 Setup = Callable[[Sequence[bool], tuple[Any, ...], Any], tuple[tuple["Tensor | None", ...], Any]]
@@ -82,11 +82,10 @@ class Op:
     ) -> None:
         self.name, self.schema = name, schema
         self.native, self.fake = native, fake
-        is_new = claim(name, schema)
-        if is_new:
+        library = claim(name, schema)
+        if library is not None:
             for full in (name, f"_{name}"):
-                OWNER.library.define(full + schema, tags=(torch.Tag.pt2_compliant_tag,))
-                OWNER.library.impl(full, native, "CompositeExplicitAutograd")
+                library.impl(full, native, "CompositeExplicitAutograd")
         self.registered = getattr(torch.ops.resample_layers, name).default
         self.raw = getattr(torch.ops.resample_layers, f"_{name}").default
         kinds = [str(argument.type) for argument in self.registered._schema.arguments]
@@ -95,8 +94,9 @@ class Op:
         self.function: Any = None
         if setup is not None and backward is not None:
             self.function = self._function(setup, backward)
-        if is_new:
-            self._add_rules(setup, vmap or call_by_call)
+        if library is not None:
+            self._add_rules(library, setup, vmap or call_by_call)
+            settle(name, schema)
         OPS[name] = self
 
     def __call__(self, *args: Any) -> Any:
@@ -126,14 +126,14 @@ class Op:
                     return self.function.apply(*args)
         try:
             return self.raw(*args)
-        except (RuntimeError, torch.OutOfMemoryError) as error:
+        except (RuntimeError, MemoryError) as error:
             self._raise(error, args)
 
     def compute(self, *args: Any) -> Any:
         """The raw operator, with one sentence before torch's own words where memory is lacking."""
         try:
             return self.raw(*args)
-        except (RuntimeError, torch.OutOfMemoryError) as error:
+        except (RuntimeError, MemoryError) as error:
             self._raise(error, args)
 
     # The gradient in eager mode and under compilers
@@ -145,7 +145,7 @@ class Op:
         def forward(ctx: Any, *args: Any) -> Tensor:
             try:
                 out: Tensor = raw(*args)
-            except (RuntimeError, torch.OutOfMemoryError) as error:
+            except (RuntimeError, MemoryError) as error:
                 self._raise(error, args)
             saved, ctx.constants = setup(ctx.needs_input_grad, args, out)
             ctx.save_for_backward(*saved)
@@ -159,8 +159,12 @@ class Op:
 
     # What torch.library must know
 
-    def _add_rules(self, setup: Setup | None, vmap: Callable[..., tuple[Any, Any]]) -> None:
-        library = OWNER.library
+    def _add_rules(
+        self,
+        library: torch.library.Library,
+        setup: Setup | None,
+        vmap: Callable[..., tuple[Any, Any]],
+    ) -> None:
         for name, overload in ((self.name, self.registered), (f"_{self.name}", self.raw)):
             full = f"{NAMESPACE}::{name}"
             torch.library.register_fake(full, self.fake, lib=library)
@@ -204,19 +208,26 @@ class Op:
 
     # Errors
 
-    def _raise(self, error: RuntimeError, args: tuple[Any, ...]) -> NoReturn:
+    def _raise(self, error: RuntimeError | MemoryError, args: tuple[Any, ...]) -> NoReturn:
         """Raise ``error``, or, where memory is lacking, one that says so in its first sentence.
 
         Between torch and the kernels, the stable ABI passes on neither the type of an error nor,
         in older versions, its words; callers want to catch ``torch.OutOfMemoryError``. So torch
-        is asked for the memory of the result once more.
+        is asked for the memory of the result once more. Where the kernels lack scratch memory,
+        C++ throws ``std::bad_alloc``, which Python gets as a MemoryError; callers get the
+        RuntimeError that torch has for every lack of memory on the CPU.
         """
-        cause = error
-        if type(error) in (RuntimeError, torch.OutOfMemoryError) and not _is_out_of_memory(error):
-            try:
-                self.fake(*args)
-            except RuntimeError as own:
-                cause = own
+        if isinstance(error, MemoryError):
+            cause = RuntimeError(f"can't allocate memory: the kernels got {error}")
+        else:
+            cause = error
+            if type(error) in (RuntimeError, torch.OutOfMemoryError) and not (
+                _is_out_of_memory(error)
+            ):
+                try:
+                    self.fake(*args)
+                except RuntimeError as own:
+                    cause = own
         if type(cause) not in (RuntimeError, torch.OutOfMemoryError) or not _is_out_of_memory(
             cause
         ):
@@ -230,7 +241,9 @@ class Op:
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
     text = str(error)
-    return any(words in text for words in ("out of memory", "can't allocate memory"))
+    return any(
+        words in text for words in ("out of memory", "can't allocate memory", "std::bad_alloc")
+    )
 
 
 def call_by_call(

@@ -4,15 +4,20 @@
 Torch keeps one table of operators for a process. A reload of this package, and another copy of
 the same sources, use what is registered already; another version, or other sources, refuse to be
 imported.
+
+Ctrl-C may stop an import anywhere, and the next one goes on. An op is registered wholly or counts
+as not registered: what the stopped import has left of it is dropped before it is registered anew.
 """
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
+from torch._library import simple_registry
 
 from ..version import __version__
 
@@ -20,8 +25,9 @@ NAMESPACE = "resample_layers"
 FOLDER = str(Path(__file__).resolve().parent.parent)
 
 
-class Owner(NamedTuple):
-    """The copy of the package that made the registrations of this process, and what it holds.
+@dataclass
+class Owner:
+    """The copy of the package that makes the registrations of this process, and what it holds.
 
     It stands at ``torch.ops.resample_layers.owner``, where other copies look for it.
     """
@@ -29,25 +35,31 @@ class Owner(NamedTuple):
     version: str
     folder: str  # of the package
     sources: str  # a digest of the modules beside this one
-    schemas: dict[str, str]  # of each op, by its name
-    library: torch.library.Library  # the registrations live as long as this does
-    choices: dict[str, Any]  # extension.py keeps its choices here
-    deferred: dict[str, Any]  # and here what it has not chosen yet
+    is_complete: bool = False  # all ops of the package are registered
+    schemas: dict[str, str] = field(default_factory=dict)  # of each registered op, by its name
+    # The registrations live as long as these do, one for each op, by its name
+    libraries: dict[str, torch.library.Library] = field(default_factory=dict)
+    choices: dict[str, Any] = field(default_factory=dict)  # extension.py keeps its choices here
+    deferred: dict[str, Any] = field(default_factory=dict)  # and here what it has not chosen yet
 
 
-def _find_owner() -> Owner | None:
-    """The owner, None if there is none yet.
+def _find_owner() -> Owner:
+    """The owner; this copy becomes it where there is none.
 
     Raises:
-        ImportError: if it is of another version, or, in another folder, of other sources.
+        ImportError: if the owner is of another version, or, in another folder, of other sources or
+            not yet imported.
     """
-    owner: Owner | None = getattr(torch.ops.resample_layers, "owner", None)
+    names = vars(torch.ops.resample_layers)
+    owner: Owner | None = names.get("owner")
     if owner is None:
-        return None
+        owner = names["owner"] = Owner(__version__, FOLDER, _sources())
     if owner.version != __version__:
         raise _another(f"version {__version__} in {FOLDER} after version {owner.version}", owner)
     if owner.folder != FOLDER and owner.sources != _sources():
         raise _other_sources(owner)
+    if owner.folder != FOLDER and not owner.is_complete:  # a thread imports it, or was stopped
+        raise _another(f"{FOLDER} beside one whose import has not ended,", owner)
     return owner
 
 
@@ -69,35 +81,54 @@ def _sources() -> str:
     return digest.hexdigest()
 
 
-def _new_owner() -> Owner:
-    try:
-        library = torch.library.Library(NAMESPACE, "DEF")
-    except RuntimeError as error:  # of a copy that has no owner, or is being imported by a thread
-        raise ImportError(
-            f"a process can hold one copy of resample_layers, got {FOLDER} after or beside "
-            f"another one: {str(error).splitlines()[0]}"
-        ) from error
-    return Owner(__version__, FOLDER, _sources(), {}, library, {}, {})
+OWNER = _find_owner()
 
 
-_found = _find_owner()
-OWNER = _found or _new_owner()
+def claim(name: str, schema: str) -> torch.library.Library | None:
+    """Where to register an op whose operators ``name`` and ``_name`` are now defined.
 
-
-def claim(name: str, schema: str) -> bool:
-    """Whether the op must be registered now: False where the owner has done it.
+    Call :func:`settle` when it is registered. None: the owner has registered it.
 
     Raises:
-        ImportError: if the owner's op of this name has another schema, or there is none.
+        ImportError: if the owner's op of this name has another schema, or there is none, or
+            someone else has defined an operator of this name.
     """
-    if _found is None:
-        OWNER.schemas[name] = schema
-        return True
-    if OWNER.schemas.get(name) != schema:
-        raise _other_sources(OWNER)
-    return False
+    if name in OWNER.schemas or OWNER.is_complete:
+        if OWNER.schemas.get(name) != schema:
+            raise _other_sources(OWNER)
+        return None
+    _drop(name)
+    library = OWNER.libraries[name] = torch.library.Library(NAMESPACE, "FRAGMENT")
+    try:
+        for full in (name, f"_{name}"):
+            library.define(full + schema, tags=(torch.Tag.pt2_compliant_tag,))
+    except RuntimeError as error:  # of a copy that has no owner
+        raise ImportError(
+            f"a process can hold one copy of resample_layers, got {FOLDER} after another one: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    return library
 
 
-def publish() -> None:
-    """Show the owner to other copies, when all ops of the package are registered."""
-    vars(torch.ops.resample_layers)["owner"] = OWNER
+def settle(name: str, schema: str) -> None:
+    """An op that was claimed is registered, with all its rules."""
+    OWNER.schemas[name] = schema
+
+
+def complete() -> None:
+    """All ops of the package are registered: other copies may use them."""
+    OWNER.is_complete = True
+
+
+def _drop(name: str) -> None:
+    """Take back what a stopped import has registered of an op, wherever it was stopped."""
+    library = OWNER.libraries.get(name)
+    if library is None:
+        return
+    # Torch keeps fakes and rules of dispatch modes apart from the library, which may not know yet
+    # of the last one
+    for full in (name, f"_{name}"):
+        simple_registry.singleton._data.pop(f"{NAMESPACE}::{full}", None)
+        library._op_defs.add(f"{NAMESPACE}::{full}")
+    library._destroy()
+    del OWNER.libraries[name]

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Checkpoints of other StyleGAN codes: :func:`load` them, save as two of them.
 
+:func:`read_values` reads all of a checkpoint of our training, by the same reader.
+
 ``rosinality``        stylegan2-pytorch's ``.pt``
 ``basicsr``           BasicSR's ``.pth``, generator and discriminator in files of their own
 ``nvidia``            ``.pkl`` of stylegan2-ada-pytorch, and of StyleGAN2 and StyleGAN3 in stylegan3
@@ -21,7 +23,15 @@ docs/checkpoints.md says what differs otherwise.
 """
 
 from .checks import CheckpointError
+from .contents import read_values
 from .loading import Checkpoint, load
 from .saving import save_basicsr, save_rosinality
 
-__all__ = ["Checkpoint", "CheckpointError", "load", "save_basicsr", "save_rosinality"]
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "load",
+    "read_values",
+    "save_basicsr",
+    "save_rosinality",
+]

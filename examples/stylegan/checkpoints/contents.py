@@ -24,7 +24,7 @@ from .checks import CLAMP, COUNT, POSITIVE, CheckpointError, check, listed, nami
 from .keys import COLUMNS, MAPPING_LR, OWNERS, SIGNS, State, is_alias_free
 from .nvidia import Attributes, unpack
 from .pickles import OTHER_TENSORS, PARAMETERS, TENSORS, Budget, Record
-from .records import is_module, tensor
+from .records import is_module, tensor, values
 
 # Modules that wrap another, wherever in a key: DataParallel's and AveragedModel's, torch.compile's,
 # FSDP's, and that of activation checkpointing
@@ -88,13 +88,33 @@ def read(path: str | Path) -> Contents:
         CheckpointError: if it is no checkpoint, not a whole one, or asks for execution.
         OSError: if it cannot be read.
     """
+    data, budget = _read_bytes(path)
+    with naming(path, CheckpointError):
+        return _sort(parse(data, budget), budget)
+
+
+def read_values(path: str | Path) -> Any:
+    """All that a file of our training holds: numbers, strings and tensors, in dicts and lists.
+
+    It is read as every other file is, within the same bounds. Tensors are on the CPU; dictionaries
+    of all kinds come as dicts.
+
+    Raises:
+        CheckpointError: if it is no checkpoint, not a whole one, asks for execution, or holds
+            anything else.
+        OSError: if it cannot be read.
+    """
+    data, budget = _read_bytes(path)
+    with naming(path, CheckpointError):
+        return values(parse(data, budget), budget)
+
+
+def _read_bytes(path: str | Path) -> tuple[bytes, Budget]:
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a directory says it best
         raise CheckpointError(f"{path} must be a file, got a pipe or a device")
     data = Path(path).read_bytes()
-    budget = Budget(len(data))
-    with naming(path, CheckpointError):
-        return _sort(parse(data, budget), budget)
+    return data, Budget(len(data))
 
 
 def _sort(file: Any, budget: Budget) -> Contents:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..alias_free import KERNEL_SIZES, LAYERS, AliasFreeGenerator
 from ..blocks import BINOMIAL
 from ..discriminator import Discriminator
+from ..files import explain_half_replaced, find_half_replaced
 from ..generator import Generator
 from .checks import CheckpointError, listed, naming, printable
 from .contents import Contents, read
@@ -91,9 +92,11 @@ def load(path: str | Path, discriminator_path: str | Path | None = None) -> Chec
     Raises:
         CheckpointError: if the file is no checkpoint, not a whole one, asks for anything to be
             executed, or holds a network that ours cannot be; missing, unexpected and misshapen
-            keys are listed in one error.
+            keys are listed in one error. Also if saving both files was stopped between the two.
         OSError: if a file cannot be read.
     """
+    if discriminator_path is not None and find_half_replaced(Path(path), Path(discriminator_path)):
+        raise CheckpointError(explain_half_replaced(Path(path), Path(discriminator_path)))
     contents, names = read(path), str(path)
     if discriminator_path is not None:
         other, names = read(discriminator_path), f"{path} with {discriminator_path}"

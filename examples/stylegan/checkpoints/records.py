@@ -44,10 +44,35 @@ def module_state(module: Record) -> dict[str, Any]:
     return state
 
 
-def tensor(value: Any, budget: Budget) -> Tensor | None:
-    """The tensor of floating-point numbers that a record stands for, if it stands for one.
+def values(part: Any, budget: Budget) -> Any:
+    """What a pickle holds, with its tensors: numbers, strings, tensors, dicts, lists and tuples.
+
+    Raises:
+        CheckpointError: if it holds anything else, or more than ``budget`` has steps for: a small
+            pickle can name one list very often.
+    """
+    budget.spend(1)
+    if type(part) is dict:
+        return {key: values(value, budget) for key, value in part.items()}
+    if type(part) in (list, tuple):
+        return type(part)(values(value, budget) for value in part)
+    if part is None or type(part) in (bool, int, float, str):
+        return part
+    found = tensor(part, budget, of_any_type=True)
+    if found is None:
+        raise CheckpointError(f"must hold tensors, numbers and strings only, got {shown(part)}")
+    return found
+
+
+def tensor(value: Any, budget: Budget, of_any_type: bool = False) -> Tensor | None:
+    """The tensor that a record stands for, if it stands for one of floating-point numbers.
 
     Its numbers are a copy, in the order of its indices, which the budget pays for.
+
+    Args:
+        value: the record.
+        budget: of the file.
+        of_any_type: take whole numbers and bools too.
 
     Raises:
         CheckpointError: if it is a tensor of numbers that the file does not have.
@@ -62,7 +87,9 @@ def tensor(value: Any, budget: Budget) -> Tensor | None:
     if value.name.endswith("_v3"):
         name, *more = more
         dtype = DTYPES.get(name.name) if type(name) is Record else None
-    if dtype is None or not dtype.is_floating_point or any(more):  # more: is negated, and such
+    if dtype is None or any(more):  # more: is negated, and such
+        return None
+    if not dtype.is_floating_point and not (of_any_type and not dtype.is_complex):
         return None
     dims = (*size, *stride, offset) if type(size) is type(stride) is tuple else (None,)
     if not all(type(dim) is int and 0 <= dim < 2**63 for dim in dims) or len(size) != len(stride):

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from ..blocks import BINOMIAL
 from ..discriminator import Discriminator
-from ..files import whole
+from ..files import whole, write_pair
 from ..generator import Generator
 from ..inputs import ConstantInput
 from .keys import (
@@ -63,7 +62,8 @@ def save_rosinality(
         file["d"] = _export("rosinality", discriminator)
     if latent_avg is not None:
         file["latent_avg"] = latent_avg.detach().cpu()
-    _save({path: file})
+    with whole(Path(path), durable=True) as opened:
+        torch.save(file, opened)
 
 
 def save_basicsr(
@@ -83,8 +83,10 @@ def save_basicsr(
     Raises:
         ValueError: if no ``narrow`` and ``channel_multiplier`` build such networks, they have
             another filter than the usual one or not three image channels, or ``discriminator``
-            and ``discriminator_path`` are not given together.
-        OSError: if a file cannot be written; what was there stays as it was.
+            and ``discriminator_path`` are not given together, or the two paths are one file.
+        OSError: if a file cannot be written; what was there stays as it was. If the process is
+            killed after the discriminator's file has taken its place and before the generator's
+            has, :func:`load` of both says so, and how to finish.
 
     Warns:
         UserWarning: if a network clamps, which BasicSR's does not, or if the discriminator's
@@ -98,17 +100,21 @@ def save_basicsr(
     file: dict[str, Any] = {"params_ema": _export("basicsr", generator)}
     if latent_avg is not None:
         file["latent_avg"] = latent_avg.detach().cpu()
-    files = {path: file}
-    if discriminator is not None and discriminator_path is not None:
-        files[discriminator_path] = {"params": _export("basicsr", discriminator)}
-    _save(files)
-
-
-def _save(files: Mapping[str | Path, dict[str, Any]]) -> None:
-    """Write files, of which none takes its place before all of them are on the disk."""
-    with contextlib.ExitStack() as stack:
-        for path, content in files.items():
-            torch.save(content, stack.enter_context(whole(Path(path), durable=True)))
+    if discriminator is None or discriminator_path is None:
+        with whole(Path(path), durable=True) as opened:
+            torch.save(file, opened)
+        return
+    if Path(path).resolve() == Path(discriminator_path).resolve():
+        raise ValueError(
+            f"discriminator_path must be another file than path, got {discriminator_path} for both"
+        )
+    second = {"params": _export("basicsr", discriminator)}
+    write_pair(
+        Path(path),
+        lambda opened: torch.save(file, opened),
+        Path(discriminator_path),
+        lambda opened: torch.save(second, opened),
+    )
 
 
 def _export(dialect: str, network: Generator | Discriminator) -> State:
