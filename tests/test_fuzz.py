@@ -141,11 +141,20 @@ CALL = Case(
     (("pair", (3, 2), torch.float64),), (2, 1), (1, 2), ((2, 1, 1, 0),),
     ("input", "first"), True, 0,
 )  # fmt: skip
+OPERANDS = "scale", "bias", "noise", "noise_strength"
+CALL_WITH_ALL = dataclasses.replace(
+    CALL, op="bias_act", needs=("input", "first", *OPERANDS), operands=OPERANDS,
+    constants=(0.2, 1.5, 2.0),
+)  # fmt: skip
+PLACES = [(CALL, place) for place in ("input", "first", "out")]
+PLACES += [(CALL_WITH_ALL, place) for place in ("input", "first", *OPERANDS, "out")]
 
 
-@pytest.mark.parametrize("place", ["input", "first", "out"])
+@pytest.mark.parametrize(
+    ("case", "place"), PLACES, ids=[f"{case.op}-{place}" for case, place in PLACES]
+)
 @pytest.mark.parametrize("order", [0, 1, 2])
-def test_the_fuzzer_sees_what_is_wrong(order, place, monkeypatch):
+def test_the_fuzzer_sees_what_is_wrong(order, case, place, monkeypatch):
     """A result, a gradient in one tensor or a second order that is off by 1e-9."""
 
     class Wrong(torch.autograd.Function):
@@ -167,11 +176,28 @@ def test_the_fuzzer_sees_what_is_wrong(order, place, monkeypatch):
         out = call(case, t)
         return Wrong.apply(out, order) if place == "out" else out
 
-    fuzz_ops.check(CALL, fuzz_ops.Counts())
+    fuzz_ops.check(case, fuzz_ops.Counts())
     monkeypatch.setattr(fuzz_ops, "run", broken)
     wrong = ("result", "gradient in", "second order in")[order]
     with pytest.raises(AssertionError, match=f"^{wrong}.* are wrong, by up to"):
-        fuzz_ops.check(CALL, fuzz_ops.Counts())
+        fuzz_ops.check(case, fuzz_ops.Counts())
+
+
+def test_the_fuzzer_sees_a_nan_that_strays_to_another_scale(monkeypatch):
+    """As a kernel does that sums the scale's gradient over what is not its channel's."""
+    case = dataclasses.replace(CALL_WITH_ALL, constants=(0.2, 1.5, None))
+    counts = fuzz_ops.Counts()
+    fuzz_ops.check_nan(case, counts)
+    assert counts.by["bias_act: NaN in the gradient of a scale"] == 1
+    call = fuzz_ops.run
+
+    def broken(case, t):
+        (scale,) = t["scale"]
+        return call(case, {**t, "scale": (scale + 0 * scale.sum(1, keepdim=True),)})
+
+    monkeypatch.setattr(fuzz_ops, "run", broken)
+    with pytest.raises(AssertionError, match="a NaN is in another scale's gradient"):
+        fuzz_ops.check_nan(case, counts)
 
 
 # Arguments
