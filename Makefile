@@ -16,7 +16,7 @@ OLDEST_TESTS := $(addprefix tests/test_,distributed.py export.py coexistence.py)
 
 .PHONY: demo test test-native test-oldest test-peers test-large lint lint-workflows format docs bench \
 	parity mutate fuzz fuzz-arguments fuzz-checkpoints resources check wheel wheel-pure sdist \
-	test-sdist audit test-wheel clean
+	test-sdist audit test-matrix clean
 
 demo: $(VENV)/.examples  ## train the StyleGAN2 of the examples on handwritten digits
 	$(BIN)/python -m examples.stylegan.train --out runs/demo --overwrite
@@ -56,10 +56,8 @@ test-peers: $(VENV)/.test  ## scipy's and mmcv's own tests with our op; PEERS=DI
 test-large: $(VENV)/.test  ## tensors of more than 2^31 elements on the CPU; needs 12 GB of memory
 	RESAMPLE_LAYERS_LARGE=1 $(BIN)/python -m pytest tests/test_large.py
 
-mutate: $(VENV)/.mutate  ## mutants of formulas, checks and gradient rules; hours. See cosmic-ray.toml
-	$(BIN)/cosmic-ray init cosmic-ray.toml mutants.sqlite
-	$(BIN)/cosmic-ray exec cosmic-ray.toml mutants.sqlite
-	$(BIN)/cr-report mutants.sqlite | tail -n 3
+mutate: $(VENV)/.mutate  ## mutants of formulas, checks and gradient rules; half an hour, or MODULES of them
+	$(BIN)/python scripts/mutate.py $(MODULES)
 
 parity: $(VENV)/.test  ## compare the StyleGAN2 with the original codes; PEERS=DIR has their checkouts
 	$(if $(PEERS),,$(error parity needs PEERS=DIR, a folder of checkouts: see scripts/parity.py))
@@ -108,8 +106,8 @@ audit: $(VENV)/.release  ## check what lies in dist/: the metadata, and that no 
 	@large=$$(find "$(DIST)" -type f -size +15000k); \
 		test -z "$$large" || { echo "larger than 15 MB: $$large"; exit 1; }
 
-test-wheel: $(BIN)/python  ## build a wheel, or take WHEEL=FILE; test it on several Pythons and versions of torch
-	$(BIN)/python scripts/test_wheel.py $(if $(WHEEL),--wheel "$(WHEEL)")
+test-matrix: $(BIN)/python  ## build a wheel, or take WHEEL=FILE; test several Pythons, torches, compilers; ROWS chooses
+	$(BIN)/python scripts/test_matrix.py $(if $(WHEEL),--wheel "$(WHEEL)") $(if $(ROWS),--only $(ROWS))
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -349,7 +349,7 @@ def design_lowpass(numtaps: int, cutoff: float, width: float, sampling_rate: flo
 
     Source of the formula: Karras et al., Alias-Free Generative Adversarial Networks, 2021.
     """
-    cutoff, beta = _lowpass_shape(numtaps, cutoff, width, sampling_rate)
+    numtaps, cutoff, beta = _lowpass_shape(numtaps, cutoff, width, sampling_rate)
     return _windowed_sinc(numtaps, cutoff, beta)
 
 
@@ -382,7 +382,7 @@ def design_radial_lowpass(
     Source of the formula: Karras et al., Alias-Free Generative Adversarial Networks, 2021,
     appendix C.
     """
-    cutoff, beta = _lowpass_shape(numtaps, cutoff, width, sampling_rate)
+    numtaps, cutoff, beta = _lowpass_shape(numtaps, cutoff, width, sampling_rate)
     window = kaiser_window(numtaps, beta)
     largest = max(window)
     window = tuple(value / largest for value in window)  # so that not all products underflow
@@ -403,8 +403,8 @@ def design_radial_lowpass(
 
 def _lowpass_shape(
     numtaps: int, cutoff: float, width: float, sampling_rate: float
-) -> tuple[float, float]:
-    """The cutoff in units of the Nyquist frequency, and the window's beta."""
+) -> tuple[int, float, float]:
+    """The taps' number, the cutoff in units of the Nyquist frequency, and the window's beta."""
     rate, edge = to_float(sampling_rate), to_float(cutoff)
     if not 0.0 < rate < math.inf:
         raise ValueError(f"sampling_rate must be > 0 and finite, got {shown(sampling_rate)}")
@@ -415,7 +415,7 @@ def _lowpass_shape(
         )
     numtaps = as_count("numtaps", numtaps, 1)
     attenuation = _kaiser_attenuation(numtaps, _as_real("width", width) / nyquist)
-    return edge / nyquist, _beta("width", width, numtaps, attenuation)
+    return numtaps, edge / nyquist, _beta("width", width, numtaps, attenuation)
 
 
 def _beta(name: str, value: Any, numtaps: int, attenuation: float) -> float:

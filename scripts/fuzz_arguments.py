@@ -13,6 +13,8 @@ arguments. With atheris, values that reach new code in the package are kept and 
 from __future__ import annotations
 
 import argparse
+import importlib
+import inspect
 import linecache
 import random
 import sys
@@ -36,6 +38,7 @@ if __name__ == "__main__":
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
+from tests import test_compat  # noqa: E402
 from tests.test_public_calls import CASES, PUBLIC  # noqa: E402
 
 PACKAGE = str(ROOT / "resample_layers")
@@ -52,6 +55,11 @@ UNCHECKED = {name for name in PUBLIC if name.startswith("geometry.")} | {
     "filters.centroid",
     "filters.phases_sum_alike",
 }
+
+# Of the conventions of other codes, torch's own functions
+UNCHECKED_OF_COMPAT = {"conv2d", "conv_transpose2d", "no_weight_gradients"}
+# With both factors 1 it raises a NotImplementedError, as the original does
+SMOOTH = "compat.basicsr.UpFirDnSmooth"
 
 
 class Odd:
@@ -109,6 +117,9 @@ def odd_value(choose: Choose, depth: int = 2) -> Any:
     return values if kind == 6 else tuple(values)
 
 
+IMAGES, SIGNALS = torch.ones(2, 3, 8, 7), torch.ones(2, 3, 9)
+
+
 def targets() -> dict[str, tuple[Any, tuple[Any, ...], dict[str, Any], Any]]:
     """Functions by name: required arguments, optional ones, and the input of a layer."""
     found: dict[str, Any] = {}
@@ -120,6 +131,19 @@ def targets() -> dict[str, tuple[Any, tuple[Any, ...], dict[str, Any], Any]]:
             )
             x = None if case.input is None else case.input.detach().float()
             found[name] = function, required, case.defaults, x
+    for module, function_name in test_compat.PUBLIC:
+        module_of = importlib.import_module(f"resample_layers.compat.{module}")
+        function = getattr(module_of, function_name)
+        if not callable(function) or function_name in UNCHECKED_OF_COMPAT:
+            continue
+        signature = inspect.signature(function).parameters.values()
+        required = tuple(test_compat.GIVEN[p.name] for p in signature if p.default is p.empty)
+        defaults = {p.name: p.default for p in signature if p.default is not p.empty}
+        is_layer = isinstance(function, type)
+        x = SIGNALS if module == "bigvgan" else IMAGES
+        found[f"compat.{module}.{function_name}"] = (
+            function, required, defaults, x if is_layer else None
+        )  # fmt: skip
     return found
 
 
@@ -148,6 +172,9 @@ def call(choose: Choose, outcomes: Counter[str]) -> None:
                 out(x)
         outcomes["worked"] += 1
     except Exception as error:
+        if name == SMOOTH and type(error) is NotImplementedError:
+            outcomes["NotImplementedError"] += 1
+            return
         if fault := fault_of(error):
             raise AssertionError(fault, f"{name}(*{args}, **{kwargs}) of {x}", error) from error
         outcomes[type(error).__name__] += 1

@@ -69,6 +69,7 @@ class Case:
     second: bool
     values: int  # the seed of the values
     operands: tuple[str, ...] = ()
+    operand_dtype: torch.dtype | None = None  # None: float32, or float64 for an input of it
     constants: tuple[float, float, float | None] = (1.0, 1.0, None)  # slope, gain, clamp
     replicate: bool = False
     noises: int = 1  # samples of the noise
@@ -159,19 +160,22 @@ def cases(draw: Any, door: str | None = None) -> Case:
         sides = after
         pads.append(tuple(pad))
     operands: tuple[str, ...] = ()
+    operand_dtype = None
     constants: tuple[float, float, float | None] = (1.0, 1.0, None)
     names = ["input", "first"]
     if op == "bias_act":
         operands = pick(
             (), ("bias",), ("bias", "noise"), ("bias", "noise", "noise_strength"), ("noise",),
-            ("scale",), ("scale", "bias", "noise", "noise_strength"),
         )  # fmt: skip
+        operands += pick(("scale",), ())
         constants = pick(0.2, 0.0, 1.0, 1.5), pick(math.sqrt(2.0), 1.0, 0.5), pick(None, 0.7, 2.0)
     elif op == "filtered_lrelu":
         operands = pick((), ("bias_before",))
         constants = pick(0.2, 0.0, 1.0, 1.5), pick(math.sqrt(2.0), 1.0, 0.5), pick(None, 0.7, 2.0)
     elif op == "filtered_snake":
         operands = pick(("alpha", "beta"), ("bias_before", "alpha", "beta"))
+    if operands:
+        operand_dtype = pick(None, None, *DTYPES)
     if is_filtered:
         names.append("second")
     # Without the kernels, or without a graph, other code computes the gradients
@@ -180,8 +184,8 @@ def cases(draw: Any, door: str | None = None) -> Case:
     )
     return Case(
         op, door, shape, pick(*DTYPES), pick(*LAYOUTS), tuple(kernels), up, down,
-        tuple(pads), needs, pick(True, False), integer(0, 2**31), operands, constants,
-        replicate, pick(1, shape[0]), pick("contiguous", "channels_last", "expanded"),
+        tuple(pads), needs, pick(True, False), integer(0, 2**31), operands, operand_dtype,
+        constants, replicate, pick(1, shape[0]), pick("contiguous", "channels_last", "expanded"),
     )  # fmt: skip
 
 
@@ -205,7 +209,8 @@ def tensors_of(case: Case) -> Tensors:
             found[name] = tuple(
                 normal(k, dtype=dtype) * s for k, s in zip(lengths, scales, strict=True)
             )
-    channels, wide = case.shape[1], torch.promote_types(case.dtype, torch.float32)
+    channels = case.shape[1]
+    wide = case.operand_dtype or torch.promote_types(case.dtype, torch.float32)
     for name in case.operands:
         if name == "noise":
             size = (case.noises, 1, *output_size(case))
@@ -519,6 +524,8 @@ def check_nan(case: Case, counts: Counts) -> None:
     marked = np.zeros(x.shape, bool)
     marked[place] = True
     wanted = covers(case, marked)
+    if "scale" in t:
+        check_nan_of_scale(case, t, wanted, counts)
     for needs in (False, True):
         out = run(case, {**t, "input": (x.detach().requires_grad_(needs),)})
         assert (out.isnan().detach().numpy() == wanted).all(), "a NaN is not where its windows are"
@@ -536,6 +543,20 @@ def check_nan(case: Case, counts: Counts) -> None:
     if case.op.startswith("upfirdn"):  # an activation may be flat
         assert (reached == wanted).all(), "a NaN of the gradient is lost"
     counts.add(case, "NaN in a gradient")
+
+
+def check_nan_of_scale(case: Case, t: Tensors, covered: np.ndarray, counts: Counts) -> None:
+    """A NaN in one pixel is in the scale's gradient of its sample and channel, and in no other."""
+    (scale,) = t["scale"]
+    scale = scale.detach().requires_grad_()
+    out = run(case, {**t, "scale": (scale,)})
+    (grad,) = torch.autograd.grad(out, scale, torch.ones_like(out))
+    reached, wanted = grad.isnan().numpy(), covered.any((2, 3))
+    assert not (reached & ~wanted).any(), "a NaN is in another scale's gradient"
+    slope, _, clamp = case.constants
+    if slope and clamp is None:  # no flat piece takes the NaN away
+        assert (reached == wanted).all(), "a NaN of the scale's gradient is lost"
+    counts.add(case, "NaN in the gradient of a scale")
 
 
 # Running
@@ -560,7 +581,7 @@ def fuzz(examples: int, first_seed: int, seconds: float, counts: Counts) -> int:
             nonlocal done
             done += 1
             check(case, counts)
-            if case.values % 4 == 0:
+            if case.values % 4 == 0 or "scale" in case.operands:  # few calls have a scale
                 check_nan(case, counts)
 
         one()

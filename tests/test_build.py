@@ -411,7 +411,7 @@ def test_last_words_on_a_compiler_that_nvcc_refuses(clean, toolkit):
     assert_last_words(str(caught.value), "unsupported GNU version", "name a host compiler")
 
 
-# With a compiler. The rest of the way, to a wheel in fresh environments: make test-wheel
+# With a compiler. The rest of the way, to a wheel in fresh environments: make test-matrix
 
 
 def test_only_what_changed_is_compiled_again(source):

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, assume, given, seed, settings
 from hypothesis import strategies as st
 
 from resample_layers import FilteredLeakyReLU, FilteredSnake, UpFirDnUpsample, filters, ops
+from resample_layers.compat import basicsr, bigvgan, mmcv, nvidia, rosinality
 from resample_layers.ops import upfirdn3d
 from scripts import fuzz_arguments, fuzz_ops
 from scripts.fuzz_ops import Case, arrays_of, call_of, tensors_of
@@ -141,11 +142,20 @@ CALL = Case(
     (("pair", (3, 2), torch.float64),), (2, 1), (1, 2), ((2, 1, 1, 0),),
     ("input", "first"), True, 0,
 )  # fmt: skip
+OPERANDS = "scale", "bias", "noise", "noise_strength"
+CALL_WITH_ALL = dataclasses.replace(
+    CALL, op="bias_act", needs=("input", "first", *OPERANDS), operands=OPERANDS,
+    constants=(0.2, 1.5, 2.0),
+)  # fmt: skip
+PLACES = [(CALL, place) for place in ("input", "first", "out")]
+PLACES += [(CALL_WITH_ALL, place) for place in ("input", "first", *OPERANDS, "out")]
 
 
-@pytest.mark.parametrize("place", ["input", "first", "out"])
+@pytest.mark.parametrize(
+    ("case", "place"), PLACES, ids=[f"{case.op}-{place}" for case, place in PLACES]
+)
 @pytest.mark.parametrize("order", [0, 1, 2])
-def test_the_fuzzer_sees_what_is_wrong(order, place, monkeypatch):
+def test_the_fuzzer_sees_what_is_wrong(order, case, place, monkeypatch):
     """A result, a gradient in one tensor or a second order that is off by 1e-9."""
 
     class Wrong(torch.autograd.Function):
@@ -167,11 +177,28 @@ def test_the_fuzzer_sees_what_is_wrong(order, place, monkeypatch):
         out = call(case, t)
         return Wrong.apply(out, order) if place == "out" else out
 
-    fuzz_ops.check(CALL, fuzz_ops.Counts())
+    fuzz_ops.check(case, fuzz_ops.Counts())
     monkeypatch.setattr(fuzz_ops, "run", broken)
     wrong = ("result", "gradient in", "second order in")[order]
     with pytest.raises(AssertionError, match=f"^{wrong}.* are wrong, by up to"):
-        fuzz_ops.check(CALL, fuzz_ops.Counts())
+        fuzz_ops.check(case, fuzz_ops.Counts())
+
+
+def test_the_fuzzer_sees_a_nan_that_strays_to_another_scale(monkeypatch):
+    """As a kernel does that sums the scale's gradient over what is not its channel's."""
+    case = dataclasses.replace(CALL_WITH_ALL, constants=(0.2, 1.5, None))
+    counts = fuzz_ops.Counts()
+    fuzz_ops.check_nan(case, counts)
+    assert counts.by["bias_act: NaN in the gradient of a scale"] == 1
+    call = fuzz_ops.run
+
+    def broken(case, t):
+        (scale,) = t["scale"]
+        return call(case, {**t, "scale": (scale + 0 * scale.sum(1, keepdim=True),)})
+
+    monkeypatch.setattr(fuzz_ops, "run", broken)
+    with pytest.raises(AssertionError, match="a NaN is in another scale's gradient"):
+        fuzz_ops.check_nan(case, counts)
 
 
 # Arguments
@@ -188,7 +215,8 @@ def test_odd_arguments_are_refused_in_a_sentence(data):
 
 
 HUGE, SPARSE = 10**400, torch.ones(1, 2, 4, 5).to_sparse()
-X = torch.ones(1, 2, 4, 5)
+X, W = torch.ones(1, 2, 4, 5), torch.ones(3, 2, 3, 3)
+Odd = fuzz_arguments.Odd
 FOUND = [
     (lambda: ops.bias_act(X, gain=HUGE), "gain must be finite and > 0, got gain=1000"),
     (lambda: ops.bias_act(X, clamp=Fraction(HUGE)), "clamp must be finite and > 0, got clamp=Fract"),
@@ -208,6 +236,45 @@ FOUND = [
     (lambda: ops.FusedLeakyReLU(2, bias=torch.ones(2)), "bias must be a bool, got bias=tensor([1.,"),
     (lambda: filters.kaiser_window(torch.ones(2), 1.0), "numtaps must be an int, got tensor([1.,"),
     (lambda: filters.kaiser_window([[0.5] * 99], 1.0), "numtaps must be an int, got [[0.5, 0.5,"),
+    (lambda: filters.design_lowpass(SPARSE, 8.0, 6.0, 32.0), "numtaps must be an int, got Tensor"),
+    (lambda: ops.fused_leaky_relu(SPARSE), "input must be dense, got a tensor of layout"),
+    (lambda: ops.fused_leaky_relu(X, torch.ones(2).to_sparse()), "bias must be dense, got a tensor"),
+    (lambda: nvidia.fma(X, 1.0, X), "b must be a floating-point tensor, got float"),
+    (lambda: nvidia.fma(X, X, SPARSE), "c must be dense, got a tensor of layout"),
+    (lambda: nvidia.fma(X, torch.ones(3), X), "a, b and c must have shapes that broadcast, got (1,"),
+    (lambda: nvidia.fma(X, X, torch.ones((), device="meta")), "c must be on the device of a, got c"),
+    (lambda: nvidia.bias_act(X, act={}), "act must be one of linear, relu, lrelu, tanh, sigmoid,"),
+    (lambda: nvidia.bias_act(X, alpha=X), "alpha must be a number, got alpha=Tensor"),
+    (lambda: nvidia.bias_act(X, alpha=HUGE), "alpha must be finite, got alpha=1000"),
+    (lambda: nvidia.bias_act(X, impl=X), "impl must be 'ref' or 'cuda', got impl=Tensor"),
+    (lambda: nvidia.bias_act(SPARSE), "x must be dense, got a tensor of layout"),
+    (lambda: nvidia.bias_act(X, torch.ones(2).to_sparse()), "b must be dense, got a tensor of lay"),
+    (lambda: nvidia.bias_act(X, torch.ones(2), dim=Odd()), "dim must lie in [0, 4), got dim=Odd"),
+    (lambda: nvidia.upfirdn2d(X, None, flip_filter=X), "flip_filter must be a bool, got flip_filte"),
+    (lambda: nvidia.upfirdn2d(X, torch.ones(2).to_sparse()), "f must be dense, got a tensor of lay"),
+    (lambda: nvidia.filtered_lrelu(X, flip_filter=[]), "flip_filter must be a bool, got flip_filte"),
+    (lambda: nvidia.conv2d_resample(X, W, flip_weight=X), "flip_weight must be a bool, got flip_we"),
+    (lambda: nvidia.conv2d_resample(X, W.double()), "w must be of the dtype of x, torch.float32, g"),
+    (lambda: nvidia.setup_filter(HUGE), "f must be [kh, kw], [taps], one number or None, as a list"),
+    (lambda: nvidia.setup_filter(SPARSE), "f must be dense, got a tensor of layout"),
+    (lambda: nvidia.setup_filter([1], normalize=X), "normalize must be a bool, got normalize=Tens"),
+    (lambda: nvidia.setup_filter([1], separable=X), "separable must be a bool, got separable=Tens"),
+    (lambda: nvidia.setup_filter([1], 10**6), "device must be one of this machine, got 1000000"),
+    (lambda: nvidia.setup_filter([1], 2**80), "device must be the name of one, got device=120892"),
+    (lambda: mmcv.FusedBiasLeakyReLU(X), "num_channels must be an int, got num_channels=Tensor"),
+    (lambda: mmcv.FusedBiasLeakyReLU(HUGE), "num_channels must be an int of 32 bits, got num_chan"),
+    (lambda: basicsr.upfirdn2d(X, X[0, 0], pad=(X, X, 1, 1)), "pad must be made of ints, got pad="),
+    (lambda: basicsr.upfirdn2d(X, X[0, 0], pad=[X] * 9), "pad must be 2 ints (before, after) for"),
+    (lambda: rosinality.FusedLeakyReLU(2, X), "bias must be True or False, got bias=Tensor: a slo"),
+    (lambda: rosinality.fused_leaky_relu(X, SPARSE), "bias must be dense, got a tensor of layout"),
+    (lambda: bigvgan.Snake(2, alpha_trainable=X), "alpha_trainable must be a bool, got alpha_train"),
+    (lambda: bigvgan.Snake(2, alpha_logscale=X), "alpha_logscale must be a bool, got alpha_logsca"),
+    (lambda: bigvgan.SnakeBeta(HUGE), "in_features must be an int of 32 bits, got in_features=100"),
+    (lambda: bigvgan.LowPassFilter1d(padding=X), "padding must be a bool, got padding=Tensor"),
+    (lambda: bigvgan.LowPassFilter1d(padding_mode=X), "padding_mode must be one of reflect, repli"),
+    (lambda: bigvgan.DownSample1d(kernel_size=SPARSE), "kernel_size must be an int, got kernel_siz"),
+    (lambda: bigvgan.Activation1d(3), "activation must be a module, got 3"),
+    (lambda: bigvgan.Activation1d(torch.nn.ReLU(), fused=X), "fused must be a bool, got fused=Tens"),
 ]  # fmt: skip
 
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from .. import ops
 from ..ops.arguments import DTYPES
 from ..ops.native import accumulate_dtype
-from .arguments import as_count, as_number, check_device
+from ..values import shown
+from .arguments import as_count, as_number, check_dense, check_device
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,13 @@ def biased_activation(
     if not isinstance(input, Tensor) or input.dtype not in DTYPES:
         kind = input.dtype if isinstance(input, Tensor) else type(input).__name__
         raise TypeError(f"{x} must be a floating-point tensor, got {kind}")
-    if act not in activation_funcs:
-        raise ValueError(f"act must be one of {', '.join(activation_funcs)}, got act={act!r}")
+    check_dense(x, input)
+    if not isinstance(act, str) or act not in activation_funcs:
+        raise ValueError(f"act must be one of {', '.join(activation_funcs)}, got act={shown(act)}")
     spec = activation_funcs[act]
-    if alpha is not None and act != "lrelu" and alpha != spec.def_alpha:
-        raise ValueError(f"alpha must be None for act={act!r}, which ignores it, got {alpha!r}")
     alpha = spec.def_alpha if alpha is None else as_number("alpha", alpha)
+    if act != "lrelu" and alpha != spec.def_alpha:
+        raise ValueError(f"alpha must be None for act={act!r}, which ignores it, got {alpha!r}")
     gain = spec.def_gain if gain is None else as_number("gain", gain)
     clamp = math.inf if clamp is None else as_number("clamp", clamp, infinite=True)
     if clamp < 0:
@@ -115,8 +117,9 @@ def check_bias(x: str, b: str, input: Tensor, bias: Any, dim: Any) -> None:
     if not isinstance(bias, Tensor) or bias.dtype not in DTYPES:
         kind = bias.dtype if isinstance(bias, Tensor) else type(bias).__name__
         raise TypeError(f"{b} must be a floating-point tensor or None, got {kind}")
+    check_dense(b, bias)
     if not isinstance(dim, int) or not 0 <= dim < input.dim():
-        raise ValueError(f"dim must lie in [0, {input.dim()}), got dim={dim!r}")
+        raise ValueError(f"dim must lie in [0, {input.dim()}), got dim={shown(dim)}")
     if bias.dim() != 1 or bias.shape[0] != input.shape[dim]:
         raise ValueError(
             f"{b} must be a vector as long as dimension {dim} of {x}, got {b} of shape "
@@ -157,7 +160,7 @@ class FusedLeakyReLU(ops.FusedLeakyReLU):
     ) -> None:
         if not isinstance(bias, bool):
             raise TypeError(
-                f"bias must be True or False, got bias={bias!r}: a slope goes by name, "
+                f"bias must be True or False, got bias={shown(bias)}: a slope goes by name, "
                 "negative_slope"
             )
         super().__init__(

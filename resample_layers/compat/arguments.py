@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from ..filters import normalise_taps
 from ..ops.arguments import DTYPES, Pads, as_factors, as_pads
-from ..values import shown, to_float
+from ..values import as_index, shown, to_float
 
 
 def as_rate(name: str, value: Any) -> int:
@@ -30,17 +29,42 @@ def as_rate(name: str, value: Any) -> int:
 
 
 def as_count(name: str, value: Any) -> int:
-    """An int >= 0.
+    """An int >= 0 of 32 bits.
 
     Raises:
         TypeError: for another kind of value.
-        ValueError: for a value below 0.
+        ValueError: for another int.
     """
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    count = as_index(value)
+    if count is None:
         raise TypeError(f"{name} must be an int, got {name}={shown(value)}")
-    if value < 0:
+    if count < 0:
         raise ValueError(f"{name} must be >= 0, got {name}={shown(value)}")
-    return operator.index(value)
+    if count >= 2**31:
+        raise ValueError(f"{name} must be an int of 32 bits, got {name}={shown(value)}")
+    return count
+
+
+def as_flag(name: str, value: Any) -> bool:
+    """True or False; a number counts as what it is in a condition, as in the originals.
+
+    Raises:
+        TypeError: for another kind of value.
+    """
+    is_scalar_of_numpy = not isinstance(value, Tensor) and getattr(value, "shape", None) == ()
+    if not isinstance(value, (bool, int, float)) and not is_scalar_of_numpy:
+        raise TypeError(f"{name} must be a bool, got {name}={shown(value)}")
+    return bool(value)
+
+
+def check_dense(name: str, value: Tensor) -> None:
+    """A tensor that is not sparse.
+
+    Raises:
+        ValueError: for another layout.
+    """
+    if value.layout != torch.strided:
+        raise ValueError(f"{name} must be dense, got a tensor of layout {value.layout}")
 
 
 def as_number(name: str, value: Any, infinite: bool = False) -> float:
@@ -53,7 +77,8 @@ def as_number(name: str, value: Any, infinite: bool = False) -> float:
         ValueError: for one that is not finite, or a tensor that requires a gradient: the
             originals give it none.
     """
-    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
+    is_number = isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex()
+    if is_number and not value.is_meta and value.layout == torch.strided:
         if value.requires_grad:
             raise ValueError(
                 f"{name} must be a number, which gets no gradient, got {name}={shown(value)}"
@@ -100,7 +125,7 @@ def as_device(device: Any) -> torch.device | None:
     """
     try:
         return None if device is None else torch.device(device)
-    except (TypeError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         raise ValueError(f"device must be the name of one, got device={shown(device)}") from None
 
 
@@ -127,6 +152,7 @@ def check_images(name: str, value: Any, sides: str = "[N, C, H, W]") -> None:
     if not isinstance(value, Tensor) or value.dtype not in DTYPES:
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise TypeError(f"{name} must be a floating-point tensor {sides}, got {kind}")
+    check_dense(name, value)
     if value.dim() != 4:
         raise ValueError(f"{name} must be {sides}, got shape {tuple(value.shape)}")
 
@@ -141,6 +167,7 @@ def check_filter(name: str, value: Any) -> None:
     if not isinstance(value, Tensor) or value.dtype not in DTYPES:
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise TypeError(f"{name} must be a floating-point tensor or None, got {kind}")
+    check_dense(name, value)
     if value.dim() not in (1, 2) or 0 in value.shape:
         raise ValueError(
             f"{name} must be [kh, kw] or [taps] with at least one tap, "

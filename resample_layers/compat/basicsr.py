@@ -23,6 +23,8 @@ from typing import Any
 from torch import Tensor
 
 from .. import layers, ops
+from ..ops.arguments import as_pads
+from ..values import shown
 from . import activation, arguments
 
 __all__ = [
@@ -57,9 +59,10 @@ def upfirdn2d(
         torch.Size([1, 1, 8, 10])
     """
     up, down = arguments.as_rate("up", up), arguments.as_rate("down", down)
-    if isinstance(pad, (tuple, list)) and len(pad) != 2 and pad[2:] != pad[:2]:
+    is_long = isinstance(pad, (tuple, list)) and len(pad) != 2
+    if is_long and (len(pad) != 4 or as_pads(pad)[2:] != as_pads(pad)[:2]):
         raise ValueError(
-            f"pad must be 2 ints (before, after) for both axes, got pad={pad!r}: the original "
+            f"pad must be 2 ints (before, after) for both axes, got pad={shown(pad)}: the original "
             "ignores all but the first two; resample_layers.ops.upfirdn2d takes 4"
         )
     return ops.upfirdn2d(input, kernel, up, down, pad)

@@ -39,7 +39,8 @@ from .. import filters, geometry, ops
 from ..alias_free import exponential
 from ..ops.arguments import as_factors
 from ..ops.border import MODES, extend
-from .arguments import as_count, as_number
+from ..values import shown
+from .arguments import as_count, as_flag, as_number
 
 __all__ = [
     "Activation1d",
@@ -69,9 +70,9 @@ def kaiser_sinc_filter1d(cutoff: float, half_width: float, kernel_size: int) -> 
 
 
 def _designed(cutoff: float, half_width: float, kernel_size: int) -> tuple[float, ...]:
-    if as_count("kernel_size", kernel_size) < 1:
-        raise ValueError(f"kernel_size must be >= 1, got kernel_size={kernel_size!r}")
-    return filters.kaiser_sinc(cutoff, half_width, kernel_size)
+    if (size := as_count("kernel_size", kernel_size)) < 1:
+        raise ValueError(f"kernel_size must be >= 1, got kernel_size={shown(kernel_size)}")
+    return filters.kaiser_sinc(cutoff, half_width, size)
 
 
 def _filter(taps: Sequence[float], device: torch.device | None = None) -> Tensor:
@@ -167,16 +168,17 @@ class LowPassFilter1d(_Filtering):
         padding_mode: str = "replicate",
         kernel_size: int = 12,
     ) -> None:
-        if padding_mode not in (*MODES, "constant"):
+        if not isinstance(padding_mode, str) or padding_mode not in (*MODES, "constant"):
             raise ValueError(
-                f"padding_mode must be one of {', '.join(MODES)}, constant, got {padding_mode!r}"
+                f"padding_mode must be one of {', '.join(MODES)}, constant, got "
+                f"{shown(padding_mode)}"
             )
         super().__init__(cutoff, half_width, kernel_size)
-        self.kernel_size = kernel_size
+        self.kernel_size = kernel_size = as_count("kernel_size", kernel_size)
         self.even = kernel_size % 2 == 0
         self.pad_left, self.pad_right = (kernel_size - 1) // 2, kernel_size // 2
         self.stride = _rate("stride", stride)
-        self.padding, self.padding_mode = padding, padding_mode
+        self.padding, self.padding_mode = as_flag("padding", padding), padding_mode
 
     def forward(self, x: Tensor) -> Tensor:
         pad = (self.pad_left, self.pad_right) if self.padding else (0, 0)
@@ -247,7 +249,9 @@ class DownSample1d(nn.Module):
     def __init__(self, ratio: int = 2, kernel_size: int | None = None) -> None:
         super().__init__()
         self.ratio = ratio = _rate("ratio", ratio)
-        self.kernel_size = 6 * ratio if kernel_size is None else kernel_size
+        self.kernel_size = (
+            6 * ratio if kernel_size is None else as_count("kernel_size", kernel_size)
+        )
         self.lowpass = LowPassFilter1d(
             0.5 / ratio, 0.6 / ratio, stride=ratio, kernel_size=self.kernel_size
         )
@@ -288,13 +292,14 @@ class Snake(nn.Module):
     ) -> None:
         super().__init__()
         self.in_features = as_count("in_features", in_features)
-        self.alpha_logscale = alpha_logscale
+        self.alpha_logscale = as_flag("alpha_logscale", alpha_logscale)
+        trainable = as_flag("alpha_trainable", alpha_trainable)
         start = as_number("alpha", alpha)
-        if alpha_logscale and start <= 0:
-            raise ValueError(f"alpha must be > 0 for alpha_logscale=True, got alpha={alpha!r}")
-        value = torch.full((in_features,), math.log(start) if alpha_logscale else start)
+        if self.alpha_logscale and start <= 0:
+            raise ValueError(f"alpha must be > 0 for alpha_logscale=True, got alpha={shown(alpha)}")
+        value = torch.full((self.in_features,), math.log(start) if self.alpha_logscale else start)
         for name in self._names:
-            setattr(self, name, nn.Parameter(value.clone(), requires_grad=bool(alpha_trainable)))
+            setattr(self, name, nn.Parameter(value.clone(), requires_grad=trainable))
 
     def alpha_and_beta(self) -> tuple[Tensor, Tensor | None]:
         """The two numbers of each channel as they stand in the formula; no beta: it is alpha."""
@@ -360,11 +365,13 @@ class Activation1d(nn.Module):
         fused: bool = True,
     ) -> None:
         super().__init__()
+        if not isinstance(activation, nn.Module):
+            raise TypeError(f"activation must be a module, got {shown(activation)}")
         self.up_ratio, self.down_ratio = up_ratio, down_ratio
         self.act = activation
         self.upsample = UpSample1d(up_ratio, up_kernel_size)
         self.downsample = DownSample1d(down_ratio, down_kernel_size)
-        self.fused = fused
+        self.fused = as_flag("fused", fused)
 
     def forward(self, x: Tensor) -> Tensor:
         act: Any = self.act

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -10,6 +11,7 @@ from .. import geometry
 from ..ops.arguments import Pads
 from ..ops.modes import is_tracing
 from .arguments import (
+    as_flag,
     as_paddings,
     as_rate,
     check_device,
@@ -44,7 +46,6 @@ def conv2d_resample(
 
     Raises:
         TypeError, ValueError: if an argument is at fault.
-        RuntimeError: from torch's convolution, if dtypes do not fit.
 
     Example:
         >>> import torch
@@ -55,8 +56,14 @@ def conv2d_resample(
     check_images("x", x)
     check_images("w", w, "[C_out, C_in / groups, kh, kw]")
     up, down, groups = as_rate("up", up), as_rate("down", down), as_rate("groups", groups)
+    flip_weight, flip_filter = (
+        as_flag("flip_weight", flip_weight),
+        as_flag("flip_filter", flip_filter),
+    )
     if f is not None:
         check_filter("f", f)
+    if w.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise TypeError(f"w must be of the dtype of x, {x.dtype}, got {w.dtype}")
     if w.shape[0] % groups or x.shape[1] != w.shape[1] * groups:
         raise ValueError(
             "w must be [C_out, C_in / groups, kh, kw] with C_out a multiple of groups and the C_in "

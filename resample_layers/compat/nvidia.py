@@ -27,9 +27,11 @@ import torch
 from torch import Tensor
 
 from ..filters import normalise_taps
+from ..ops.arguments import DTYPES
+from ..values import shown
 from . import resampling
 from .activation import activation_funcs, biased_activation
-from .arguments import as_device, as_number
+from .arguments import as_device, as_flag, as_number, check_dense, check_device
 from .conv2d_gradfix import conv2d, conv_transpose2d, no_weight_gradients
 from .conv2d_resample import conv2d_resample
 from .resampling import Call, Padding, Rate
@@ -86,6 +88,9 @@ def setup_filter(
         tensor(2.)
     """
     where = as_device(device)
+    normalize = as_flag("normalize", normalize)
+    flip_filter = as_flag("flip_filter", flip_filter)
+    separable = separable if separable is None else as_flag("separable", separable)
     taps = _as_taps(1.0 if f is None else f)
     if taps.dim() == 0:
         taps = taps[None]
@@ -102,7 +107,7 @@ def setup_filter(
     if separable and gain < 0:
         raise ValueError(f"gain must be >= 0 for a separable filter, got gain={gain!r}")
     if not bool(taps.isfinite().all()):
-        raise ValueError(f"f must be finite, got {f!r}")
+        raise ValueError(f"f must be finite, got {shown(f)}")
     if normalize:
         normalise_taps("f", taps)  # the check of the sum
     if taps.dim() == 1 and not separable:
@@ -111,7 +116,11 @@ def setup_filter(
         taps = taps / taps.sum()
     if flip_filter:
         taps = taps.flip(tuple(range(taps.dim())))
-    return (taps * float(gain ** (taps.dim() / 2))).to(where)
+    taps = taps * float(gain ** (taps.dim() / 2))
+    try:
+        return taps.to(where)
+    except (RuntimeError, AssertionError):  # torch's sentences name no argument
+        raise ValueError(f"device must be one of this machine, got {shown(device)}") from None
 
 
 def upfirdn2d(
@@ -278,7 +287,23 @@ def filtered_lrelu(
 
 
 def fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    """``a * b + c``."""
+    """``a * b + c``, of three tensors of shapes that broadcast.
+
+    Raises:
+        TypeError: if one is no floating-point tensor.
+        ValueError: if one is sparse or on another device, or the shapes do not fit.
+    """
+    for name, t in (("a", a), ("b", b), ("c", c)):
+        if not isinstance(t, Tensor) or t.dtype not in DTYPES:
+            kind = t.dtype if isinstance(t, Tensor) else type(t).__name__
+            raise TypeError(f"{name} must be a floating-point tensor, got {kind}")
+        check_dense(name, t)
+        check_device(("a", name), a, t)
+    try:
+        torch.broadcast_shapes(a.shape, b.shape, c.shape)
+    except RuntimeError:
+        shapes = ", ".join(str(tuple(t.shape)) for t in (a, b, c))
+        raise ValueError(f"a, b and c must have shapes that broadcast, got {shapes}") from None
     return torch.addcmul(c, a, b)
 
 
@@ -290,14 +315,18 @@ def _as_taps(f: Any) -> Tensor:
         dtype = getattr(f, "dtype", None)
         if dtype in (torch.complex64, torch.complex128) or getattr(dtype, "kind", "") == "c":
             raise TypeError  # torch drops the imaginary part
-        return torch.as_tensor(f, dtype=torch.float32)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise (ValueError if isinstance(error, ValueError) else TypeError)(
+        taps = torch.as_tensor(f, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        kind = TypeError if isinstance(error, (TypeError, RuntimeError)) else ValueError
+        text = (
             "f must be [kh, kw], [taps], one number or None, as a list, array or tensor of real "
-            f"numbers, got {f!r}"
-        ) from None
+            f"numbers, got {shown(f)}"
+        )
+        raise kind(text) from None
+    check_dense("f", taps)
+    return taps
 
 
 def _check_impl(impl: str) -> None:
-    if impl not in ("ref", "cuda"):
-        raise ValueError(f"impl must be 'ref' or 'cuda', got impl={impl!r}")
+    if not isinstance(impl, str) or impl not in ("ref", "cuda"):
+        raise ValueError(f"impl must be 'ref' or 'cuda', got impl={shown(impl)}")

@@ -19,6 +19,7 @@ from ..ops.arguments import Pads, as_factors
 from ..ops.modes import is_tracing
 from .activation import check_bias
 from .arguments import (
+    as_flag,
     as_number,
     as_paddings,
     as_rate,
@@ -50,7 +51,8 @@ class Call:
         check_device(names, input, filter)
         self.names = names
         self.input = input
-        self.filter = filter.flip(tuple(range(filter.dim()))) if flip_filter else filter
+        is_flipped = as_flag("flip_filter", flip_filter)
+        self.filter = filter.flip(tuple(range(filter.dim()))) if is_flipped else filter
         self.padding = as_paddings(padding)
         self.gain = as_number("gain", gain)
 
@@ -121,6 +123,7 @@ def filtered_lrelu(
     """
     x, fu, fd, b = names
     check_images(x, input)
+    flip_filter = as_flag("flip_filter", flip_filter)
     kernels = []
     for name, taps in ((fu, up_filter), (fd, down_filter)):
         if taps is not None:

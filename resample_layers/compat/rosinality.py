@@ -113,7 +113,8 @@ class FusedLeakyReLU(activation.FusedLeakyReLU):
 
 def _as_vector(bias: Any) -> Any:
     """``[1, C, 1, 1]`` as ``[C]``; anything else stays."""
-    if isinstance(bias, Tensor) and bias.shape == (1, bias.numel(), 1, 1):
+    is_vector = isinstance(bias, Tensor) and bias.shape == (1, bias.numel(), 1, 1)
+    if is_vector and bias.layout == torch.strided:
         return bias.reshape(-1)
     return bias
 

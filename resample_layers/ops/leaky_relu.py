@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function
 
-from ..values import as_count, check_bool, check_finite
+from ..values import as_count, check_bool, check_finite, to_float
 from .modes import is_tracing
 
 
@@ -55,9 +55,13 @@ def fused_leaky_relu(
     if not isinstance(input, Tensor) or not input.is_floating_point():
         kind = input.dtype if isinstance(input, Tensor) else type(input).__name__
         raise TypeError(f"input must be a floating-point tensor [N, C, ...], got {kind}")
+    if input.layout != torch.strided:
+        raise ValueError(f"input must be dense, got a tensor of layout {input.layout}")
     if bias is not None:
         if not isinstance(bias, Tensor):
             raise TypeError(f"bias must be a tensor [C] or None, got {type(bias).__name__}")
+        if bias.layout != torch.strided:
+            raise ValueError(f"bias must be dense, got a tensor of layout {bias.layout}")
         if bias.device != input.device:
             raise ValueError(
                 f"bias must be on the device of input, got bias on {bias.device} and input on "
@@ -71,7 +75,7 @@ def fused_leaky_relu(
         input = input + bias.to(input.dtype).reshape(1, -1, *(1,) * (input.dim() - 2))
     check_finite("negative_slope", negative_slope)
     check_finite("scale", scale)
-    return F.leaky_relu(input, negative_slope) * scale
+    return F.leaky_relu(input, to_float(negative_slope)) * to_float(scale)
 
 
 def _lengths_differ(bias: Tensor, input: Tensor) -> bool:

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Builds one wheel against the newest torch, and tests it where users will install it.
+"""Tests the package on several Pythons, versions of torch and compilers, where users install it.
 
-    python scripts/test_wheel.py [--wheel FILE] [--only ROW ...] [--keep]
+    python scripts/test_matrix.py [--wheel FILE] [--only ROW ...] [--keep]
 
-Each row of ``ROWS`` is a Python and a torch: a fresh virtual environment gets both and the wheel,
-and runs the op's tests of this checkout on the installed package, with
+Each row of ``ROWS`` is a fresh virtual environment with a Python and a torch. Either the wheel goes
+into it, which the first row has built against the newest torch; or a compiler builds the package
+there, for the CPU. Then the op's tests of this checkout run on the installed package, with
 ``RESAMPLE_LAYERS_BACKEND=extension``, so that they fail where the compiled kernels do not serve.
-Interpreters are found by name, on the PATH or among pyenv's. A row without its interpreter is
-``NOT RUN``; ``RESAMPLE_LAYERS_REQUIRE=python3.13`` makes that an error. One environment at a time
-is on disk, about 6 GB.
+Interpreters are found by name, on the PATH or among pyenv's. A row without its interpreter or its
+compiler is ``NOT RUN``; ``RESAMPLE_LAYERS_REQUIRE=python3.13`` makes that an error. One environment
+at a time is on disk, about 6 GB.
 """
 
 from __future__ import annotations
@@ -47,12 +48,19 @@ class Row(NamedTuple):
     python: str
     torch: str  # pip's requirement
     why: str
+    compiler: str | None = None  # None: the wheel
 
 
+CPU = "torch==2.13.0"  # where pip finds that build for the CPU only
 ROWS = (
     Row("newest", "3.13", "torch", "the newest torch, with which the wheel is built"),
-    Row("floor", "3.11", "torch==2.11.*", "the oldest torch that the wheel promises to serve"),
-    Row("cpu", "3.11", "torch==2.13.0", "a torch for the CPU only, where pip finds that build"),
+    Row("floor", "3.10", "torch==2.11.*", "the oldest Python and torch that the wheel serves"),
+    Row("cpu", "3.11", CPU, "a torch for the CPU only"),
+    Row("python3.12", "3.12", CPU, "every Python"),
+    Row("python3.14", "3.14", CPU, "every Python"),
+    Row("gcc11", "3.11", CPU, "the oldest g++ that compiles torch's headers", "g++-11"),
+    Row("gcc12", "3.11", CPU, "another g++", "g++-12"),
+    Row("clang", "3.11", CPU, "another compiler", "clang++"),
 )
 
 
@@ -89,6 +97,18 @@ def build_wheel(python: Path, folder: Path) -> Path:
     return wheel
 
 
+def compile_wheel(python: Path, folder: Path, compiler: str) -> Path:
+    """A wheel with the CPU kernels alone, by this compiler."""
+    copied = shutil.copytree(
+        ROOT, folder / "source", ignore=shutil.ignore_patterns(".*", "build", "dist", "lib")
+    )
+    options = ("--no-build-isolation", "--no-deps", "--wheel-dir", folder)
+    variables = {"CXX": compiler, "RESAMPLE_LAYERS_CUDA": "0", "RESAMPLE_LAYERS_EXTENSION": "1"}
+    pip(python, "wheel", *options, copied, **variables)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
 def test(python: Path, wheel: Path, folder: Path) -> str:
     """Run the tests on the installed wheel, from a folder without the checkout's package."""
     pip(python, "install", wheel, *REQUIREMENTS)
@@ -109,22 +129,27 @@ def test(python: Path, wheel: Path, folder: Path) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--wheel", type=Path, help="test this one, build none")
+    parser.add_argument("--wheel", type=Path, help="take this one for the rows of the wheel")
     parser.add_argument("--only", nargs="*", metavar="ROW", default=[row.name for row in ROWS])
     parser.add_argument("--keep", action="store_true", help="leave the environments on disk")
     arguments = parser.parse_args()
     wheel = arguments.wheel and arguments.wheel.resolve()
     required = os.environ.get("RESAMPLE_LAYERS_REQUIRE", "").split(",")
-    work = Path(tempfile.mkdtemp(prefix="test-wheel-"))
+    work = Path(tempfile.mkdtemp(prefix="test-matrix-"))
     report, failed = [], False
+    asked = [row for row in ROWS if row.name in arguments.only]
+    wants_wheel = any(row.compiler is None for row in asked)
     for row in ROWS:
-        building = wheel is None  # the first row builds it, also where it is not to be tested
-        if row.name not in arguments.only and not building:
+        # The first row builds the wheel, also where it is not to be tested
+        building = row is ROWS[0] and wheel is None and wants_wheel
+        if row not in asked and not building:
             continue
         python = find_python(row.python)
-        missing = f"python{row.python}"
-        if python is None and not building:
-            report.append(f"NOT RUN: wheel on {row.name} ({row.why}), no {missing}")
+        missing = f"python{row.python}" if python is None else None
+        if row.compiler is not None and shutil.which(row.compiler) is None:
+            missing = row.compiler
+        if missing and not building:
+            report.append(f"NOT RUN: {row.name} ({row.why}), no {missing}")
             failed |= missing in required
             continue
         start = time.monotonic()
@@ -139,15 +164,18 @@ def main() -> int:
             (ROOT / "dist").mkdir(exist_ok=True)
             shutil.copy(wheel, ROOT / "dist")
             report.append(f"built {wheel.name}, {wheel.stat().st_size / 1e6:.1f} MB")
-        if python is None:
-            report.append(f"NOT RUN: wheel on {row.name} ({row.why}), no {missing}")
+        if missing:
+            report.append(f"NOT RUN: {row.name} ({row.why}), no {missing}")
             failed |= missing in required
-        elif row.name in arguments.only:
+        elif row in asked:
             try:
-                version = test(inside, wheel, folder)
+                built = compile_wheel(inside, folder, row.compiler) if row.compiler else wheel
+                version = test(inside, built, folder)
             except subprocess.CalledProcessError as error:
                 failed = True
-                report.append(f"FAILED: {row.name}, Python {row.python}, {row.torch} ({error})")
+                by = f", {row.compiler}" if row.compiler else ""
+                what = f"Python {row.python}, {row.torch}{by}"
+                report.append(f"FAILED: {row.name}, {what} ({error})")
             else:
                 report.append(
                     f"passed: {row.name}, Python {row.python}, torch {version}, "

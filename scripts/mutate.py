@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Changes the formulas, the argument checks and the gradient rules, and sees whether a test fails.
+
+    python scripts/mutate.py                          # all of MODULES; hours
+    python scripts/mutate.py resample_layers/geometry.py --folder runs/mutants
+
+cosmic-ray makes the mutants, one change each, in a copy of the tree. What survives is printed as a
+patch, and the session lies in the folder: a second call with the same folder goes on where the
+first one stopped.
+
+A fresh process would import torch for seconds before the first test. So one process imports it
+once, and forks for each mutant: ``serve`` and ``ask`` below are its two ends. Neither has imported
+anything of this package before the fork.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COPIED = ("resample_layers", "tests", "scripts", "examples", "pyproject.toml")
+# The server has imported hypothesis before pytest could rewrite its plugin, which does not matter
+QUIET = "ignore::pytest.PytestAssertRewriteWarning"
+PYTEST = ("-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:logging", "-W", QUIET)
+SECONDS = 15  # of a processor; a mutant that takes more counts as found
+MEMORY = 4 * 2**30  # bytes that the tests of a mutant may take beyond the libraries
+GRADIENTS = (  # those that take a second, the fastest first
+    "test_adjoint_identity",
+    "test_gradients_have_the_dtypes_of_their_tensors",
+    "test_only_what_is_asked_for_is_saved",
+    "test_the_kernel_may_be_rewritten_between_forward_and_backward",
+    "test_gradients_through_empty_batches",
+    "test_expanded_gradients",
+    "test_vmap_over_the_backward_of_an_eager_graph",
+    "test_kernel_gradient_function",
+    "test_first_and_second_order[cpu-axes-separable-upfirdn2d]",
+)
+# By module, the tests that must find its mutants
+MODULES = {
+    "resample_layers/geometry.py": ("tests/test_geometry.py",),
+    "resample_layers/ops/arguments.py": (
+        "tests/test_arguments.py",
+        "tests/test_errors.py",
+        "tests/test_dimensions.py::test_error",
+        "tests/test_bias_act.py::test_errors",
+        "tests/test_filtered_act.py::test_errors",
+    ),
+    "resample_layers/ops/upfirdn2d.py": tuple(
+        f"tests/test_gradients.py::{name}" for name in GRADIENTS
+    ),
+}
+CONFIG = """
+[cosmic-ray]
+module-path = {module}
+timeout = {timeout}
+excluded-modules = []
+test-command = {command}
+[cosmic-ray.distributor]
+name = "local"
+[cosmic-ray.filters.operators-filter]
+exclude-operators = ["core/ReplaceBinaryOperator_.*_(Bit.*|.Shift|Pow|Mod|Div)"]
+"""  # an arithmetic sign becomes + - * or //: the others are found as these are, or never written
+
+
+def serve(path: str) -> None:
+    """For each connection, run pytest with the arguments that it brings, in a fork."""
+    import resource
+
+    import hypothesis  # noqa: F401
+    import numpy  # noqa: F401
+    import pytest
+    import scipy.signal  # noqa: F401
+    import torch._dynamo
+
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
+    gc.collect()
+    gc.freeze()  # what no fork looks at is not copied
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+    while True:
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            break
+        connection.close()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    sys.dont_write_bytecode, *arguments = json.loads(connection.makefile().readline())
+    listener.close()
+    sys.path.insert(0, os.getcwd())
+    code = pytest.main(arguments)
+    connection.sendall(b"%d\n" % code)
+    os._exit(0)  # what was forked together ends without the parent's cleaning up
+
+
+def ask(path: str, is_mutant: bool, *arguments: str) -> int:
+    """The code with which pytest ends."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(path)
+        connection.sendall(json.dumps([is_mutant, *PYTEST, *arguments]).encode() + b"\n")
+        answer = connection.makefile().readline()
+    return int(answer or 1)  # without an answer it was killed
+
+
+def copy(folder: Path) -> None:
+    """The tree as it is, without compiled files: tests of mutants run natively."""
+    leave_out = shutil.ignore_patterns("__pycache__", "lib")
+    for name in COPIED:
+        source, target = ROOT / name, folder / name
+        if source.is_file():
+            shutil.copy2(source, target)
+        else:
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(source, target, ignore=leave_out)
+
+
+def start_server(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
+    path = str(folder / "socket")
+    Path(path).unlink(missing_ok=True)
+    environment = {**os.environ, "RESAMPLE_LAYERS_BACKEND": "native"}
+    command = [sys.executable, __file__, "serve", path]
+    with (folder / "tests.log").open("wb") as log:
+        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+    while not Path(path).exists():
+        if server.poll() is not None:
+            raise SystemExit(f"nothing serves the tests: see {folder / 'tests.log'}")
+        time.sleep(0.1)
+    return server, path
+
+
+def mutate(module: str, folder: Path, path: str) -> None:
+    """Try the mutants of a module that this folder's session has not tried."""
+    tests = MODULES[module]
+    # This also writes the bytecode of all that no mutant changes
+    command = [sys.executable, __file__, "ask", path]
+    if subprocess.call([*command, "0", *tests], cwd=folder):
+        raise SystemExit(f"tests fail without a mutant: see {folder / 'tests.log'}")
+    name = Path(module).stem
+    command = [sys.executable, "-S", __file__, "ask", path, "1", *tests]
+    config = CONFIG.format(
+        module=json.dumps(module), timeout=20.0 * SECONDS, command=json.dumps(shlex.join(command))
+    )
+    (folder / f"{name}.toml").write_text(config)
+    session = f"{name}.sqlite"
+
+    def tool(program: str, *arguments: str) -> None:
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        command = shutil.which(program, path=path)
+        if command is None:
+            raise SystemExit(f"there is no {program}: pip install cosmic-ray")
+        subprocess.run([command, *arguments], cwd=folder, check=True)
+
+    if not (folder / session).exists():
+        tool("cosmic-ray", "init", f"{name}.toml", session)
+        tool("cr-filter-operators", session, f"{name}.toml")
+    tool("cosmic-ray", "exec", f"{name}.toml", session)
+
+
+def report(module: str, folder: Path) -> int:
+    """Print what survived, and say how many did."""
+    with sqlite3.connect(folder / f"{Path(module).stem}.sqlite") as session:
+        (total,) = session.execute("select count(*) from mutation_specs").fetchone()
+        rows = session.execute(
+            "select test_outcome, diff from work_results where worker_outcome = 'NORMAL'"
+        ).fetchall()
+        (skipped,) = session.execute(
+            "select count(*) from work_results where worker_outcome = 'SKIPPED'"
+        ).fetchone()
+    survived = [diff for outcome, diff in rows if outcome == "SURVIVED"]
+    print(*survived, sep="\n\n")
+    print(f"{module}: {len(rows):,} of {total - skipped:,} tried, {len(survived)} survived")
+    return len(survived)
+
+
+def main() -> int:
+    if sys.argv[1:2] == ["serve"]:
+        serve(sys.argv[2])
+    if sys.argv[1:2] == ["ask"]:
+        return ask(sys.argv[2], sys.argv[3] == "1", *sys.argv[4:])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("modules", nargs="*", metavar="MODULE", default=list(MODULES))
+    parser.add_argument("--folder", type=Path, default=ROOT / "build/mutants")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.modules) - set(MODULES):
+        parser.error(f"MODULE must be one of {', '.join(MODULES)}, got {', '.join(unknown)}")
+    folder = arguments.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    copy(folder)
+    server, path = start_server(folder)
+    try:
+        for module in arguments.modules:
+            mutate(module, folder, path)
+    finally:
+        server.kill()
+    return int(sum(report(module, folder) for module in arguments.modules) > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
