@@ -1445,9 +1445,6 @@ def nested(depth, names):
     return nvidia_pickle({"G_ema": module})
 
 
-DEEP_KEY = b"\x80\x02})" + b"\x85" * 10**6 + b"K\x01s."
-
-
 def archive(change, compression):
     """A file of torch's whose pickle went through ``change``, written anew."""
     file = io.BytesIO()

@@ -7,8 +7,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from resample_layers.ops import upfirdn2d, upfirdn2d_native
 
-from .cases import CASES
-from .tools import as_operands
+from .cases import CASES, as_operands
 
 OPS = torch.ops.resample_layers
 
