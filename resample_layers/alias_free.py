@@ -159,7 +159,7 @@ class FilteredLeakyReLU(_Filtered):
         padding_mode: str = "zeros",
     ) -> None:
         filter_size = as_count("filter_size", filter_size, 1)
-        channels, up, down = _as_rates(channels, up, down)
+        channels, up, down = _as_counts(channels, up, down)
         check_bool("bias", bias)
         check_bool("radial", radial)
         in_rate = _as_float("sampling_rate", sampling_rate)
@@ -243,7 +243,7 @@ class FilteredSnake(_Filtered):
         down_numtaps: int | None = None,
         padding_mode: str = "replicate",
     ) -> None:
-        channels, up, down = _as_rates(channels, up, down)
+        channels, up, down = _as_counts(channels, up, down)
         check_bool("log_scale", log_scale)
         up_taps, down_taps = (
             _sinc_taps(name, factor, numtaps)
@@ -329,7 +329,7 @@ def exponential(parameter: Tensor) -> Tensor:
     return parameter.to(torch.promote_types(parameter.dtype, torch.float32)).exp()
 
 
-def _as_rates(channels: int, up: int, down: int) -> tuple[int, int, int]:
+def _as_counts(channels: int, up: int, down: int) -> tuple[int, int, int]:
     return as_count("channels", channels, 0), as_count("up", up, 1), as_count("down", down, 1)
 
 

@@ -339,9 +339,9 @@ class _Rational(_Resample):
     def __init__(
         self, up: int, down: int, resample_kernel: Any = None, padding_mode: str = "zeros"
     ) -> None:
-        for name, rate in (("up", up), ("down", down)):
-            if isinstance(rate, (tuple, list)):
-                raise TypeError(f"{name} must be an int for all axes, got {name}={shown(rate)}")
+        for name, factor in (("up", up), ("down", down)):
+            if isinstance(factor, (tuple, list)):
+                raise TypeError(f"{name} must be an int for all axes, got {name}={shown(factor)}")
         (up,), (down,) = as_factors("up", up, 1), as_factors("down", down, 1)
         divisor = math.gcd(up, down)
         up, down = up // divisor, down // divisor
@@ -351,9 +351,9 @@ class _Rational(_Resample):
         taps, sizes = self._normalise(resample_kernel)
         if up == down:
             taps, sizes = (1.0,), (1,) * self.dims
-        rates = (up,) * self.dims, (down,) * self.dims
+        factors = (up,) * self.dims, (down,) * self.dims
         super().__init__(
-            taps, rates[0], *rates, _pairs(map(geometry.rational_pad, sizes)), padding_mode
+            taps, factors[0], *factors, _pairs(map(geometry.rational_pad, sizes)), padding_mode
         )
 
     def _shown_kernel(self) -> list[str]:
