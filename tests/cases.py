@@ -42,10 +42,3 @@ CASES = (
     Case("empty batch", "N = 0", (0, 3, 5, 4), (2, 2), up=(2, 1)),
     Case("no channels", "C = 0", (2, 0, 5, 4), (2, 2), down=(2, 1)),
 )  # fmt: skip
-
-
-def as_operands(kernel):
-    """A kernel as users pass it, as the operators want it: (kernel, taps_y)."""
-    if isinstance(kernel, tuple):
-        return kernel
-    return kernel, kernel if kernel.dim() == 1 else None

@@ -7,7 +7,8 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from resample_layers.ops import upfirdn2d, upfirdn2d_native
 
-from .cases import CASES, as_operands
+from .calls import as_operands
+from .cases import CASES
 
 OPS = torch.ops.resample_layers
 

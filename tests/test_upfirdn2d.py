@@ -23,7 +23,8 @@ from resample_layers.ops import (
 from resample_layers.ops.op import OPS as EAGER
 
 from . import oracle
-from .cases import CASES, as_operands
+from .calls import as_operands
+from .cases import CASES
 
 OPS = torch.ops.resample_layers
 
