@@ -16,7 +16,7 @@ from .filters import design_lowpass, design_radial_lowpass, kaiser_sinc
 from .ops.arguments import _as_float, as_pads
 from .ops.filtered_act import filtered_lrelu, filtered_snake
 from .ops.modes import is_tracing
-from .values import as_count, check_bool, shown
+from .values import as_count, check_bool, check_choice
 
 PADDING_MODES = ("zeros", "replicate")
 HALF_WIDTH = math.sqrt(2.0) - 1  # of the transition, in units of the cutoff: StyleGAN3's
@@ -42,24 +42,18 @@ class _Filtered(FilterBuffers):
         padding_mode: str,
     ) -> None:
         super().__init__()
-        if not isinstance(padding_mode, str) or padding_mode not in PADDING_MODES:
-            raise ValueError(
-                f"padding_mode must be one of {', '.join(PADDING_MODES)}, got {shown(padding_mode)}"
-            )
+        check_choice("padding_mode", padding_mode, PADDING_MODES)
         self.channels, self.up, self.down = channels, up, down
         self.up_taps, self.down_taps, self.padding_mode = up_taps, down_taps, padding_mode
-        self._register(torch.float32)
+        floats: dict[str, Any] = {}
+        if up_taps is not None:
+            floats["up_kernel"] = [tap * up for tap in up_taps]
+        if down_taps is not None:
+            floats["down_kernel"] = down_taps
+        self._register(floats)
         for name in ("up_kernel", "down_kernel"):
             if name not in self._buffers:
                 self.register_buffer(name, None)
-
-    def _values(self) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        if self.up_taps is not None:
-            values["up_kernel"] = [tap * self.up for tap in self.up_taps]
-        if self.down_taps is not None:
-            values["down_kernel"] = self.down_taps
-        return values
 
     def _check_channels(self, input: Tensor) -> None:
         """No tensor, or another rank, is for the op to refuse."""
@@ -165,7 +159,7 @@ class FilteredLeakyReLU(_Filtered):
         padding_mode: str = "zeros",
     ) -> None:
         filter_size = as_count("filter_size", filter_size, 1)
-        channels, up, down = _as_rates(channels, up, down)
+        channels, up, down = _as_counts(channels, up, down)
         check_bool("bias", bias)
         check_bool("radial", radial)
         in_rate = _as_float("sampling_rate", sampling_rate)
@@ -249,7 +243,7 @@ class FilteredSnake(_Filtered):
         down_numtaps: int | None = None,
         padding_mode: str = "replicate",
     ) -> None:
-        channels, up, down = _as_rates(channels, up, down)
+        channels, up, down = _as_counts(channels, up, down)
         check_bool("log_scale", log_scale)
         up_taps, down_taps = (
             _sinc_taps(name, factor, numtaps)
@@ -335,7 +329,7 @@ def exponential(parameter: Tensor) -> Tensor:
     return parameter.to(torch.promote_types(parameter.dtype, torch.float32)).exp()
 
 
-def _as_rates(channels: int, up: int, down: int) -> tuple[int, int, int]:
+def _as_counts(channels: int, up: int, down: int) -> tuple[int, int, int]:
     return as_count("channels", channels, 0), as_count("up", up, 1), as_count("down", down, 1)
 
 

@@ -19,37 +19,45 @@ class FilterBuffers(nn.Module):
     They are never saved, and they are written anew from the floats whenever the module moves. So
     no half model rounds them, and they hold their values after ``to_empty``. A buffer that the
     user has made a parameter stays as it is.
+
+    A subclass gives the floats to ``_register``. Where the dtype of the buffers decides what floats
+    there are, it overrides ``_floats_for`` too.
     """
 
-    def _values(self) -> dict[str, Any]:
-        """The floats of each buffer by its name, in the present form of the filters."""
-        raise NotImplementedError
+    _floats: dict[str, Any]  # of each buffer by its name
 
-    def _reform(self, dtype: torch.dtype) -> bool:
-        """Take the form that suits ``dtype``; whether that is another form than before."""
-        return False
-
-    def _register(self, dtype: torch.dtype, device: torch.device | None = None) -> None:
-        for name, values in self._values().items():
+    def _register(
+        self,
+        floats: dict[str, Any],
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | None = None,
+    ) -> None:
+        """Make the buffers."""
+        self._floats = floats
+        for name, values in floats.items():
             kernel = torch.tensor(values, dtype=dtype, device=device)
             self.register_buffer(name, kernel, persistent=False)
+
+    def _floats_for(self, dtype: torch.dtype) -> dict[str, Any]:
+        """The floats of buffers of ``dtype``: other names than before make other buffers."""
+        return self._floats
 
     def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move the module, then write the filters anew, so that none is rounded or unset."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        values = self._values()
-        moved = {name: b for name in values if (b := self._buffers.get(name)) is not None}
+        moved = {name: b for name in self._floats if (b := self._buffers.get(name)) is not None}
         if not moved:
             return self
         first = moved[min(moved)]
         dtype = torch.float64 if first.dtype == torch.float64 else torch.float32
-        if len(moved) == len(values) and self._reform(dtype):
-            for name in values:
+        floats = self._floats_for(dtype) if len(moved) == len(self._floats) else self._floats
+        if floats.keys() != self._floats.keys():
+            for name in moved:
                 delattr(self, name)
-            self._register(dtype, first.device)
+            self._register(floats, dtype, first.device)
             return self
         for name, buffer in moved.items():
-            kernel = torch.tensor(values[name], dtype=dtype, device=first.device)
+            kernel = torch.tensor(floats[name], dtype=dtype, device=first.device)
             if buffer.dtype == dtype and not buffer.is_inference():
                 buffer.copy_(kernel)  # in place: shared memory stays shared
             else:

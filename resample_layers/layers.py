@@ -27,7 +27,7 @@ from .ops.arguments import as_factors
 from .ops.border import MODES, extend
 from .ops.dimensions import upfirdn1d, upfirdn3d
 from .ops.upfirdn2d import upfirdn2d
-from .values import check_bool, shown
+from .values import check_bool, check_choice, shown
 
 OPS: dict[int, Any] = {1: upfirdn1d, 2: upfirdn2d, 3: upfirdn3d}
 PADDING_MODES = ("zeros", *MODES)
@@ -69,10 +69,7 @@ class _Resample(FilterBuffers):
         padding_mode: str,
     ) -> None:
         super().__init__()
-        if not isinstance(padding_mode, str) or padding_mode not in PADDING_MODES:
-            raise ValueError(
-                f"padding_mode must be one of {', '.join(PADDING_MODES)}, got {shown(padding_mode)}"
-            )
+        check_choice("padding_mode", padding_mode, PADDING_MODES)
         self.taps = taps
         if _has_rows(taps):
             self._by_axis: tuple[Taps, ...] = marginals(taps)
@@ -84,8 +81,12 @@ class _Resample(FilterBuffers):
         self.gain, self.up, self.down, self.pad = gain, up, down, pad
         self.border = _pairs(map(geometry.border, pad[::2], pad[1::2], up))
         self.padding_mode = padding_mode
-        self.separable = self._is_separable(torch.float32)
-        self._register(torch.float32)
+        self._register(self._floats_for(torch.float32))
+
+    @property
+    def separable(self) -> bool:
+        """Whether the buffers are taps of each axis."""
+        return "kernel_2d" not in self._floats
 
     @property
     def kernel(self) -> Tensor:
@@ -162,15 +163,8 @@ class _Resample(FilterBuffers):
         shown = [[round(tap / unit, 4) for tap in row] for row in rows]
         return [f"resample_kernel={_short(shown if _has_rows(self.taps) else shown[0])}"]
 
-    def _is_separable(self, dtype: torch.dtype) -> bool:
-        return self._deviation <= RANK_ONE * torch.finfo(dtype).eps
-
-    def _reform(self, dtype: torch.dtype) -> bool:
-        before, self.separable = self.separable, self._is_separable(dtype)
-        return self.separable != before
-
-    def _values(self) -> dict[str, Any]:
-        if self.separable:
+    def _floats_for(self, dtype: torch.dtype) -> dict[str, Any]:
+        if self._deviation <= RANK_ONE * torch.finfo(dtype).eps:
             axes = zip(BUFFERS[: self.dims], self._by_axis, self.gain, strict=True)
             return {name: [tap * gain for tap in taps] for name, taps, gain in axes}
         gain = math.prod(self.gain)
@@ -345,9 +339,9 @@ class _Rational(_Resample):
     def __init__(
         self, up: int, down: int, resample_kernel: Any = None, padding_mode: str = "zeros"
     ) -> None:
-        for name, rate in (("up", up), ("down", down)):
-            if isinstance(rate, (tuple, list)):
-                raise TypeError(f"{name} must be an int for all axes, got {name}={shown(rate)}")
+        for name, factor in (("up", up), ("down", down)):
+            if isinstance(factor, (tuple, list)):
+                raise TypeError(f"{name} must be an int for all axes, got {name}={shown(factor)}")
         (up,), (down,) = as_factors("up", up, 1), as_factors("down", down, 1)
         divisor = math.gcd(up, down)
         up, down = up // divisor, down // divisor
@@ -357,9 +351,9 @@ class _Rational(_Resample):
         taps, sizes = self._normalise(resample_kernel)
         if up == down:
             taps, sizes = (1.0,), (1,) * self.dims
-        rates = (up,) * self.dims, (down,) * self.dims
+        factors = (up,) * self.dims, (down,) * self.dims
         super().__init__(
-            taps, rates[0], *rates, _pairs(map(geometry.rational_pad, sizes)), padding_mode
+            taps, factors[0], *factors, _pairs(map(geometry.rational_pad, sizes)), padding_mode
         )
 
     def _shown_kernel(self) -> list[str]:

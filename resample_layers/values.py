@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
@@ -58,6 +59,12 @@ def as_count(name: str, value: Any, least: int) -> int:
     if count >= 2**31:
         raise ValueError(f"{name} must be an int of 32 bits, got {shown(value)}")
     return count
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Raise a ValueError for what is none of these words."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {shown(value)}")
 
 
 def check_bool(name: str, value: Any) -> None:

@@ -31,6 +31,13 @@ def device(request) -> torch.device:
     return torch.device(request.param)
 
 
+@pytest.fixture
+def args(device) -> tuple[torch.Tensor, torch.Tensor]:
+    """The images and the kernel of ``calls.call``."""
+    x = torch.randn(2, 3, 6, 5, dtype=torch.float64, device=device)
+    return x, torch.randn(3, 4, dtype=torch.float64, device=device)
+
+
 @pytest.fixture(scope="module")
 def one_thread():
     """Tensors this small only wait for a second thread, and for long on a busy machine."""

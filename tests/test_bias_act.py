@@ -23,6 +23,7 @@ from resample_layers.ops import (
 )
 
 from . import oracle
+from .calls import logged_tensor
 from .cases import CASES
 
 OPS = torch.ops.resample_layers
@@ -793,14 +794,7 @@ def test_fake_tensors_and_tracers(device):
 
 
 def test_subclasses_get_every_argument(device):
-    class Logged(torch.Tensor):
-        calls: list = []  # noqa: RUF012
-
-        @classmethod
-        def __torch_function__(cls, func, types, args=(), kwargs=None):
-            cls.calls.append(func)
-            return super().__torch_function__(func, types, args, kwargs or {})
-
+    Logged = logged_tensor()
     x, noise = torch.randn(2, 3, 6, 7, device=device), torch.randn(2, 1, 6, 7, device=device)
     bias, strength = torch.randn(3, device=device), torch.tensor([0.7], device=device)
     taps = torch.tensor([0.2, 0.5], device=device)

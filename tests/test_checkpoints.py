@@ -52,12 +52,7 @@ TOLERANCE = 1e-5  # of the largest value, in float32
 ALIAS_FREE_TOLERANCE = 3e-5  # one unit in the last place of all weights moves images by 8e-6
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @functools.cache
@@ -1443,9 +1438,6 @@ def nested(depth, names):
     for _ in range(depth):
         module = Persistent({**state, "_modules": dict.fromkeys(names, module)})
     return nvidia_pickle({"G_ema": module})
-
-
-DEEP_KEY = b"\x80\x02})" + b"\x85" * 10**6 + b"K\x01s."
 
 
 def archive(change, compression):

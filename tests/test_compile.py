@@ -10,6 +10,8 @@ from torch.func import grad, jvp
 from resample_layers import UpFirDnDownsample, UpFirDnSmooth, UpFirDnUpsample
 from resample_layers.ops import UpFirDn2d, upfirdn2d, upfirdn2d_bias_act
 
+from .calls import call
+
 OPS = torch.ops.resample_layers
 
 
@@ -19,34 +21,21 @@ def test_a_backward_pass_that_is_compiled_as_it_runs(device):
 
     x = torch.randn(1, 2, 5, 6, device=device, requires_grad=True)
     k, bias = torch.randn(4, device=device), torch.randn(2, device=device)
-    calls = (
+    made = (
         lambda: upfirdn2d(x, k, 2, 1, (2, 1)),
         lambda: upfirdn2d_bias_act(x, k, bias, pad=(2, 1)),
         lambda: UpFirDn2d.apply(x, k, (2, 2), (1, 1), (2, 1, 2, 1)),
     )
-    for call in calls:
-        (expected,) = torch.autograd.grad(call().pow(2).sum(), x)
+    for output in made:
+        (expected,) = torch.autograd.grad(output().pow(2).sum(), x)
         with compiled_autograd._enable(torch.compile(backend="eager")):
-            call().pow(2).sum().backward()
+            output().pow(2).sum().backward()
         torch.testing.assert_close(x.grad, expected)
         x.grad = None
 
 
-UP, DOWN, PAD = (2, 1), (1, 2), (2, 1, 1, 2)
-
-
-def call(x, k):
-    return upfirdn2d(x, k, UP, DOWN, PAD)
-
-
 def loss(x, k):
     return call(x, k).pow(3).sum()
-
-
-@pytest.fixture
-def args(device):
-    x = torch.randn(2, 3, 6, 5, dtype=torch.float64, device=device)
-    return x, torch.randn(3, 4, dtype=torch.float64, device=device)
 
 
 @pytest.mark.parametrize("separable", [False, True], ids=["2-D", "separable"])

@@ -15,8 +15,8 @@ from resample_layers import geometry, ops
 from resample_layers.filters import kaiser_lowpass
 from resample_layers.ops import extension, native, upfirdn2d, upfirdn2d_bias_act
 
+from .calls import as_operands
 from .conftest import REQUIRE_CUDA
-from .tools import as_operands
 
 OPS = torch.ops.resample_layers
 

@@ -31,6 +31,7 @@ from resample_layers.ops import upfirdn1d, upfirdn3d
 from resample_layers.ops.native import is_channels_last
 
 from . import oracle
+from .calls import logged_tensor
 from .test_layers import field_pads
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -359,14 +360,7 @@ def test_fake_and_meta_tensors(dims, device):
 
 @pytest.mark.parametrize("dims", [1, 3])
 def test_subclasses_are_asked_first(dims, device):
-    class Logged(torch.Tensor):
-        calls: list = []  # noqa: RUF012
-
-        @classmethod
-        def __torch_function__(cls, func, types, args=(), kwargs=None):
-            cls.calls.append(func)
-            return super().__torch_function__(func, types, args, kwargs or {})
-
+    Logged = logged_tensor()
     x, k = samples(dims, device=device), torch.ones(2, device=device)
     expected = OP[dims](x, k, 2, pad=1)
     logged = k.as_subclass(Logged)

@@ -1,22 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What stands before the doors of a call, and what is behind the native one."""
 
-import pytest
 import torch
 
 from resample_layers.ops import native, upfirdn2d
 
-UP, DOWN, PAD = (2, 1), (1, 2), (2, 1, 1, 2)
-
-
-def call(x, k):
-    return upfirdn2d(x, k, UP, DOWN, PAD)
-
-
-@pytest.fixture
-def args(device):
-    x = torch.randn(2, 3, 6, 5, dtype=torch.float64, device=device)
-    return x, torch.randn(3, 4, dtype=torch.float64, device=device)
+from .calls import DOWN, PAD, UP, call, logged_tensor
 
 
 def test_fake_and_meta_tensors(device):
@@ -41,14 +30,7 @@ def test_the_module_and_the_function_share_a_name():
 
 
 def test_subclasses_are_asked_first(device):
-    class Logged(torch.Tensor):
-        calls: list = []  # noqa: RUF012
-
-        @classmethod
-        def __torch_function__(cls, func, types, args=(), kwargs=None):
-            cls.calls.append(func)
-            return super().__torch_function__(func, types, args, kwargs or {})
-
+    Logged = logged_tensor()
     x = torch.randn(1, 1, 4, 4, device=device)
     taps = torch.ones(2, device=device)
     upfirdn2d(x, (taps, taps.as_subclass(Logged)))

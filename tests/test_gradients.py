@@ -7,8 +7,8 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from resample_layers.ops import upfirdn2d, upfirdn2d_native
 
+from .calls import as_operands
 from .cases import CASES
-from .tools import as_operands
 
 OPS = torch.ops.resample_layers
 

@@ -15,19 +15,9 @@ from resample_layers import UpFirDnDownsample, UpFirDnSmooth, UpFirDnUpsample
 from resample_layers.layers import PADDING_MODES
 from resample_layers.ops import upfirdn2d
 
+from .calls import DOWN, PAD, UP, call
+
 OPS = torch.ops.resample_layers
-
-UP, DOWN, PAD = (2, 1), (1, 2), (2, 1, 1, 2)
-
-
-def call(x, k):
-    return upfirdn2d(x, k, UP, DOWN, PAD)
-
-
-@pytest.fixture
-def args(device):
-    x = torch.randn(2, 3, 6, 5, dtype=torch.float64, device=device)
-    return x, torch.randn(3, 4, dtype=torch.float64, device=device)
 
 
 def loss(x, k):

@@ -23,8 +23,8 @@ from resample_layers.ops import (
 from resample_layers.ops.op import OPS as EAGER
 
 from . import oracle
+from .calls import as_operands
 from .cases import CASES
-from .tools import as_operands
 
 OPS = torch.ops.resample_layers
 

@@ -3,7 +3,6 @@
 
 import contextlib
 import os
-import resource
 import shutil
 
 import pytest
@@ -26,16 +25,11 @@ def require(tool: str, *, found: bool | None = None) -> str:
 @contextlib.contextmanager
 def files_of_at_most(size: int):
     """Let every write beyond so many bytes of a file fail, as on a full disk, by the system."""
+    import resource  # Windows has none, and imports this file too
+
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def as_operands(kernel):
-    """A kernel as users pass it, as the operators want it: (kernel, taps_y)."""
-    if isinstance(kernel, tuple):
-        return kernel
-    return kernel, kernel if kernel.dim() == 1 else None

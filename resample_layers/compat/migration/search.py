@@ -1,0 +1,385 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Finding the copies of a code, and what imports them."""
+
+from __future__ import annotations
+
+import ast
+import io
+import itertools
+import os
+import re
+import tokenize
+from collections.abc import Container, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .changes import Changes, is_folder, unfinished
+from .copies import CODES, COMPAT, SOURCES, Copied, get
+from .syntax import UNREADABLE, Parts, base_of, bound_names, chain, parse, walk_top
+
+PKG_RESOURCES = (
+    "setuptools 82 dropped pkg_resources; write instead: "
+    "from torch.torch_version import TorchVersion as parse_version"
+)
+
+
+class Known(NamedTuple):
+    """What is known of the dotted name of a copied package, or of a module in it."""
+
+    ours: str | None  # the module of compat that has the same functions
+    gone: bool  # whether it is deleted
+    replaced: bool  # whether an import of it becomes an import of ours
+    lacking: str = ""  # the name of a copied package that is nowhere under the folder
+
+
+class Migration:
+    """What is to be changed and deleted under ``root``, and what stands against it."""
+
+    def __init__(self, code: str, root: Path) -> None:
+        self.code, self.root, self.copies = code, root, CODES[code]
+        beside = {copied.beside for copied in self.copies if copied.beside}
+        modules = {name for copied in self.copies for name in copied.modules}
+        self.modules = {name.rpartition(".")[2] for name in modules | beside}
+        self.exports = any(copied.exports for copied in self.copies)
+        self.generic = any(copied.generic for copied in self.copies)
+        self.loaders = {copied.loader for copied in self.copies if copied.loader}
+        self.known: dict[Parts, Known] = {}
+        self.removed: list[Path] = []  # files and folders
+        self.beside: list[Path] = []  # those of them that are ``Copied.beside``
+        self.edited: dict[Path, bytes] = {}
+        self.lacking: dict[Path, set[str]] = {}  # packages that files import, and that are nowhere
+        self.log: list[str] = []
+        self.by_hand: list[str] = []  # what the user must do
+        self.problems: list[str] = []
+        self.deleted: list[Path] = []  # the files in what is removed
+        if root in (Path(root.anchor), _home()):
+            self.problems.append(f"folder must be that of one code, got {root}")
+        elif left := unfinished(root):
+            self.problems.append(left)
+        else:
+            self._search()
+
+    @property
+    def changes(self) -> Changes:
+        """All that is to be changed and deleted."""
+        return Changes(self.root, self.edited, self.removed, self.deleted)
+
+    def _search(self) -> None:
+        """Find the copies, then what imports them."""
+        for copied in self.copies:
+            if copied.installed:  # another "op" may be anything
+                self._learn(copied, tuple(copied.package.split(".")), False, False)
+        files = list(_files(self.root))
+        folders = {path.parent for path in files}
+        for copied in self.copies:
+            if copied.deleted:
+                self._find_copies(copied, folders)
+        found = self.removed or self.problems
+        lacking = [] if found else [copied for copied in self.copies if not copied.installed]
+        for copied in lacking:  # to find what imports a copy that is not there
+            for folder in folders:
+                package = *folder.relative_to(self.root).parts, copied.package
+                self._learn(copied, package, False, True, copied.package)
+        inside = [path for gone in self.removed for path in (gone, *gone.rglob("*"))]
+        self.deleted = [p for p in inside if not is_folder(p) and p.parent.name != "__pycache__"]
+        named = [path.relative_to(self.root).parts for path in self.deleted]
+        self.paths = {"/".join(parts[i:]) for parts in named for i in range(len(parts))}
+        self.paths.discard("__init__.py")  # any package has one
+        self.words = self._words()
+        for path in (path for path in files if not self._is_removed(path)):
+            if path.is_symlink() and self._is_removed(path.resolve()):
+                target = self.name(path.resolve())
+                self._tell(path, None, f"it is a link to {target}, which is deleted")
+            elif path.is_file():  # no folder, and no pipe
+                self._read(path)
+        for path in self.beside if self.edited else []:
+            ours = f"{COMPAT}.{self.code}"
+            sentence = f"compare its formulas with those of {ours}: only names were compared"
+            self._tell(path, None, sentence, by_hand=True)
+        for name in (copied.package for copied in lacking):
+            self._tell_who_lacks(name, files)
+
+    def _words(self) -> re.Pattern[bytes]:
+        """One of these stands in each file that has anything to do with a copy."""
+        words = [copied.package.rpartition(".")[2] for copied in self.copies] + ["pkg_resources"]
+        words += {copied.beside for copied in self.copies if copied.beside}
+        words += [n for copied in self.copies if not copied.generic for n in copied.modules]
+        words += [re.escape(name) for name in self.paths if "/" not in name]
+        return re.compile(os.fsencode(rf"\b({'|'.join(words)})\b"))
+
+    def _tell_who_lacks(self, name: str, files: Sequence[Path]) -> None:
+        """A package that is nowhere under the folder, and that files import, is the problem."""
+        users = [path for path, names in self.lacking.items() if name in names]
+        if not users:
+            return
+        self.problems = [f"no copy of {name} was found under {self.root}"]
+        self.problems += [f"{self.name(path)}: it imports {name}" for path in users]
+        links = [p for p in files if p.name == name and p.is_symlink()]
+        self.problems += [f"{self.name(p)}: it is a link to {p.resolve()}" for p in links]
+
+    def name(self, path: Path) -> str:
+        """A path as it is printed."""
+        return path.relative_to(self.root).as_posix()
+
+    def _learn(
+        self, copied: Copied, package: Parts, gone: bool, whole: bool, lacking: str = ""
+    ) -> None:
+        """``gone``: the modules are deleted. ``whole``: so is the package, which has no others."""
+        ours = self.code if copied.exports else None
+        self.known[package] = Known(ours, gone and whole, whole, lacking)
+        for module, name in copied.modules.items():
+            self.known[(*package, *module.split("."))] = Known(name, gone, True, lacking)
+
+    def _find_copies(self, copied: Copied, folders: set[Path]) -> None:
+        name = copied.package.rpartition(".")[2]
+        homes: dict[Path, bool] = {}  # the copies, and whether the package goes as a whole
+        for folder in sorted(f for f in folders | {f.parent for f in folders} if f.name == name):
+            there = sorted(folder.iterdir())
+            parts = [path for path in there if path.name.removesuffix(".py") in copied.modules]
+            if len(parts) < copied.least:  # another package of this name
+                continue
+            if folder == self.root or not folder.is_relative_to(self.root):
+                self.problems += [f"folder must be that of the code above {name}, got {self.root}"]
+                continue
+            parts += [path for path in there if SOURCES.fullmatch(path.name)]
+            left = {path.name for path in there if path not in parts}
+            homes[folder] = copied.exports and left <= {"__init__.py", "__pycache__"}
+            self.removed += [folder] if homes[folder] else parts
+            file = folder.parent / f"{copied.beside}.py"
+            if copied.beside and file not in self.removed and self._replaces(file):
+                self.removed.append(file)
+                self.beside.append(file)
+        for folder, whole in homes.items():
+            for package in self._names(folder, homes):
+                self._learn(copied, package, True, whole)
+        modules = [file.with_suffix("") for file in self.beside]
+        for module in modules:
+            for package in self._names(module, modules):
+                self.known[package] = Known(self.code, True, True)
+
+    def _replaces(self, path: Path) -> bool:
+        """Whether a file only defines classes and functions, one at least, and we have them all."""
+        try:
+            body = parse(path.read_bytes()).body
+        except UNREADABLE:
+            return False
+        body = [n for n in body if not isinstance(n, (ast.Import, ast.ImportFrom))]
+        texts = [n for n in body if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)]
+        names = {
+            getattr(n, "name", None) for n in body if n not in texts
+        }  # None: it is something else
+        return bool(names) and names <= set(get(self.code).__all__)
+
+    def _given(self, module: Parts, seen: Sequence[Parts] = ()) -> set[str]:
+        """The names that a star import of a deleted module gives."""
+        names: set[str] = set()
+        for file in self.deleted:
+            parts = file.relative_to(self.root).with_suffix("").parts
+            name = parts[:-1] if parts[-1] == "__init__" else parts
+            if file.suffix != ".py" or name[-len(module) :] != module or name in seen:
+                continue
+            try:
+                nodes = list(walk_top(parse(file.read_bytes())))
+            except UNREADABLE:
+                continue
+            bound = {local for node in nodes for local in bound_names(node)}
+            for node in nodes:
+                if isinstance(node, ast.ImportFrom):
+                    base = base_of(parts[:-1], node)
+                    if node.names[0].name == "*":
+                        bound |= self._given(base, [*seen, name])
+                    if base[:-1] == name:  # a package has each module that it has imported
+                        bound.add(base[-1])
+            names |= bound
+        return {name for name in names if not name.startswith("_")}
+
+    def _names(self, path: Path, copies: Container[Path]) -> Iterator[Parts]:
+        """The dotted names of a copy: people put any folder above it on the path."""
+        home = path.relative_to(self.root).parts
+        for i in range(len(home)):
+            other = self.root.joinpath(*home[i:])
+            if other in copies or not _is_module(other):
+                yield home[i:]
+
+    def _find(self, parts: Parts, beside: Path) -> Known | None:
+        """What is known of a name; what a module holds is known as the module is.
+
+        Python finds the modules in the folder ``beside`` before others: the root for a full name.
+        """
+        for n in range(len(parts), 0, -1):
+            name = parts[:n]
+            if name in self.known and _is_module(beside.joinpath(*name)):
+                name = beside.relative_to(self.root).parts + name
+            if known := self.known.get(name):
+                return known if n == len(parts) or parts[n - 1] in self.modules else None
+        return None
+
+    def _is_removed(self, path: Path) -> bool:
+        return any(path.is_relative_to(gone) for gone in self.removed)
+
+    def _is_gone(self, path: Path, name: str, is_import: bool = True) -> bool:
+        """Whether a name that code in ``path`` uses is of something deleted; "op" is too short."""
+        dotted, file = name.lstrip(".").split("."), name.replace("\\", "/").lstrip("./")
+        if file in self.paths and "/" not in file:  # it may name a file that is left
+            names = file, file.removesuffix(".py")
+            places = [folder / name for folder in (path.parent, self.root) for name in names]
+            return all(self._is_removed(place) or not place.exists() for place in places)
+        known = self._find(tuple(dotted), path.parent) if "." in name else None
+        relative = name[:1] == "." and f"{dotted[0]}.py" in self.paths
+        relative = relative and (is_import or not self.generic)  # ".filter" may be of a checkpoint
+        return file in self.paths or relative or (known is not None and known.gone)
+
+    def _read(self, path: Path) -> None:
+        try:
+            raw = path.read_bytes()
+            if not self.words.search(raw):
+                return
+            encoding = tokenize.detect_encoding(io.BytesIO(raw).readline)[0]
+            text = raw.decode(encoding).encode()  # nodes count the bytes of UTF-8
+            nodes = list(ast.walk(parse(text.decode())))
+        except UNREADABLE as e:
+            if self.removed:
+                self._tell(path, None, f"it may import what is deleted, and cannot be parsed: {e}")
+            return
+        starts = [0, *itertools.accumulate(map(len, text.splitlines(keepends=True)))]
+        newline = b"\r\n" if b"\r\n" in text else b"\n"
+        bound: dict[str, Any] = {}  # what imports bind: what we have, or the parts of its name
+        free = {node.id for node in nodes if isinstance(node, ast.Name)}
+        free -= {
+            name for node in nodes for name in bound_names(node)
+        }  # a star import may bind these
+        log: list[str] = []
+        pieces, last = [], len(text)  # of the new text, from its end to its beginning
+        imports = [node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
+        node: Any
+        for node in sorted(imports, key=lambda node: (-node.lineno, -node.col_offset)):
+            if lines := self._replace(path, node, bound, free):
+                log = [f"{self.name(path)}:{node.lineno}: {line}" for line in lines] + log
+                first, end = starts[node.lineno - 1], starts[node.end_lineno - 1]
+                start, end = first + node.col_offset, end + node.end_col_offset
+                before = text[first:start]
+                between = b"; " if before.strip() else newline + before
+                pieces += [text[end:last], between.join(map(str.encode, lines))]
+                last = start
+        self._check(path, nodes, bound)
+        if log:
+            self.log += log
+            text = b"".join([text[:last], *reversed(pieces)])
+            self.edited[path] = text.decode().encode(encoding)
+            if path.is_symlink():
+                self._tell(path, None, "it is a link: put a file in its place")
+
+    def _replace(
+        self, path: Path, node: Any, bound: dict[str, Any], free: Container[str]
+    ) -> list[str]:
+        """The lines that take the place of an import; none: it stays."""
+        level = getattr(node, "level", 0)
+        beside = self.root if level else path.parent
+        base = base_of(path.parent.relative_to(self.root).parts, node)
+        outer: Any = self._find(base, beside)
+        compat = get(outer.ours) if outer and outer.ours else None
+        ours: dict[str, list[ast.alias]] = {}
+        theirs = []
+        aliases = node.names
+        if compat and outer.gone and aliases[0].name == "*":
+            given, kept = self._given(base), set(compat.__all__)
+            aliases = [ast.alias(name) for name in sorted(given & kept)] or aliases
+            if lost := [name for name in sorted(given - kept) if name in free]:
+                self._lacks(path, node, f"no {', '.join(lost)}, which * gives", base)
+        for alias in aliases:
+            name, local = alias.name, alias.asname or alias.name
+            parts = (*base, *name.split("."))
+            is_name = isinstance(node, ast.ImportFrom) and parts not in self.known
+            inner = None if is_name and name not in self.modules else self._find(parts, beside)
+            if compat and (hasattr(compat, name) or (name == "*" and outer.lacking)):
+                used = outer
+                module, bound[local] = f"{COMPAT}.{outer.ours}", getattr(compat, name, compat)
+            elif inner and inner.ours and inner.replaced and "." not in local:
+                used = inner
+                module, name, bound[local] = COMPAT, inner.ours, get(inner.ours)
+            else:
+                theirs.append(alias)
+                bound[local.split(".")[0]] = parts[:1] if "." in local else parts
+                if "." in local and inner and inner.gone:
+                    self._tell(path, node, f"import {name} needs a name of its own: as NAME")
+                elif (outer and outer.gone) or (inner and inner.gone):
+                    self._lacks(path, node, f"no {name}", parts)
+                elif name == "*" and outer and outer.replaced:  # it is installed
+                    by_name = f"import by name what {'.'.join(base)} gives"
+                    self._tell(path, node, by_name, by_hand=True)
+                elif not level and self._is_gone(path, f"{parts[0]}.py"):  # op/ is on the path
+                    full = f"{self._package_of(parts[0])}.{parts[0]}"
+                    self._tell(path, node, f"{full} is deleted: import it by this name")
+                if parts == ("pkg_resources", "parse_version"):
+                    self._tell(path, node, PKG_RESOURCES, by_hand=True)
+                continue
+            if used.lacking:
+                self.lacking.setdefault(path, set()).add(used.lacking)
+            ours.setdefault(module, []).append(ast.alias(name, None if local == name else local))
+        if not ours:
+            return []
+        node.names = theirs
+        new: list[Any] = [ast.ImportFrom(module, names, 0) for module, names in ours.items()]
+        return [ast.unparse(line) for line in [node] * bool(theirs) + new]
+
+    def _check(self, path: Path, nodes: list[Any], bound: dict[str, Any]) -> None:
+        """What strings name and attributes read must be there afterwards."""
+        variables = [node for node in nodes if isinstance(node, (ast.Name, ast.arg))]
+        stored = {name for node in variables for name in bound_names(node)}
+        calls = [node for node in nodes if isinstance(node, ast.Call)]
+        calls = [n for n in calls if chain(n.func)[-1] in ("import_module", "__import__")]
+        imported = [a for c in calls for a in (*c.args, *(k.value for k in c.keywords))]
+        for node in nodes:
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                if not self._is_gone(path, node.value, node in imported):
+                    continue
+                if path.name == "setup.py":
+                    self._tell(path, node, f"remove {node.value!r}, which is deleted", by_hand=True)
+                else:
+                    self._tell(path, node, f"{node.value!r} is deleted")
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                first, *rest = chain(node)
+                found = None if first in stored else bound.get(first)
+                if isinstance(found, tuple):  # a package that exports the functions still has them
+                    if self.exports or not self._is_gone(path, ".".join([*found, *rest])):
+                        continue
+                    self._tell(path, node, f"{'.'.join([first, *rest])} is deleted")
+                elif found and not hasattr(found, rest[0]):
+                    self._lacks(path, node, f"nothing for {first}.{rest[0]}", rest)
+
+    def _package_of(self, module: str) -> str:
+        """The name of the copied package that has a module."""
+        return next((c.package for c in self.copies if module in c.modules), self.copies[0].package)
+
+    def _lacks(self, path: Path, node: Any, what: str, parts: Sequence[str]) -> None:
+        is_loader = not self.loaders.isdisjoint(parts[-2:])
+        remedy = "; delete the preload: nothing is built" if is_loader else ""
+        self._tell(path, node, f"{COMPAT}.{self.code} has {what}{remedy}")
+
+    def _tell(self, path: Path, node: Any, sentence: str, by_hand: bool = False) -> None:
+        whom = self.by_hand if by_hand else self.problems
+        told = f"{self.name(path)}{f':{node.lineno}' if node else ''}: {sentence}"
+        if told not in whom:
+            whom.append(told)
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """Python files and linked folders, without those in hidden folders and in environments."""
+    for name, folders, files in os.walk(root):
+        folder = Path(name)
+        yield from (folder / name for name in folders if (folder / name).is_symlink())
+        kept = [n for n in folders if n[0] != "." and n not in ("__pycache__", "site-packages")]
+        folders[:] = sorted(n for n in kept if not (folder / n / "pyvenv.cfg").exists())
+        yield from (folder / name for name in sorted(files) if name.endswith(".py"))
+
+
+def _home() -> Path | None:
+    """The user's folder; None where neither HOME nor the system's list of users names it."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
+
+
+def _is_module(path: Path) -> bool:
+    return path.is_dir() or path.with_suffix(".py").exists()
