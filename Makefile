@@ -61,8 +61,9 @@ mutate: $(VENV)/.mutate  ## mutants of formulas, checks and gradient rules; hour
 	$(BIN)/cosmic-ray exec cosmic-ray.toml mutants.sqlite
 	$(BIN)/cr-report mutants.sqlite | tail -n 3
 
-parity: $(VENV)/.test  ## compare the StyleGAN2 with the original codes; PEERS=DIR has their checkouts
+parity: $(VENV)/.test  ## compare StyleGAN2 and StyleGAN3 with the original codes; PEERS=DIR has their checkouts
 	$(if $(PEERS),,$(error parity needs PEERS=DIR, a folder of checkouts: see scripts/parity.py))
+	$(SETUP) requests
 	$(BIN)/python scripts/parity.py $(PEERS)
 
 fuzz: $(VENV)/.test  ## random calls of every op on every backend; EXAMPLES of them on each
