@@ -566,7 +566,7 @@ def test_groups_of_one_image_are_told_once(batch):
         start({"world": World(1, 2)}, batch=2 * batch)  # the other process tells
 
 
-@pytest.mark.parametrize("name", ["train", "generate", "equivariance", "sticking"])
+@pytest.mark.parametrize("name", ["train", "generate", "equivariance", "sticking", "describe"])
 def test_a_command_that_is_run_as_a_file_says_how_it_is_run(name, tmp_path):
     file = ROOT / "examples" / "stylegan" / f"{name}.py"
     command = [sys.executable, str(file), "--help"]
