@@ -59,8 +59,9 @@ test-large: $(VENV)/.test  ## tensors of more than 2^31 elements on the CPU; nee
 mutate: $(VENV)/.mutate  ## mutants of formulas, checks and gradient rules; half an hour, or MODULES of them
 	$(BIN)/python scripts/mutate.py $(MODULES)
 
-parity: $(VENV)/.test  ## compare the StyleGAN2 with the original codes; PEERS=DIR has their checkouts
+parity: $(VENV)/.test  ## compare StyleGAN2 and StyleGAN3 with the original codes; PEERS=DIR has their checkouts
 	$(if $(PEERS),,$(error parity needs PEERS=DIR, a folder of checkouts: see scripts/parity.py))
+	$(SETUP) requests
 	$(BIN)/python scripts/parity.py $(PEERS)
 
 fuzz: $(VENV)/.test  ## random calls of every op on every backend; EXAMPLES of them on each

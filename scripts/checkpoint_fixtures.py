@@ -15,6 +15,9 @@ No file holds code. The originals run on the CPU with their own plain torch oper
 by keeping torch from compiling its extension on import, NVIDIA's by themselves. BasicSR has no
 plain torch for one of its operations, the bias with leaky ReLU: there, and nowhere else,
 ``resample_layers.ops`` stands in. Inputs and weights are made from seeds of Numpy's.
+
+Besides torch, NVIDIA's codes import the packages ``scipy`` and ``requests``; the latter is not
+among this project's own: ``pip install requests``.
 """
 
 from __future__ import annotations
@@ -242,8 +245,8 @@ class AliasFree(Nvidia):
         network.synthesis.input.transform.copy_(torch.tensor(TRANSFORM))
         return network
 
-    def measure(self, networks: Networks) -> None:
-        """Give every layer the magnitude of its input, as training does.
+    def measure(self, networks: Networks, z: Tensor) -> None:
+        """Give every layer the magnitude of its input for latents [N, z_dim], as training does.
 
         A layer updates its magnitude before it uses it, so that one pass serves all of them. The
         pass moves the mean style too.
@@ -252,7 +255,6 @@ class AliasFree(Nvidia):
         decays = [layer.magnitude_ema_beta for layer in layers]
         for layer in layers:
             layer.magnitude_ema_beta = 0.0
-        z, _ = seeded_inputs(networks.generator.z_dim, (4, 1, 1, 1))
         networks.generator(z, None, update_emas=True)
         for layer, decay in zip(layers, decays, strict=True):
             layer.magnitude_ema_beta = decay
@@ -438,7 +440,7 @@ def write_all(name: str, peers: Path) -> dict[str, Any]:
                 base = {"channel_base": 4 * resolution, "channel_max": width}
                 networks = peer.networks(resolution, channels, SMALL, base, g, d).randomise()
                 if isinstance(peer, AliasFree):
-                    peer.measure(networks)
+                    peer.measure(networks, seeded_inputs(SMALL["z_dim"], (4, 1, 1, 1))[0])
                 parts = {"generator": networks.generator, "discriminator": networks.discriminator}
                 more = {}
                 if not isinstance(peer, AliasFree):  # whose attributes are not all plain

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Compares the networks of the examples with the original codes, at full width, on the CPU.
 
-    python scripts/parity.py PEERS [--resolutions 32 64 256] [--only NAME ...]
+    python scripts/parity.py PEERS [--resolutions 32 64 256] [--only NAME ...] [--latents N]
 
-``PEERS`` is a folder of checkouts, as for ``checkpoint_fixtures.py``, which says how they are run.
+``PEERS`` is a folder of checkouts, as for ``checkpoint_fixtures.py``, which says how they are run
+and what they need.
 Each original gets random weights and writes its checkpoint; ours loads that, and gets the same
 latents, noise and images. Then ours saves, and the original loads that; of NVIDIA's networks,
 rosinality's code loads what ours saves, but for StyleGAN3, which no other code here has. Each line
@@ -75,13 +76,16 @@ def save(checkpoint: checkpoints.Checkpoint, dialect: str, folder: Path) -> list
     return paths
 
 
-def compare(name: str, resolution: int, peers: Path, folder: Path) -> dict[str, list[float]]:
+def compare(
+    name: str, resolution: int, peers: Path, folder: Path, latents: int
+) -> dict[str, list[float]]:
     """The lines of one original and size: what was done, and the three differences."""
     z, images = seeded_inputs(512, (4, 3, resolution, resolution))
+    z = z[:latents]
     with original(name, peers) as peer:
         networks = peer.networks(resolution, **OPTIONS.get(name, {})).randomise()
         if isinstance(peer, AliasFree):
-            peer.measure(networks)
+            peer.measure(networks, z)
         theirs = outputs(networks, peer, z, images)
         checkpoint = checkpoints.load(*peer.save(networks, folder))
         lines = {f"{name} -> ours": differences(our_outputs(checkpoint, z, images), theirs)}
@@ -102,6 +106,9 @@ def main() -> int:
     parser.add_argument("peers", type=Path, help="folder of the four checkouts")
     parser.add_argument("--resolutions", type=int, nargs="+", default=[32, 64, 256])
     parser.add_argument("--only", nargs="+", choices=PEERS, default=list(PEERS))
+    parser.add_argument(
+        "--latents", type=int, choices=range(1, 5), default=4, help="images that a generator makes"
+    )
     args = parser.parse_args()
     print(f"torch {torch.__version__}, CPU, float32, {torch.get_num_threads()} thread(s)")
     print("| weights of | pixels | images | truncated | scores |\n|---|---|---|---|---|")
@@ -109,7 +116,7 @@ def main() -> int:
     for name in args.only:
         for resolution in args.resolutions:
             with tempfile.TemporaryDirectory() as folder:
-                lines = compare(name, resolution, args.peers.resolve(), Path(folder))
+                lines = compare(name, resolution, args.peers.resolve(), Path(folder), args.latents)
             for what, values in lines.items():
                 shown = " | ".join(f"{value:.1e}" for value in values)
                 print(f"| {what} | {resolution} | {shown} |", flush=True)

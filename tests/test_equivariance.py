@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -249,6 +251,30 @@ def test_a_training_that_fails_is_told(tmp_path, capsys):
     assert "sticking: error: the training of digits-" in said
     assert "failed: python -m examples.stylegan.train: error:" in said
     assert not (tmp_path / "strip.png").exists()
+
+
+def test_a_place_that_takes_no_files_is_told(tmp_path, capsys):
+    (tmp_path / "taken").write_text("not a folder")
+    with pytest.raises(SystemExit):
+        sticking.main(["--out", str(tmp_path / "taken")])
+    said = f"error: --out must be a folder that can be written to, got '{tmp_path / 'taken'}': "
+    assert said in capsys.readouterr().err
+
+
+def test_sigterm_ends_the_trainings_too(tmp_path, monkeypatch, capsys):
+    start, processes = subprocess.Popen, []
+
+    def popen(_, **options):
+        processes.append(start([sys.executable, "-c", "import time; time.sleep(99)"], **options))
+        return processes[-1]
+
+    monkeypatch.setattr(sticking.subprocess, "Popen", popen)
+    monkeypatch.setattr(sticking, "wait", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    assert sticking.main(["--out", str(tmp_path)]) == sticking.STOPPED
+    assert [process.returncode for process in processes] == [-signal.SIGTERM] * 2
+    assert "stopped; the same command goes on" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_training_that_is_killed_without_a_word_is_told(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import copy
 import json
 import math
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from examples.stylegan import data, generate, losses, train
+from examples.stylegan import data, evaluate, generate, losses, train
 from examples.stylegan.order import Order
 from examples.stylegan.processes import World
 from examples.stylegan.run import Run
@@ -272,14 +273,18 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
 def test_two_steps_from_the_command_line(tmp_path, capsys):
     out = tmp_path / "run"
     assert train.main(["--out", str(out), *TINY, "--steps", "2"]) == 0
-    printed = capsys.readouterr().out
+    printed, progress = capsys.readouterr()
     assert printed.startswith("1,437 images of digits to learn from, 360 held out; 8 pixels")
+    for name in ("d_loss", "g_loss", "r1", "path_length"):
+        assert re.search(rf"\b{name}=-?\d+\.\d\d\b", progress), name
     for row in ("Fréchet distance", "p >= 0.9", "classified as 9", "nearest training image"):
         assert row in printed
-    assert "2 steps, 8 images; R1 stepped 1 times, path length 1 times" in printed
+    assert "2 steps, 8 images; R1 stepped 1 times, path length stepped 1 times" in printed
     assert "right on 9" in printed
     report = json.loads((out / "evaluation.json").read_text())
     assert len(report["class_share"]["samples"]) == 10
+    report["training"] |= {"r1_steps": 0, "path_length_steps": 0}  # as of a run without penalties
+    assert "training: 2 steps, 8 images\n" in evaluate.format_report(report)
     lines = Run(out).read_metrics()
     assert [line["step"] for line in lines] == [2]
     assert lines[0]["images"] == 8
@@ -561,7 +566,7 @@ def test_groups_of_one_image_are_told_once(batch):
         start({"world": World(1, 2)}, batch=2 * batch)  # the other process tells
 
 
-@pytest.mark.parametrize("name", ["train", "generate", "equivariance", "sticking"])
+@pytest.mark.parametrize("name", ["train", "generate", "equivariance", "sticking", "describe"])
 def test_a_command_that_is_run_as_a_file_says_how_it_is_run(name, tmp_path):
     file = ROOT / "examples" / "stylegan" / f"{name}.py"
     command = [sys.executable, str(file), "--help"]

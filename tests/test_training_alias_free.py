@@ -9,19 +9,20 @@ import math
 import pytest
 import torch
 
-from examples.stylegan import augment
+from examples.stylegan import augment, train
 from examples.stylegan.alias_free import AliasFreeGenerator
+from examples.stylegan.checkpoints import load
 from examples.stylegan.discriminator import Discriminator
 from examples.stylegan.generator import Generator
+from examples.stylegan.run import Run
 from examples.stylegan.settings import Settings, load_config
 from examples.stylegan.training import DivergedError, make_generator
 
 from .test_training_settings import FIXTURES
-from .training import assert_same, start
+from .training import ALIAS_FREE, TINY, assert_same, start
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-ALIAS_FREE = {"network": "stylegan3-t", "input": "fourier", "path_weight": 0.0, "mixing": 0.0}
 PUBLISHED = {  # of both configurations
     **{"batch": 32, "lr": 0.002, "generator_lr": 0.0025, "mapping_layers": 2, "mapping_lr": 0.01},
     **{"path_weight": 0.0, "mixing": 0.0, "clamp": 256.0, "augment": "ada", "r1_every": 16},
@@ -138,6 +139,25 @@ def test_all_parts_of_a_step_take_a_fourier_input(network):
     ]
     assert "input.weight" in moved
     assert isinstance(training.generator, AliasFreeGenerator) == (network == "stylegan3-r")
+
+
+def test_a_run_shows_no_figure_of_a_penalty_that_it_does_not_take(tmp_path, capsys, no_report):
+    options = [*TINY, "--network", "stylegan3-r", "--input", "fourier", "--blur-sigma", "2"]
+    assert train.main(["--out", str(tmp_path), *options, "--path-weight", "0", "--steps", "1"]) == 0
+    progress = capsys.readouterr().err
+    assert "r1=" in progress
+    assert "path_length" not in progress
+    assert "path_length" not in Run(tmp_path).read_metrics()[-1]
+    assert load(tmp_path / "checkpoint.pt").network == "stylegan3-r"
+
+
+def test_a_resumed_training_forgets_the_figures_of_a_penalty_that_is_switched_off():
+    before = start(path_weight=2.0)
+    before.step()
+    assert {"r1", "path_length", "path_penalty"} <= before.latest().keys()
+    after = start(path_weight=0.0)
+    after.load_state_dict(before.state_dict())
+    assert before.latest().keys() - after.latest().keys() == {"path_length", "path_penalty"}
 
 
 def test_taps_of_the_blur():

@@ -20,6 +20,7 @@ MANY = {
     **{"batch": 16, "path_batch": 8, "mixing": 0.5, "mirror": True, "augment": "ada"},
     **{"lr": 1e-30, "r1_every": 1, "channel_max": 8, "style_dim": 8},  # the weights stay
 }
+ALIAS_FREE = {"network": "stylegan3-t", "input": "fourier", "path_weight": 0.0, "mixing": 0.0}
 
 
 def start(how=None, device="cpu", **options):

@@ -6,6 +6,7 @@
 ``inputs``         a learned image or Fourier features, where a generator starts
 ``generator``      StyleGAN2's skip generator
 ``alias_free``     StyleGAN3's generator, and the plan of its layers
+``transforms``     moving and turning what a Fourier input makes a generator draw
 ``discriminator``  residual discriminator
 ``losses``         logistic loss, R1, path length
 ``settings``       what decides the result of a training; ``configs/`` has files of them
@@ -19,6 +20,9 @@
 ``evaluate``       how good the samples are: Fréchet distances, a classifier's verdict, neighbours
 ``train``          ``python -m examples.stylegan.train --out runs/demo``
 ``generate``       ``python -m examples.stylegan.generate --checkpoint FILE --out pictures``
+``describe``       ``python -m examples.stylegan.describe --config stylegan3-t-1024``
+``equivariance``   ``python -m examples.stylegan.equivariance --checkpoint FILE``
+``sticking``       ``python -m examples.stylegan.sticking --out runs/sticking``
 ``checkpoints``    files of this training and of three other codes, in; of two of them, out
 
 Attributes carry the names of rosinality's checkpoints (``convs.0.conv.modulation.weight``), so

@@ -11,6 +11,12 @@ before and after it, on the grid of the activation.
 
 from __future__ import annotations
 
+if not __package__:  # the imports below would fail without saying why
+    raise SystemExit(
+        "describe.py must be run as a module, from the root of the clone: "
+        "python -m examples.stylegan.describe --config stylegan3-t-1024"
+    )
+
 import argparse
 import re
 from collections.abc import Sequence

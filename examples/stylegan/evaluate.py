@@ -266,9 +266,11 @@ def format_report(report: dict[str, Any]) -> str:
         lines.append("FID: left out, Inception's weights are not at hand (--inception FILE)")
     if "training" in report:
         t = report["training"]
+        names = {"r1_steps": "R1", "path_length_steps": "path length"}
+        penalties = [f"{name} stepped {t[k]:,} times" for k, name in names.items() if t[k]]
         lines.append(
-            f"training: {t['steps']:,} steps, {t['images']:,} images; R1 stepped "
-            f"{t['r1_steps']:,} times, path length {t['path_length_steps']:,} times"
+            f"training: {t['steps']:,} steps, {t['images']:,} images"
+            + (f"; {', '.join(penalties)}" if penalties else "")
         )
     if report["classifier"]:
         name, accuracy = report["classifier"]["name"], report["classifier"]["held_out_accuracy"]

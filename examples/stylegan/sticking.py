@@ -8,7 +8,7 @@
 3. It writes ``strip.png``: for each network, images that are drawn farther and farther to the
    right; and below each, how far it is from the first one, moved: black where they are equal.
 
-A run that was stopped goes on when the command is given again.
+A run that was stopped, by Ctrl-C or SIGTERM, goes on when the command is given again.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ if not __package__:  # the imports below would fail without saying why
     )
 
 import argparse
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -33,7 +35,7 @@ from torch import Tensor
 from . import equivariance
 from .checkpoints import load
 from .data import to_bytes
-from .files import explain_write, say
+from .files import explain_write, say, writable
 from .generate import Sampler, parse_seeds, save_png, tile, to_picture
 from .run import Run
 from .settings import Settings, load_config
@@ -92,6 +94,11 @@ def end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+def interrupt(number: int, frame: Any) -> NoReturn:
+    """Take a signal for Ctrl-C, or else the trainings would run on without this process."""
+    raise KeyboardInterrupt
+
+
 def wait(processes: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
     """Wait until all processes have ended, or one has failed, or for so long."""
     until = time.monotonic() + seconds
@@ -143,8 +150,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if value is not None and value < 1:
             parser.error(f"--{name} must be >= 1, got {value}")
     start, folder, rows = time.perf_counter(), Path(args.out), list[Tensor]()
+    names = ("strip.png", *(f"{config}.log" for config in CONFIGS))
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        with writable(folder, names):
+            pass
         train(folder, args.steps)
         torch.set_num_threads(2)
         for config in CONFIGS:
@@ -170,6 +180,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; the same command goes on", file=sys.stderr)
         return STOPPED
+    finally:
+        signal.signal(signal.SIGTERM, before)
     say(f"\n{time.perf_counter() - start:.0f} s in all; see {path}")
     return 0
 

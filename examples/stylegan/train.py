@@ -226,6 +226,14 @@ class Stop:
             signal.signal(number, handler)
 
 
+SHOWN = ("d_loss", "g_loss", "r1", "path_length")
+
+
+def shown(latest: dict[str, float]) -> dict[str, str]:
+    """What the progress line shows, in its order: a penalty that is never taken has no figure."""
+    return {name: f"{latest[name]:.2f}" for name in SHOWN if name in latest}
+
+
 def train(training: Training, run: Run, args: argparse.Namespace) -> bool:
     """Step until the last step, or until asked to stop; whether the last was reached."""
     start, steps = time.perf_counter(), training.settings.steps
@@ -246,9 +254,7 @@ def train(training: Training, run: Run, args: argparse.Namespace) -> bool:
             last = last or training.steps >= steps
             if training.steps % args.log_every == 0 or last:
                 latest = run.log(training, time.perf_counter() - start)
-                shown = ("d_loss", "g_loss", "r1", "path_length")
-                values = {name: f"{latest.get(name, 0):.2f}" for name in shown}
-                bar.set_postfix(values, refresh=False)
+                bar.set_postfix(shown(latest), refresh=False)
             if training.steps % args.save_every == 0 or last:
                 training.check_finite()
                 run.save(training)

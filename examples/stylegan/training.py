@@ -32,6 +32,8 @@ from .styles import StyledGenerator
 GROUP = 4  # images that the minibatch standard deviation compares
 MAGNITUDE_IMAGES = 20_000  # half-life of StyleGAN3's averages of magnitudes, in images
 LATENTS = 0x5EED_1A7E  # makes the seed of latents and noise differ from that of weights
+# The setting that weighs the penalty which each of these figures belongs to
+WEIGHTS = {"r1": "r1_gamma", "path_length": "path_weight", "path_penalty": "path_weight"}
 
 
 class DivergedError(FloatingPointError):
@@ -164,7 +166,7 @@ class Training:
         self.steps = 0
         self.counts = {"r1": 0, "path_length": 0}
         self._batches: Iterator[Tensor] | None = None
-        self._latest: dict[str, Tensor] = {}
+        self._latest: dict[str, Tensor] = {}  # figures of the latest steps, by name
 
     def _warn_of_groups(self) -> None:
         """Warn, in one process, where the minibatch standard deviation has unusual groups."""
@@ -611,7 +613,11 @@ class Training:
         """
         self.check_state(state)
         self.steps, self.counts = state["steps"], dict(state["counts"])
-        self._latest = {name: torch.tensor(value) for name, value in state["latest"].items()}
+        self._latest = {
+            name: torch.tensor(value)
+            for name, value in state["latest"].items()
+            if name not in WEIGHTS or getattr(self.settings, WEIGHTS[name]) > 0
+        }
         self.generator.load_state_dict(state["g"])
         self.discriminator.load_state_dict(state["d"])
         self.ema.load_state_dict(state["g_ema"])
