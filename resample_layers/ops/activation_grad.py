@@ -50,7 +50,7 @@ def first_order(
         output,
         None if scaled is None else scaled.values,
         *taps,
-        None if taps == NO_TAPS else operands.scale,
+        None if taps[0] is None else operands.scale,
         operands.noise,
         operands.strength,
         needs[0],
