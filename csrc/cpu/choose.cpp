@@ -198,7 +198,7 @@ constexpr int64_t kBlockElements = 1024;
 // taps in y than this times the stride. With fewer, that was measured to gain nothing, and the
 // longer blocks cost up to 20 % (12 taps, down 2, rows of 1024 elements). Where the rows of one
 // output do not fit the L1 cache, each reading of them counts: there more taps than this are
-// enough at any stride.
+// enough, if an input row serves two outputs and more.
 constexpr int64_t kSharingTaps = 8;
 constexpr int64_t kNearBytes = 32 * 1024;
 // The same for streams, which also keep open rows: a row, and a block.
@@ -443,7 +443,8 @@ void cut_rows(Plan& plan, const Request& request) {
   cut_columns(plan, bytes / request.element / (y.span + 2));
   const int64_t taps = *std::max_element(y.taps, y.taps + y.phases);
   const bool near = y.span * plan.slot_pitch * request.element <= kNearBytes;
-  plan.shared_rows = taps > kSharingTaps * (near ? y.stride : 1) ? kSharedRows : 1;
+  const int64_t enough = near ? kSharingTaps * y.stride : std::max(kSharingTaps, 2 * y.stride);
+  plan.shared_rows = taps > enough ? kSharedRows : 1;
   const int64_t fitting = kBlockElements / plan.slot_pitch;
   const int64_t steps = std::min(std::max(plan.shared_rows, fitting), y.steps);
   set_row_slots(plan, y.span + y.stride * (steps - 1));
