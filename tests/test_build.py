@@ -16,6 +16,7 @@ import pytest
 from resample_layers.ops import extension
 
 from . import test_new_op as new_op
+from .cpu_kernels import harness
 from .tools import require
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +33,10 @@ OURS = ("RESAMPLE_LAYERS_", "CUDA_", "TORCH_CUDA", "CXX", "CC", "LDFLAGS", "MAX_
 @pytest.fixture
 def source(tmp_path) -> Path:
     """A copy of the sources, nothing built."""
-    folder = tmp_path / "source"
+    return copy_sources(tmp_path / "source")
+
+
+def copy_sources(folder: Path) -> Path:
     folder.mkdir()
     ignore = shutil.ignore_patterns("lib", "__pycache__")
     for name in CONTENT:
@@ -418,7 +422,9 @@ def test_only_what_changed_is_compiled_again(source):
     require("c++")
     pytest.importorskip("ninja", reason="no ninja")
     inplace = ("build_ext", "--inplace")
-    said = build(source, *inplace, RESAMPLE_LAYERS_CUDA="0", CXXFLAGS="-DTEST")
+    # Flags that compile quickly: which ones they are does not matter here
+    switches = {"RESAMPLE_LAYERS_CUDA": "0", "CXXFLAGS": "-O0 -DRESAMPLE_LAYERS_CPU_PLAIN"}
+    said = build(source, *inplace, **switches)
     compiled = r"^\[\d+/(\d+)\]"
     sources = set(re.findall(r'"(csrc/.*\.cpp)"', SETUP))
     assert set(re.findall(compiled, said, re.MULTILINE)) == {str(len(sources))}
@@ -426,14 +432,12 @@ def test_only_what_changed_is_compiled_again(source):
     assert library.name == extension.library_path("cpu").name
 
     (source / "csrc" / "upfirdn2d_ops.cpp").touch()
-    said = build(source, *inplace, RESAMPLE_LAYERS_CUDA="0", CXXFLAGS="-DTEST")
+    said = build(source, *inplace, **switches)
     assert set(re.findall(compiled, said, re.MULTILINE)) == {"1"}
 
     # A wheel of the same sources and flags takes what was compiled
     dist, site = source / "dist", source / "site"
-    said = build(
-        *(source, "bdist_wheel", "-d", str(dist)), RESAMPLE_LAYERS_CUDA="0", CXXFLAGS="-DTEST"
-    )
+    said = build(source, "bdist_wheel", "-d", str(dist), **switches)
     assert not re.findall(compiled, said, re.MULTILINE)
     (wheel,) = dist.iterdir()
     assert re.search(r"-py3-none-linux_\w+\.whl$", wheel.name)
@@ -443,7 +447,7 @@ def test_only_what_changed_is_compiled_again(source):
     assert "  cpu   extension: " in told
 
     (source / "csrc" / "upfirdn2d_ops.cpp").write_text("#error on purpose")
-    said = build(source, *inplace, RESAMPLE_LAYERS_CUDA="0", CXXFLAGS="-DTEST", check=False)
+    said = build(source, *inplace, check=False, **switches)
     assert_last_words(said, "a compiler or the linker failed, its words are above", "CXX")
 
 
@@ -512,30 +516,64 @@ for name in ("product", "_product"):
 """
 
 
-def test_the_library_under_sanitizers(source):
-    """Random calls, in a process in which reading one byte too many ends it."""
+@pytest.fixture(scope="module")
+def sanitized(tmp_path_factory) -> Path:
+    """The sources, compiled under AddressSanitizer and UBSan: once, for it takes a minute."""
     compiler = require("g++")
-    runtimes = [
-        Path(lines(compiler, f"-print-file-name=lib{name}.so")[0]) for name in ("asan", "ubsan")
-    ]
-    require("asan", found=all(path.is_absolute() for path in runtimes))  # else the bare name
-    # At -O0 GCC takes a fifth of the time of -O1
-    flags = "-O0 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined"
-    switches = {"RESAMPLE_LAYERS_CUDA": "0", "CXX": compiler, "CXXFLAGS": flags}
-    build(source, "build_ext", "--inplace", **switches)
-    shutil.copytree(ROOT / "tests", source / "tests")
+    require("asan", found=all(path.is_absolute() for path in runtimes()))  # else the bare name
+    folder = copy_sources(tmp_path_factory.mktemp("sanitized") / "source")
+    switches = {"RESAMPLE_LAYERS_CUDA": "0", "CXX": compiler, "CXXFLAGS": " ".join(SANITIZE)}
+    build(folder, "build_ext", "--inplace", **switches)
+    return folder
+
+
+# At -O0 GCC takes a fifth of the time of -O1
+SANITIZE = ["-O0", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+
+
+def runtimes() -> list[Path]:
+    """The libraries of the sanitizers, to be loaded before Python."""
+    names = ("asan", "ubsan")
+    return [Path(lines("g++", f"-print-file-name=lib{name}.so")[0]) for name in names]
+
+
+def under_sanitizers() -> dict[str, str]:
+    return {
+        "LD_PRELOAD": " ".join(map(str, runtimes())),
+        "ASAN_OPTIONS": "detect_leaks=0:detect_odr_violation=0",  # Python's own
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+    }
+
+
+def test_the_library_under_sanitizers(sanitized):
+    """Random calls, in a process in which reading one byte too many ends it."""
+    shutil.copytree(ROOT / "tests", sanitized / "tests")
     names = "random or check or serves or dtype or threads"
     result = run(
-        source,
+        sanitized,
         *("-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", "-k", names),
         *("tests/test_extension.py", "tests/test_bias_act.py"),
         check=False,
         RESAMPLE_LAYERS_BACKEND="extension",
-        LD_PRELOAD=" ".join(map(str, runtimes)),
-        ASAN_OPTIONS="detect_leaks=0:detect_odr_violation=0",  # Python's own
-        UBSAN_OPTIONS="print_stacktrace=1",
+        **under_sanitizers(),
     )
     assert result.returncode == 0, result.stdout[:8000]
+
+
+def test_the_cpu_kernels_under_sanitizers(sanitized, tmp_path):
+    """The sweep of cpu_kernels, on each vector unit, by the same compiled files."""
+    objects = list(sanitized.glob("build/torch-*/upfirdn2d_cpu/csrc/cpu/*.o"))
+    assert {path.stem for path in objects} >= {f"kernels_{level}" for level in harness.LEVELS}
+    library = harness.build(tmp_path, *SANITIZE, objects=objects)
+    for level in harness.LEVELS:
+        harness.sweep(
+            library,
+            max(50, harness.COUNT // 5),
+            2,
+            RESAMPLE_LAYERS_CPU=level,
+            PYTHONMALLOC="malloc",
+            **under_sanitizers(),
+        )
 
 
 @pytest.fixture(params=["cpu", "cuda"])

@@ -255,8 +255,8 @@ def test_the_smaller_tensor_is_in_the_middle(up, down, monkeypatch):
 # Compilers, exporters, transforms
 
 
-@pytest.mark.parametrize("dims", [1, 3])
-@pytest.mark.parametrize("layout", ["contiguous", "channels innermost"])
+# Each of them takes six seconds, and test_values has every pair: here each value stands once
+@pytest.mark.parametrize(("dims", "layout"), [(1, "contiguous"), (3, "channels innermost")])
 def test_compiled_with_one_graph_for_all_sizes(dims, layout, device):
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     op, order = OP[dims], LAYOUTS[layout]

@@ -8,14 +8,20 @@ csrc/upfirdn2d.h in float64 loops; it shares nothing with the kernels.
 from __future__ import annotations
 
 import ctypes
+import os
+import re
 import shutil
 import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
 CSRC = HERE.parent.parent / "csrc"
+LEVELS = ("baseline", "avx2", "avx512")
+COUNT = int(os.environ.get("RESAMPLE_LAYERS_SWEEP", "400"))  # configurations of a sweep
 SOURCES = [*sorted((CSRC / "cpu").glob("*.cpp")), HERE / "driver.cpp"]
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 SIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
@@ -55,15 +61,21 @@ class BiasActGrad(ctypes.Structure):
     )  # fmt: skip
 
 
-def build(folder: Path, *flags: str) -> Path:
-    """Compiles the library into `folder`, all sources at the flags of the real build."""
+def build(folder: Path, *flags: str, objects: Sequence[Path] = ()) -> Path:
+    """Compiles the library into `folder`, all sources at the flags of the real build.
+
+    `objects` are files that another build has compiled: their sources are not compiled again.
+    """
     compiler = shutil.which("g++")
     if compiler is None:
         raise FileNotFoundError("g++")
     folder.mkdir(parents=True, exist_ok=True)
-    running, objects = [], []
+    linked = [str(shutil.copy(path, folder)) for path in objects]
+    running = []
     for source in SOURCES:
-        objects.append(folder / f"{source.stem}.o")
+        if source.stem in {path.stem for path in objects}:
+            continue
+        linked.append(str(folder / f"{source.stem}.o"))
         command = [
             compiler,
             "-std=c++17",
@@ -77,15 +89,42 @@ def build(folder: Path, *flags: str) -> Path:
             "-c",
             str(source),
             "-o",
-            str(objects[-1]),
+            linked[-1],
         ]
         running.append(subprocess.Popen(command))
     if any([process.wait() for process in running]):  # noqa: C419  # wait for all of them
         raise RuntimeError("the CPU kernels do not compile")
     library = folder / "libcpu_kernels.so"
-    link = [compiler, "-shared", *flags, *map(str, objects), "-o", str(library), "-pthread"]
+    link = [compiler, "-shared", *flags, *linked, "-o", str(library), "-pthread"]
     subprocess.run(link, check=True)
     return library
+
+
+def built_by_setup() -> list[Path]:
+    """What setup.py has compiled of the present sources at its own flags, if it has: the objects.
+
+    The library of the package is made of them. They are taken where each is newer than every file
+    of csrc.
+    """
+    newest = max(path.stat().st_mtime for path in CSRC.rglob("*"))
+    for rules in CSRC.parent.glob("build/torch-*/upfirdn2d_cpu/build.ninja"):
+        compiled = [path for path in SOURCES if path.parent.name == "cpu"]
+        objects = [rules.parent / "csrc" / "cpu" / f"{path.stem}.o" for path in compiled]
+        flags = re.findall(r"(?<= )-(?:O|fsanitize)\S*", rules.read_text())
+        there = all(path.exists() and path.stat().st_mtime > newest for path in objects)
+        if there and set(flags) == {"-O3"}:
+            return objects
+    return []
+
+
+def sweep(library: Path, count: int, seed: int, **environment: str) -> str:
+    """Runs sweep.py in a process of its own and returns what it printed."""
+    command = [sys.executable, str(HERE / "sweep.py"), str(library), str(count), str(seed)]
+    done = subprocess.run(
+        command, env={**os.environ, **environment}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return done.stdout
 
 
 def load(path: Path) -> ctypes.CDLL:

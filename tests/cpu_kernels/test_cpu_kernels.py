@@ -2,8 +2,10 @@
 """The CPU kernels by themselves, without torch: csrc/cpu compiled with g++.
 
 Every vector unit of this processor, the plain code of other processors, and a
-build under AddressSanitizer and UBSan run the same random sweep (sweep.py). A
-few named cases hold what a sweep would not meet by chance.
+build under ThreadSanitizer run the same random sweep (sweep.py). The sweep
+under AddressSanitizer and UBSan stands in ../test_build.py, which compiles the
+whole library with these. A few named cases hold what a sweep would not meet by
+chance.
 """
 
 from __future__ import annotations
@@ -19,10 +21,7 @@ from pathlib import Path
 import harness
 import numpy as np
 import pytest
-
-HERE = Path(__file__).resolve().parent
-LEVELS = ("baseline", "avx2", "avx512")
-COUNT = int(os.environ.get("RESAMPLE_LAYERS_SWEEP", "400"))
+from harness import COUNT, LEVELS, sweep
 
 pytestmark = pytest.mark.skipif(
     shutil.which("g++") is None, reason="NOT RUN: CPU kernels, g++ is not installed"
@@ -31,22 +30,20 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
-    return harness.build(tmp_path_factory.mktemp("release"))
+    """The library at the flags of the real build; compiled only where that has not done it."""
+    return harness.build(tmp_path_factory.mktemp("release"), objects=harness.built_by_setup())
+
+
+def test_no_warnings():
+    """Of those that the compiler gives before it optimises."""
+    command = ["g++", "-std=c++17", "-fsyntax-only", "-Wall", "-Wextra", "-Werror"]
+    for flags in ([], ["-DRESAMPLE_LAYERS_CPU_PLAIN"]):
+        subprocess.run([*command, *flags, *map(str, harness.SOURCES)], check=True)
 
 
 @pytest.fixture(scope="module")
 def library(built):
     return harness.load(built)
-
-
-def sweep(library: Path, count: int, seed: int, **environment: str) -> str:
-    """Runs sweep.py in a process of its own and returns what it printed."""
-    command = [sys.executable, str(HERE / "sweep.py"), str(library), str(count), str(seed)]
-    done = subprocess.run(
-        command, env={**os.environ, **environment}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    return done.stdout
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -100,46 +97,25 @@ def test_the_walk_of_a_call(library, walk, dtype, layout, channels, taps, up, do
     assert library.resample_layers_cpu_walk(values, *pointers, where).decode() == walk
 
 
-def runtimes(*names: str) -> str:
-    """The libraries of sanitizers, to be loaded before Python."""
-    found = []
-    for name in names:
-        asked = subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True)
-        found.append(asked.stdout.strip())
-    if not all(os.path.isabs(path) for path in found):
-        pytest.skip(f"NOT RUN: CPU kernels under sanitizers, {' or '.join(names)} is not installed")
-    return ":".join(found)
-
-
-def test_sweep_under_sanitizers(tmp_path):
-    libraries = runtimes("libasan.so", "libubsan.so")
-    # At -O0 GCC takes a fifth of the time of -O1
-    flags = ["-O0", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    built = harness.build(tmp_path, *flags)
-    for level in LEVELS:
-        sweep(
-            built,
-            max(50, COUNT // 5),
-            2,
-            RESAMPLE_LAYERS_CPU=level,
-            LD_PRELOAD=libraries,
-            ASAN_OPTIONS="detect_leaks=0",
-            PYTHONMALLOC="malloc",
-        )
-
-
-def test_sweep_under_the_thread_sanitizer(tmp_path):
+def test_sweep_under_the_thread_sanitizer(built, tmp_path):
     """Threads of one call share their tiles, their scratch memory and their sums as they should."""
-    libraries = runtimes("libtsan.so")
-    built = harness.build(tmp_path, "-O0", "-g", "-fsanitize=thread")
-    options = {"LD_PRELOAD": libraries, "TSAN_OPTIONS": "halt_on_error=1:exitcode=66"}
+    asked = subprocess.run(["g++", "-print-file-name=libtsan.so"], capture_output=True, text=True)
+    runtime = asked.stdout.strip()
+    if not os.path.isabs(runtime):
+        pytest.skip("NOT RUN: CPU kernels under the thread sanitizer, libtsan.so is not installed")
+    # The sweep takes the best vector units, so the other ones are not compiled again
+    best = harness.load(built).capability().decode()
+    others = [built.parent / f"kernels_{level}.o" for level in LEVELS if level != best]
+    flags = ["-O0", "-g1", "-fsanitize=thread"]
+    library = harness.build(tmp_path, *flags, objects=others)
+    options = {"LD_PRELOAD": runtime, "TSAN_OPTIONS": "halt_on_error=1:exitcode=66"}
     # Numpy's own threads are none of ours
-    said = sweep(built, max(50, COUNT // 5), 4, **options, OPENBLAS_NUM_THREADS="1")
-    assert re.match(r"\w+: (\d+) of \1 ", said)
+    said = sweep(library, max(50, COUNT // 5), 4, **options, OPENBLAS_NUM_THREADS="1")
+    assert re.match(rf"{best}: (\d+) of \1 ", said)
     # A library whose threads write to one place is seen to do so
     source = tmp_path / "race.cpp"
     source.write_text(RACE)
-    flags = ["-O0", "-g", "-fsanitize=thread", "-fPIC", "-shared", "-pthread"]
+    flags += ["-fPIC", "-shared", "-pthread"]
     subprocess.run(["g++", *flags, str(source), "-o", str(tmp_path / "race.so")], check=True)
     code = f"import ctypes; ctypes.CDLL({str(tmp_path / 'race.so')!r}).race()"
     done = subprocess.run(
@@ -161,9 +137,9 @@ extern "C" void race() {
 
 
 def test_plain_code_of_other_processors(tmp_path):
-    assert sweep(harness.build(tmp_path, "-DRESAMPLE_LAYERS_CPU_PLAIN"), 100, 3).startswith(
-        "baseline: 100 of"
-    )
+    """At -O1, which compiles in half of the time that -O3 takes."""
+    flags = ["-DRESAMPLE_LAYERS_CPU_PLAIN", "-O1"]
+    assert sweep(harness.build(tmp_path, *flags), 100, 3).startswith("baseline: 100 of")
 
 
 def test_unknown_vector_units_are_an_error(built):
