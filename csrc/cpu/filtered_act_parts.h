@@ -20,9 +20,13 @@ namespace cpu {
 inline int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
 inline int64_t ceil_div(int64_t a, int64_t b) { return -floor_div(-a, b); }
 inline int64_t round_up(int64_t a, int64_t unit) { return ceil_div(a, unit) * unit; }
-inline int64_t clamped(int64_t a, int64_t low, int64_t high) { return std::min(std::max(a, low), high); }
+inline int64_t clamped(int64_t a, int64_t low, int64_t high) {
+  return std::min(std::max(a, low), high);
+}
 
-inline int64_t common_divisor(int64_t a, int64_t b) { return b == 0 ? a : common_divisor(b, a % b); }
+inline int64_t common_divisor(int64_t a, int64_t b) {
+  return b == 0 ? a : common_divisor(b, a % b);
+}
 
 inline int64_t element_size(Dtype dtype) {
   return dtype == Dtype::float64 ? 8 : dtype == Dtype::float32 ? 4 : 2;
