@@ -299,11 +299,10 @@ Tensor empty(const Plane4d& a, const Tensor& like) {
   check_memory(bytes);
   const AOTITorchError error =
       aoti_torch_empty_strided(4, size, stride, dtype, device_type, device_index, &handle);
-#ifdef RESAMPLE_LAYERS_CUDA
-  CHECK_TORCH(error);  // op.py asks torch once more, for the type of torch's error
-#else
-  if (error != AOTI_TORCH_SUCCESS) throw_lack_of_memory(bytes);
+#ifndef RESAMPLE_LAYERS_CUDA
+  if (error != AOTI_TORCH_SUCCESS && bytes > 0) throw_lack_of_memory(bytes);  // else it overflowed
 #endif
+  CHECK_TORCH(error);  // for CUDA, op.py asks torch once more, and gets an error of torch's type
   return Tensor(handle);
 }
 
@@ -1016,8 +1015,8 @@ EXPORT const char* resample_layers_describe() {
   return text.c_str();
 }
 
-// Adds the kernels to the operators, which Python has defined; once, for an import that was stopped
-// behind this call is repeated. Null, or what went wrong.
+// Adds the kernels to the operators, which Python has defined. It does so once: an import that was
+// stopped right after this call is repeated, and calls it again. Null, or what went wrong.
 EXPORT const char* resample_layers_register() {
   static bool is_registered = false;
   static std::string problem;

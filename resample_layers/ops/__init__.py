@@ -23,7 +23,7 @@ from .leaky_relu import FusedLeakyReLU, fused_leaky_relu
 from .native import upfirdn2d_native
 from .upfirdn2d import upfirdn2d
 
-owner.complete()  # every op is registered
+owner.publish()  # every op is registered
 from . import extension as extension  # noqa: E402  # it loads the compiled kernels of these ops
 
 __all__ = [

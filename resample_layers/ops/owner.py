@@ -115,8 +115,8 @@ def settle(name: str, schema: str) -> None:
     OWNER.schemas[name] = schema
 
 
-def complete() -> None:
-    """All ops of the package are registered: other copies may use them."""
+def publish() -> None:
+    """Let other copies use the owner's ops, when all ops of the package are registered."""
     OWNER.is_complete = True
 
 
