@@ -49,7 +49,7 @@ docs: $(VENV)/.docs  ## the documentation site, in build/docs; a warning is an e
 bench: $(VENV)/.bench  ## time everything; writes benchmarks/RESULTS.md, its plots and rows
 	$(BIN)/python -m benchmarks
 
-test-peers: $(VENV)/.test  ## scipy's and mmcv's own tests with our op; PEERS=DIR has their checkouts
+test-peers: $(VENV)/.clients  ## scipy's, kornia's and mmcv's own tests with our op; PEERS=DIR has the checkouts
 	$(if $(PEERS),,$(error test-peers needs PEERS=DIR, a folder of checkouts: see scripts/peer_tests.py))
 	$(BIN)/python scripts/peer_tests.py $(PEERS)
 
