@@ -49,14 +49,14 @@ docs: $(VENV)/.docs  ## the documentation site, in build/docs; a warning is an e
 bench: $(VENV)/.bench  ## time everything; writes benchmarks/RESULTS.md, its plots and rows
 	$(BIN)/python -m benchmarks
 
-test-peers: $(VENV)/.test  ## scipy's and mmcv's own tests with our op; PEERS=DIR has their checkouts
+test-peers: $(VENV)/.clients  ## scipy's, kornia's and mmcv's own tests with our op; PEERS=DIR has the checkouts
 	$(if $(PEERS),,$(error test-peers needs PEERS=DIR, a folder of checkouts: see scripts/peer_tests.py))
 	$(BIN)/python scripts/peer_tests.py $(PEERS)
 
 test-large: $(VENV)/.test  ## tensors of more than 2^31 elements on the CPU; needs 12 GB of memory
 	RESAMPLE_LAYERS_LARGE=1 $(BIN)/python -m pytest tests/test_large.py
 
-mutate: $(VENV)/.mutate  ## mutants of formulas, checks and gradient rules; half an hour, or MODULES of them
+mutate: $(VENV)/.mutate  ## mutants of formulas, checks and gradient rules; an hour and more, or MODULES of them
 	$(BIN)/python scripts/mutate.py $(MODULES)
 
 parity: $(VENV)/.test  ## compare StyleGAN2 and StyleGAN3 with the original codes; PEERS=DIR has their checkouts

@@ -3,16 +3,19 @@
 
     python scripts/peer_tests.py PEERS
 
-``PEERS`` is a folder of checkouts: ``scipy`` of the version that is installed, for
-``scipy/signal/tests/test_upfirdn.py``, and ``mmcv``, for ``tests/test_ops``. Nothing of them is
-kept here. What is not there, or cannot be imported, is printed as ``NOT RUN: step, reason``. Of
-scipy's tests, those of signals that go on beyond their ends otherwise than by zeros are left out.
-kornia's blur pool stands beside ours in ``tests/test_clients.py``; its package has no tests in it.
+``PEERS`` is a folder of checkouts: ``mmcv``, for ``tests/test_ops``, and ``kornia``, for
+``tests/filters/test_blur_pool.py``, beside an installed kornia. scipy's tests of ``upfirdn`` lie in
+the scipy that is installed. Nothing of them is kept here. What is not there, or cannot be imported,
+is printed as ``NOT RUN: step, reason``. Left out are scipy's tests of signals that go on beyond
+their ends otherwise than by zeros, and kornia's of its pools that are no plain filter and of an
+error that we have no reason for.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import math
 import sys
 import types
 from pathlib import Path
@@ -91,13 +94,13 @@ def as_scipy() -> None:
     sys.modules["array_api_compat_numpy"] = namespace
 
 
-def run(step: str, files: list[Path]) -> int:
+def run(step: str, files: list[Path], *only: str) -> int:
     missing = [str(file) for file in files if not file.exists()]
     if missing:
         print(f"NOT RUN: {step}, there is no {', '.join(missing)}")
         return 0
     quiet = ["-q", "-rs", "-p", "no:cacheprovider", "-c", "/dev/null", "--import-mode=importlib"]
-    code = pytest.main([*quiet, *map(str, files)], plugins=[Plugin()])
+    code = pytest.main([*quiet, *only, *map(str, files)], plugins=[Plugin()])
     if code == pytest.ExitCode.NO_TESTS_COLLECTED:
         print(f"NOT RUN: {step}, all of it was skipped")
         return 0
@@ -122,13 +125,52 @@ def as_mmcv() -> None:
     sys.modules.update({"mmcv": package, "mmcv.ops": compat.mmcv, "mmcv.utils": utils})
 
 
+def blur_pool2d(input: Any, kernel_size: Any, stride: int = 2) -> torch.Tensor:
+    """kornia.filters.blur_pool2d, by ours: binomial taps, and zeros that keep the size."""
+    kh, kw = kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
+    wide = torch.promote_types(input.dtype, torch.float32)
+    taps_x, taps_y = (
+        input.new_tensor([math.comb(k - 1, i) / 2 ** (k - 1) for i in range(k)], dtype=wide)
+        for k in (kw, kh)
+    )
+    x, y = (kw - 1) // 2, (kh - 1) // 2
+    return ops.upfirdn2d(input, (taps_x, taps_y), 1, stride, (x, x, y, y))
+
+
+class BlurPool2D(torch.nn.Module):
+    """kornia.filters.BlurPool2D, by ours."""
+
+    def __init__(self, kernel_size: Any, stride: int = 2) -> None:
+        super().__init__()
+        self.arguments = kernel_size, stride
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return blur_pool2d(input, *self.arguments)
+
+
+def as_kornia(checkout: Path) -> bool:
+    """Ours in the installed kornia's place; whether there is one."""
+    if importlib.util.find_spec("kornia") is None:
+        print("NOT RUN: kornia's test_blur_pool.py, kornia is not installed")
+        return False
+    filters = importlib.import_module("kornia.filters")
+    filters.BlurPool2D, filters.blur_pool2d = BlurPool2D, blur_pool2d
+    sys.path.append(str(checkout))  # for its package of tools, "testing"
+    return True
+
+
 def main() -> int:
     if len(sys.argv) != 2:
         print(__doc__)
         return 2
     peers = Path(sys.argv[1])
     as_scipy()
-    failed = run("scipy's test_upfirdn.py", [peers / "scipy/scipy/signal/tests/test_upfirdn.py"])
+    signal = Path(importlib.import_module("scipy.signal").__file__ or "").parent
+    failed = run("scipy's test_upfirdn.py", [signal / "tests/test_upfirdn.py"])
+    if as_kornia(peers / "kornia"):
+        only = ("-k", "TestBlurPool and not exception")
+        files = [peers / "kornia/tests/filters/test_blur_pool.py"]
+        failed |= run("kornia's test_blur_pool.py", files, *only)
     as_mmcv()
     for name in MMCV:
         failed |= run(f"mmcv's {name}", [peers / "mmcv/tests/test_ops" / name])

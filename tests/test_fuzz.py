@@ -253,6 +253,7 @@ FOUND = [
     (lambda: nvidia.upfirdn2d(X, None, flip_filter=X), "flip_filter must be a bool, got flip_filte"),
     (lambda: nvidia.upfirdn2d(X, torch.ones(2).to_sparse()), "f must be dense, got a tensor of lay"),
     (lambda: nvidia.filtered_lrelu(X, flip_filter=[]), "flip_filter must be a bool, got flip_filte"),
+    (lambda: nvidia.filtered_lrelu(X, clamp=-HUGE), "clamp must be > 0 or None, got clamp=-1000"),
     (lambda: nvidia.conv2d_resample(X, W, flip_weight=X), "flip_weight must be a bool, got flip_we"),
     (lambda: nvidia.conv2d_resample(X, W.double()), "w must be of the dtype of x, torch.float32, g"),
     (lambda: nvidia.setup_filter(HUGE), "f must be [kh, kw], [taps], one number or None, as a list"),
@@ -285,6 +286,12 @@ def test_arguments_that_were_not_refused_in_a_sentence(call, sentence):
         call()
     assert str(caught.value).startswith(sentence)
     assert not fuzz_arguments.fault_of(caught.value)
+
+
+def test_taps_may_be_rows_of_tensors():
+    rows = [torch.tensor([1, 3]), torch.tensor([2, 2])]
+    for make in (rosinality.make_kernel, basicsr.make_resample_kernel):
+        assert torch.equal(make(rows), make([[1, 3], [2, 2]]))
 
 
 # What the calls have found

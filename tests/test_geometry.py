@@ -54,13 +54,18 @@ def test_may_miss_says_whether_a_window_meets_no_sample():
 
 
 def test_both_axes_are_two_of_one():
-    size, up, down, pad, kernel = (9, 14), (2, 3), (5, 4), (1, -2, 3, 7), (4, 6)  # (h, w), (x, y)
-    out = geometry.output_sizes(size, up, down, pad, kernel)
-    assert out == (geometry.output_size(9, 3, 4, 3, 7, 4), geometry.output_size(14, 2, 5, 1, -2, 6))
-    assert geometry.adjoint_pads(size, out, up, down, pad, kernel) == (
-        *geometry.adjoint_pad(14, out[1], 2, 5, 1, 6),
-        *geometry.adjoint_pad(9, out[0], 3, 4, 3, 4),
-    )
+    for rates in (((1, 1), (1, 1)), ((2, 3), (1, 1)), ((1, 1), (2, 3)), ((2, 3), (5, 4))):
+        size, pad, kernel = (9, 17), (1, -2, 6, 11), (4, 7)  # (h, w), (x0, x1, y0, y1), (kh, kw)
+        (up_x, up_y), (down_x, down_y) = rates
+        out = geometry.output_sizes(size, *rates, pad, kernel)
+        assert out == (
+            geometry.output_size(9, up_y, down_y, 6, 11, 4),
+            geometry.output_size(17, up_x, down_x, 1, -2, 7),
+        )
+        assert geometry.adjoint_pads(size, out, *rates, pad, kernel) == (
+            *geometry.adjoint_pad(17, out[1], up_x, down_x, 1, 7),
+            *geometry.adjoint_pad(9, out[0], up_y, down_y, 6, 4),
+        )
 
 
 def test_pads_of_layers_give_the_size_and_keep_the_place():
@@ -195,6 +200,10 @@ def test_row_range_cuts_the_op_into_pieces():
             out = count_outputs(size, up, down, pad0, pad1, taps)
             for first, last in itertools.combinations(range(out + 1), 2):
                 a, b, new0, new1 = geometry.row_range(size, first, last, up, down, pad0, taps)
+                # The samples that stand between the first place and the last one, and no more
+                places = range(first * down - pad0, (last - 1) * down + taps - pad0)
+                standing = [x for x in range(size) if x * up in places]
+                assert list(range(a, b)) == standing
                 assert 0 <= a <= b <= size
                 assert count_outputs(b - a, up, down, new0, new1, taps) == last - first
                 for y in range(first, last):

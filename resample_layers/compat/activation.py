@@ -80,11 +80,13 @@ def biased_activation(
     spec = activation_funcs[act]
     alpha = spec.def_alpha if alpha is None else as_number("alpha", alpha)
     if act != "lrelu" and alpha != spec.def_alpha:
-        raise ValueError(f"alpha must be None for act={act!r}, which ignores it, got {alpha!r}")
+        raise ValueError(
+            f"alpha must be None for act={act!r}, which ignores it, got {shown(alpha)}"
+        )
     gain = spec.def_gain if gain is None else as_number("gain", gain)
     clamp = math.inf if clamp is None else as_number("clamp", clamp, infinite=True)
     if clamp < 0:
-        raise ValueError(f"clamp must be >= 0 or None, got clamp={clamp!r}")
+        raise ValueError(f"clamp must be >= 0 or None, got clamp={shown(clamp)}")
     clamp = None if clamp == math.inf else clamp
     if bias is not None:
         check_bias(x, b, input, bias, dim)

@@ -183,6 +183,8 @@ def make_kernel(name: str, k: Any) -> Tensor:
             divide by a sum of zero.
     """
     normalise_taps(name, k)  # the checks
+    if isinstance(k, (list, tuple)):  # rows may be tensors
+        k = [row.tolist() if isinstance(row, Tensor) else row for row in k]
     kernel = torch.as_tensor(k, dtype=torch.float32)
     if kernel.dim() == 1:
         kernel = torch.outer(kernel, kernel)

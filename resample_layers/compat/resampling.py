@@ -17,6 +17,7 @@ from torch import Tensor
 from .. import geometry, ops
 from ..ops.arguments import Pads, as_factors
 from ..ops.modes import is_tracing
+from ..values import shown
 from .activation import check_bias
 from .arguments import (
     as_flag,
@@ -136,12 +137,12 @@ def filtered_lrelu(
     up, down = as_rate("up", up), as_rate("down", down)
     pads = x0, x1, y0, y1 = as_paddings(padding)
     if (gain := as_number("gain", gain)) <= 0:
-        raise ValueError(f"gain must be > 0, got gain={gain!r}")
+        raise ValueError(f"gain must be > 0, got gain={shown(gain)}")
     if (slope := as_number("slope", slope)) < 0:
-        raise ValueError(f"slope must be >= 0, got slope={slope!r}")
+        raise ValueError(f"slope must be >= 0, got slope={shown(slope)}")
     limit = math.inf if clamp is None else as_number("clamp", clamp, infinite=True)
     if limit <= 0:
-        raise ValueError(f"clamp must be > 0 or None, got clamp={clamp!r}")
+        raise ValueError(f"clamp must be > 0 or None, got clamp={shown(clamp)}")
 
     first, second = kernels
     (kh, kw), (fh, fw) = (
