@@ -261,18 +261,23 @@ def test_a_place_that_takes_no_files_is_told(tmp_path, capsys):
     assert said in capsys.readouterr().err
 
 
-def test_sigterm_ends_the_trainings_too(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("who", ["the command", "a training"])
+def test_sigterm_stops_all(who, tmp_path, monkeypatch, capsys):
     start, processes = subprocess.Popen, []
 
     def popen(_, **options):
-        processes.append(start([sys.executable, "-c", "import time; time.sleep(99)"], **options))
+        ends = who == "a training" and not processes
+        program = "raise SystemExit(130)" if ends else "import time; time.sleep(99)"
+        processes.append(start([sys.executable, "-c", program], **options))
         return processes[-1]
 
     monkeypatch.setattr(sticking.subprocess, "Popen", popen)
-    monkeypatch.setattr(sticking, "wait", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    if who == "the command":
+        monkeypatch.setattr(sticking, "wait", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     before = signal.getsignal(signal.SIGTERM)
     assert sticking.main(["--out", str(tmp_path)]) == sticking.STOPPED
-    assert [process.returncode for process in processes] == [-signal.SIGTERM] * 2
+    first = sticking.STOPPED if who == "a training" else -signal.SIGTERM
+    assert [process.returncode for process in processes] == [first, -signal.SIGTERM]
     assert "stopped; the same command goes on" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) == before
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -11,29 +12,38 @@ from torch.optim import Adam
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from examples.stylegan import losses
+from examples.stylegan import alias_free, losses
 from examples.stylegan.graphs import Recorder
 from examples.stylegan.processes import World
 from examples.stylegan.training import DivergedError
 
-from .training import MANY, assert_same, parts_of_a_step, start
+from .training import ALIAS_FREE, MANY, assert_same, parts_of_a_step, start
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def half(precision, device):
+def half(precision, device, network):
     options = {"resolution": 16, "clamp": 256.0, "lr": 1e-30, "channel_max": 8}
+    if network != "stylegan2":
+        options |= {**ALIAS_FREE, "network": network, "channel_max": 4, "path_weight": 2.0}
     training = start(device=device, precision=precision, **options)
     with torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
         return training, parts_of_a_step(training)[0]
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_half_precision_rounds_the_losses_gradients_and_not_the_penalties(precision, device):
-    _, full = half("float32", device)
-    training, gradients = half(precision, device)
+@pytest.mark.parametrize(
+    ("precision", "network"),
+    [("bfloat16", "stylegan2"), ("float16", "stylegan2"), ("float16", "stylegan3-r")],
+)
+def test_half_precision_rounds_the_losses_gradients_and_not_the_penalties(
+    precision, network, device
+):
+    _, full = half("float32", device, network)
+    training, gradients = half(precision, device, network)
     used = []
-    for layer in (training.generator.convs[-1], training.discriminator.convs[0]):
+    generator, discriminator = training.generator, training.discriminator
+    last = generator.convs[-1] if network == "stylegan2" else generator.layers[-1]
+    for layer in (last, discriminator.convs[0]):
         layer.register_forward_hook(lambda _, args, out: used.append(out.dtype))
     training.generator_step()
     assert used == [training.dtype] * 2
@@ -88,6 +98,32 @@ def test_compiled_networks_have_the_gradients_of_the_eager_ones(device):
             )
 
 
+def test_a_compiled_stylegan3_has_the_gradients_and_averages_of_the_eager_one(monkeypatch):
+    """It has fewer layers, and its traces run as they are: machine code is made of them above."""
+    monkeypatch.setattr(alias_free, "LAYERS", 4)
+    traced = functools.partial(torch.compile, backend="aot_eager")
+    monkeypatch.setattr(torch, "compile", traced)
+    torch._dynamo.utils.counters.clear()
+    options = {**MANY, **ALIAS_FREE, "augment": "none", "batch": 4, "channel_max": 4}
+    gradients, magnitudes = [], []
+    for compile in (True, False):
+        training = start({"compile": compile}, **options)
+        training.score = training.discriminator  # whose compilation StyleGAN2's test shows
+        training.discriminator_step(training.next_real())  # which moves the averages
+        training.generator_step()
+        weights = training.generator.parameters()
+        gradients.append([p.grad.clone() for p in weights if p.grad is not None])
+        magnitudes.append(torch.stack(training.magnitudes))
+        if compile:
+            assert torch._dynamo.utils.counters["frames"]["ok"] == 2  # with gradients and without
+    assert (magnitudes[0] != 1).all()
+    torch.testing.assert_close(*magnitudes)
+    assert any(gradient.any() for gradient in gradients[1])
+    for found, expected in zip(*gradients, strict=True):
+        atol = 1e-5 * float(expected.abs().max())
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=atol)
+
+
 class Tape(TorchDispatchMode):
     """The calls of torch's operators, to be made again on the same tensors, without Python.
 
@@ -134,19 +170,27 @@ class Taped(Recorder):
         return tape.repeat, outputs
 
 
+# StyleGAN3, whose averages of magnitudes move, and R's blur, which weakens at each step
+BLURRED = {**ALIAS_FREE, "network": "stylegan3-r", "blur_sigma": 2.0, "blur_images": 128.0}
+
+
 @pytest.mark.parametrize(
-    ("precision", "chances"),
-    [("float32", (0.0, 0.0, 0.0, 0.5, 0.5, 0.7)), ("float16", (0.0, 0.0, 0.0))],
+    ("options", "chances", "parts"),
+    [
+        # Three parts with and without augmentation, and the path lengths
+        ({}, (0.0, 0.0, 0.0, 0.5, 0.5, 0.7), 7),
+        ({"precision": "float16"}, (0.0, 0.0, 0.0), 4),
+        (BLURRED, (0.0, 0.0, 0.0), 3),
+    ],
 )
-def test_recorded_steps_equal_others_bit_for_bit(precision, chances, monkeypatch):
+def test_recorded_steps_equal_others_bit_for_bit(options, chances, parts, monkeypatch):
     """Each part of a step is a function of tensors that stay where they are.
 
     Of the steps with one probability the first runs, the second is recorded, the third is repeated.
     """
     monkeypatch.setattr(Taped, "FIRST", 1)
-    options = {**MANY, "batch": 8, "lr": 1e-3, "path_every": 1, "channel_max": 4}
-    options |= {"precision": precision, "clamp": 256.0}
-    plain, taped = (start({"accumulate": 2}, **options) for _ in range(2))
+    common = {**MANY, "batch": 8, "lr": 1e-3, "path_every": 1, "channel_max": 4, "clamp": 256.0}
+    plain, taped = (start({"accumulate": 2}, **{**common, **options}) for _ in range(2))
     taped.call = Taped()
     for chance in chances:
         for training in (plain, taped):
@@ -154,8 +198,7 @@ def test_recorded_steps_equal_others_bit_for_bit(precision, chances, monkeypatch
             training.step()
         assert_same(plain.state_dict(), taped.state_dict())
     assert plain.latest() == taped.latest()
-    # Three parts with and without augmentation, and the path lengths, each with its update
-    assert len(taped.call._recorded) == (14 if len(chances) > 3 else 8)
+    assert len(taped.call._recorded) == 2 * parts  # each with its update
 
 
 def test_a_recorded_part_reads_no_value():
@@ -196,17 +239,18 @@ def test_cuda_graphs_are_refused_where_there_can_be_none():
 
 
 @pytest.mark.parametrize("device", ["cuda"], indirect=True)
-@pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_cuda_graphs_train_as_other_steps_do(precision, device):
-    options = {**MANY, "batch": 8, "path_every": 1, "resolution": 16}
-    options |= {"precision": precision, "clamp": 256.0}
+@pytest.mark.parametrize(
+    ("changed", "parts"), [({}, 7), ({"precision": "float16"}, 7), (BLURRED, 6)]
+)
+def test_cuda_graphs_train_as_other_steps_do(changed, parts, device):
+    options = {**MANY, "batch": 8, "path_every": 1, "resolution": 16, "clamp": 256.0, **changed}
     with torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
         plain, graphs = (start({"cuda_graphs": on}, device, **options) for on in (False, True))
         for training in (plain, graphs):
             for chance in (0.0,) * 4 + (0.5,) * 4:
                 training.augmentation.p = chance
                 training.step()
-    assert len(graphs.call._recorded) == 14
+    assert len(graphs.call._recorded) == 2 * parts
     assert torch.equal(plain.rng.get_state(), graphs.rng.get_state())
     assert graphs.latest() == pytest.approx(plain.latest(), rel=1e-3, abs=1e-4)
     for mine, theirs in ((plain.g, graphs.g), (plain.d, graphs.d)):

@@ -58,6 +58,7 @@ def train(folder: Path, steps: int | None) -> None:
 
     Raises:
         TrainingFailedError: if one of them fails; the other is stopped then, and saves what it has.
+        KeyboardInterrupt: if one of them is stopped from outside, as if this process were.
     """
     with ExitStack() as stack:
         processes, starts = {}, {}
@@ -80,6 +81,8 @@ def train(folder: Path, steps: int | None) -> None:
             wait(list(processes.values()), REPORT_SECONDS)
             say(", ".join(f"{config}: step {steps_of(folder / config):,}" for config in CONFIGS))
         for config, process in processes.items():
+            if process.poll() == STOPPED:
+                raise KeyboardInterrupt
             if process.poll():
                 said = (folder / f"{config}.log").read_bytes()[starts[config] :]
                 lines = [line for line in said.decode(errors="replace").split("\n") if line]
