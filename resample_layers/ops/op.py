@@ -229,8 +229,8 @@ class Op:
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    text = str(error)
-    return any(words in text for words in ("out of memory", "can't allocate memory"))
+    words = ("out of memory", "can't allocate memory", "not enough memory")  # the last on Windows
+    return any(part in str(error) for part in words)
 
 
 def call_by_call(
