@@ -128,13 +128,16 @@ def read_page(app: Any, name: str, source: list[str]) -> None:
 
 
 def let_names_wrap(app: Any, name: str, template: str, context: dict[str, Any], tree: Any) -> None:
-    """Let a browser break long words of code between their parts, which a copy of them keeps."""
+    """Let a browser break long words of code between their parts, and no short one at a hyphen."""
 
-    def parts(match: re.Match[str]) -> str:
-        return re.sub(r"(?<=[_/.:=])(?=\w)", "<wbr>", match[0]) if len(match[1]) > 20 else match[0]
+    def word(match: re.Match[str]) -> str:
+        if len(match[1]) <= 20:
+            return f'<span class="pre whole">{match[1]}</span>'
+        parts = re.sub(r"(?<=[_/.:=])(?=\w)", "<wbr>", match[1])
+        return f'<span class="pre">{parts}</span>'
 
     if "body" in context:
-        context["body"] = re.sub(r'(?<=<span class="pre">)([^<>&]+)', parts, context["body"])
+        context["body"] = re.sub(r'<span class="pre">([^<>&]+)</span>', word, context["body"])
 
 
 def setup(app: Any) -> None:
