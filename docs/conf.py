@@ -38,7 +38,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"((torch|scipy|collections|numpy)\..*|Tensor)")
 ]  # other sites' pages
 myst_heading_anchors = 3
-pygments_style, pygments_dark_style = "friendly", "native"
+pygments_style, pygments_dark_style = "friendly", "github-dark"
 
 autodoc_typehints = "signature"
 autodoc_inherit_docstrings = False  # torch's docstrings refer to torch's pages
@@ -74,6 +74,7 @@ def to_site(text: str, origin: Path) -> str:
     1. A ``<picture>`` for light and dark becomes two images, of which the theme shows one.
     2. A link to a page of the site goes to that page. What is linked and is no page, such as a
        script, has no address here: its name stays.
+    3. The empty line that ends a doctest goes.
     """
     docs = ROOT / "docs"
     folder = origin.parent if docs in origin.parents else docs  # of the page that is made
@@ -111,27 +112,34 @@ def to_site(text: str, origin: Path) -> str:
         prose = PICTURE.sub(picture, parts[i])
         prose = IMAGE.sub(lambda match: f"![{match['text']}]({here(match['target'])})", prose)
         parts[i] = LINK.sub(link, prose)
+    parts[1::2] = [re.sub(r"\n\n```$", "\n```", block) for block in parts[1::2]]
     return "".join(parts)
 
 
 def read_page(app: Any, name: str, source: list[str]) -> None:
-    """Give Sphinx a page as the site has it.
-
-    In the table of contents, ``(others)`` stands for the pages that it does not name.
-    """
+    """Give Sphinx a page as the site has it."""
     own = ROOT / "docs" / f"{name}.md"
     text = to_site(source[0], own) if own.is_file() else source[0]
     if name in BORROWED:
         file = ROOT / BORROWED[name]
         text = to_site(file.read_text(encoding="utf-8"), file) + "\n" + text
         app.env.note_dependency(str(file), docname=name)
-    if name == "index":
-        listed = set(re.findall(r"^[\w/]+$", text, re.MULTILINE))
-        here = sorted(path.stem for path in (ROOT / "docs").glob("*.md"))
-        others = [page for page in here if page not in {*listed, "index"}]
-        text = text.replace("(others)", "\n".join(others))
     source[0] = text
+
+
+def let_names_wrap(app: Any, name: str, template: str, context: dict[str, Any], tree: Any) -> None:
+    """Let a browser break long words of code between their parts, and no short one at a hyphen."""
+
+    def word(match: re.Match[str]) -> str:
+        if len(match[1]) <= 20:
+            return f'<span class="pre whole">{match[1]}</span>'
+        parts = re.sub(r"(?<=[_/.:=])(?=\w)", "<wbr>", match[1])
+        return f'<span class="pre">{parts}</span>'
+
+    if "body" in context:
+        context["body"] = re.sub(r'<span class="pre">([^<>&]+)</span>', word, context["body"])
 
 
 def setup(app: Any) -> None:
     app.connect("source-read", read_page)
+    app.connect("html-page-context", let_names_wrap)

@@ -25,6 +25,7 @@ from resample_layers.ops import (
 from . import oracle
 from .calls import logged_tensor
 from .cases import CASES
+from .tools import require_compiler_of
 
 OPS = torch.ops.resample_layers
 
@@ -747,6 +748,7 @@ def test_vmap_of_the_operators(device):
 
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compiled_with_gradients(backend, device):
+    require_compiler_of(backend)
     args = [t.detach().requires_grad_() for t in arguments(device)]
     value, grads = loss(*args), torch.autograd.grad(loss(*args), args)
     compiled = torch.compile(loss, backend=backend, fullgraph=True, dynamic=True)

@@ -11,6 +11,7 @@ from resample_layers import UpFirDnDownsample, UpFirDnSmooth, UpFirDnUpsample
 from resample_layers.ops import UpFirDn2d, upfirdn2d, upfirdn2d_bias_act
 
 from .calls import call
+from .tools import require_compiler_of
 
 OPS = torch.ops.resample_layers
 
@@ -87,6 +88,7 @@ class Layers(nn.Module):
 @pytest.mark.parametrize(("backend", "mode"), [("inductor", "zeros"), ("aot_eager", "reflect")])
 def test_layers_compile_once_for_all_sizes(backend, mode, device):
     """Batch, height and width of any parity, forward and backward."""
+    require_compiler_of(backend)
     model = Layers(mode).to(device)
     compiled = torch.compile(model, backend=backend, fullgraph=True, dynamic=True)
 
@@ -118,6 +120,7 @@ def test_r1_inside_one_compiled_function(whole, backend, device):
     The images must require a gradient before the call: torch 2.11 does not trace the change.
     With ``whole`` the backward pass is traced too; without, it runs the graph's own.
     """
+    require_compiler_of(backend)
     model = nn.Sequential(nn.Conv2d(2, 2, 1), nn.Tanh(), UpFirDnDownsample(), nn.Conv2d(2, 1, 1),
                           nn.Tanh(), UpFirDnUpsample((1, 2, 1))).to(device)  # fmt: skip
 

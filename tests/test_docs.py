@@ -209,6 +209,19 @@ def test_a_page_for_the_site():
         conf.to_site("[nothing](docs/nothing.md)", ROOT / "README.md")
     within = "[filters](../filters.md)\n\n```python\nlayers[0](x)\n```\n"
     assert conf.to_site(within, ROOT / "docs" / "api" / "ops.md") == within
+    doctest = "```pycon\n>>> 1\n1\n\n```\n"  # the empty line is for doctest alone
+    assert conf.to_site(doctest, ROOT / "README.md") == doctest.replace("\n\n", "\n")
+
+
+def test_long_names_of_code_wrap_between_their_parts():
+    """A browser breaks at <wbr>, and a copy of the text does not have it."""
+    page = '<span class="pre">tests/test_docs.py::test_a</span> <span class="pre">--out</span> a_b'
+    context = {"body": page}
+    conf.let_names_wrap(None, "", "", context, None)
+    assert context["body"] == (
+        '<span class="pre">tests/<wbr>test_<wbr>docs.<wbr>py::<wbr>test_<wbr>a</span> '
+        '<span class="pre whole">--out</span> a_b'
+    )
 
 
 @pytest.mark.parametrize(
@@ -251,6 +264,37 @@ def test_sections_of_docstrings_parse(name):
     for line in "".join(section.rstrip("\n") + "\n" for section in sections).splitlines():
         assert re.match(r" {8}|    (?:[A-Z]\w+(?:, )?)+: \S", line), line
         assert not re.search(r"\. [A-Z]\w+Error: ", line), line
+
+
+def test_the_reference_has_the_replacements_of_every_code():
+    """Sphinx documents what has a docstring of ours; the page itself names the rest."""
+    page = (ROOT / "docs" / "api" / "compat.md").read_text(encoding="utf-8")
+    directive = re.compile(r"automodule:: resample_layers\.compat\.(\w+)\n((?:   :.*\n)*)")
+    sections = {}
+    for section in re.split(r"^## ", page, flags=re.MULTILINE)[1:]:
+        name, options = directive.search(section).groups()
+        sections[name] = section, options
+    assert sorted(sections) == sorted(resample_layers.compat.__all__)
+    for name, (text, options) in sections.items():
+        module = importlib.import_module(f"resample_layers.compat.{name}")
+        left_out = re.findall(r"\w+", "".join(re.findall(r":exclude-members:(.*)", options)))
+        for public in module.__all__:
+            value = getattr(module, public)
+            documented = inspect.isfunction(value) or inspect.isclass(value)
+            if documented and public not in left_out:
+                assert inspect.getdoc(value), public
+                own = value.__module__ == module.__name__
+                assert own or ":imported-members:" in options, public
+            else:
+                assert f"`{public}`" in text, f"{name}.{public}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_lines_of_python_fit_the_column_of_the_site(page):
+    text = page.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(?:python|pycon)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    long = [line for block in blocks for line in block.splitlines() if len(line) > 92]
+    assert not long
 
 
 # What the README claims

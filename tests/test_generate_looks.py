@@ -134,3 +134,16 @@ def test_a_name_that_is_too_long_is_cut_off():
     image = generate.torch.zeros(3, 4, 8, dtype=generate.torch.uint8)
     assert generate.label(image, "123456789").shape == (3, 4 + generate.LABEL, 8)
     assert np.asarray(generate.to_picture(image)).shape == (4, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("gone.pt", "No such file or directory"), ("", "Is a directory")]
+)
+def test_a_checkpoint_that_cannot_be_read_is_named(tmp_path, capsys, name, reason):
+    path = str(tmp_path / name)
+    with pytest.raises(SystemExit) as stopped:
+        generate.main(["--checkpoint", path, "--out", str(tmp_path / "out")])
+    assert stopped.value.code == 2
+    said = f"--checkpoint must be a file that can be read, got {path!r}: {reason}"
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

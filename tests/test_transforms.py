@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """torch.func, forward mode, and the modes, hooks, workers and threads that a call may meet."""
 
+import sys
 import threading
 
 import pytest
@@ -16,6 +17,7 @@ from resample_layers.layers import PADDING_MODES
 from resample_layers.ops import upfirdn2d
 
 from .calls import DOWN, PAD, UP, call
+from .tools import require
 
 OPS = torch.ops.resample_layers
 
@@ -351,6 +353,8 @@ class Blurred(Dataset):
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python 3.12 on forks
 def test_workers_of_a_loader(method):
     """Backward by spawn alone: torch has none in a fork of a process that used its threads."""
+    # Windows has no fork, and macOS may end a fork of a process that has threads
+    require("fork beside threads", found=method == "spawn" or sys.platform == "linux")
     images = Blurred(learn=method == "spawn")
     UpFirDnUpsample()(torch.randn(4, 16, 128, 128))  # torch's threads are there when it forks
     loader = DataLoader(images, 3, num_workers=1, multiprocessing_context=method)

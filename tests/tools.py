@@ -4,8 +4,14 @@
 import contextlib
 import os
 import shutil
+import sys
 
 import pytest
+
+try:
+    import resource
+except ImportError:  # on Windows
+    resource = None
 
 
 def require(tool: str, *, found: bool | None = None) -> str:
@@ -22,11 +28,16 @@ def require(tool: str, *, found: bool | None = None) -> str:
     return path
 
 
+def require_compiler_of(backend: str) -> None:
+    """That of torch.compile's Inductor, for a CPU; its other backends compile nothing."""
+    if backend == "inductor":
+        require({"win32": "cl", "darwin": "clang++"}.get(sys.platform, "g++"))
+
+
 @contextlib.contextmanager
 def files_of_at_most(size: int):
     """Let every write beyond so many bytes of a file fail, as on a full disk, by the system."""
-    import resource  # Windows has none, and imports this file too
-
+    require("limit on the size of files", found=resource is not None)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

@@ -30,7 +30,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     A tensor whose number of bytes overflows 64 bits is such a case too.
     """
-    words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+    words = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
     sizes = ("calculation overflowed", "multiplication overflow")
     kinds = (torch.OutOfMemoryError, MemoryError)
     return isinstance(error, kinds) or any(word in str(error) for word in (*words, *sizes))

@@ -721,7 +721,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with writable(folder, names_of(args)):
             device = pick_device(args.device)
-            checkpoint = load(args.checkpoint)
+            try:
+                checkpoint = load(args.checkpoint)
+            except OSError as error:
+                raise ValueError(
+                    "--checkpoint must be a file that can be read, "
+                    f"got {args.checkpoint!r}: {error.strerror or error}"
+                ) from error
             print(f"{args.checkpoint}: {checkpoint.summary}", file=sys.stderr)
             check_bytes(args, checkpoint.generator)
             layers = checkpoint.generator.num_styles

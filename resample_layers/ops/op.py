@@ -240,10 +240,9 @@ class Op:
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    text = str(error)
-    return any(
-        words in text for words in ("out of memory", "can't allocate memory", "std::bad_alloc")
-    )
+    # The third is Windows'
+    words = ("out of memory", "can't allocate memory", "not enough memory", "std::bad_alloc")
+    return any(part in str(error) for part in words)
 
 
 def call_by_call(
