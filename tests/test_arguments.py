@@ -67,6 +67,8 @@ def test_volumes():
     ours = arguments.check_separable_call(3, VOLUME, C, 1, 1, (1, 2))
     assert same(ours, ((C, C, C), (1, 1, 1), (1, 1, 1), (1, 2, 1, 2, 1, 2)))
     assert same(arguments.check_separable_call(3, VOLUME, C, 1, 1, 4)[3], (4,) * 6)
+    with pytest.raises(ValueError, match="got -1x2x5 from input 3x4x5, kernel 9x1x1"):
+        arguments.check_separable_call(3, VOLUME, (A, A, torch.ones(9)), 1, (1, 2, 3), 0)
     for axis, side in enumerate((5, 4, 3)):  # x first
         pads = [0] * 6
         pads[2 * axis : 2 * axis + 2] = 2, 1
