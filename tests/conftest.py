@@ -2,6 +2,7 @@
 """Fixtures for all tests, and a summary in which no skipped test goes unseen."""
 
 import os
+import tempfile
 from collections import Counter
 
 import pytest
@@ -12,6 +13,14 @@ from resample_layers.ops import extension
 if extension.choices["cpu"].backend == "native":  # said once; the processes of tests are quiet
     os.environ[extension.VARIABLE] = "native"
 REQUIRE_CUDA = os.environ.get("RESAMPLE_LAYERS_REQUIRE_CUDA") == "1"
+
+
+def pytest_configure(config):
+    """Inductor keeps graphs from run to run, and does not see that our operators have changed."""
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder.name  # for the processes of tests too
+        config.add_cleanup(folder.cleanup)
 
 
 @pytest.fixture(autouse=True)
