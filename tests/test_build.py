@@ -548,11 +548,12 @@ def under_sanitizers() -> dict[str, str]:
 def test_the_library_under_sanitizers(sanitized):
     """Random calls, in a process in which reading one byte too many ends it."""
     shutil.copytree(ROOT / "tests", sanitized / "tests")
-    names = "random or check or serves or dtype or threads"
+    names = "random or check or serves or dtype or threads or (cut and signals)"
     result = run(
         sanitized,
         *("-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", "-k", names),
         *("tests/test_extension.py", "tests/test_bias_act.py"),
+        "tests/test_filtered_act_blocks.py",
         check=False,
         RESAMPLE_LAYERS_BACKEND="extension",
         **under_sanitizers(),
