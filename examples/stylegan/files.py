@@ -181,10 +181,10 @@ def waiting(path: Path) -> Path:
 
 
 def waiting_second(path: Path) -> Path:
-    """The same of the second file.
+    """The name of a pair's second file while it is whole and waits to take its place.
 
-    The names differ, so that a new file at ``path`` makes the one at ``waiting(path)`` useless,
-    whatever pairs the path is in.
+    It differs from :func:`waiting`, whose file a later save of ``path`` alone removes: without the
+    second file that waits, its pair would look half replaced.
     """
     return path.with_name(f"{path.name}.pair2")
 
