@@ -167,6 +167,16 @@ assert second.ops.op.OPS["upfirdn2d"].raw is first.ops.op.OPS["upfirdn2d"].raw
 assert second.ops.extension.choices is first.ops.extension.choices
 check(second)
 check(first)
+plus = lambda x: x + 1
+make = lambda copy: copy.ops.op.Op("late", "(Tensor x) -> Tensor", plus, torch.empty_like)
+try:
+    make(second)
+except ImportError as error:
+    assert "got other sources of version" in str(error), error
+else:
+    raise AssertionError("no error")
+for copy in (first, second):  # the owner may register more, and the other shares that, too
+    assert make(copy)(torch.zeros(1)) == 1
 folder = owner.OWNER.folder
 import vendor.resample_layers.info as info
 assert f"its operators are those of {folder}" in info.report()

@@ -13,6 +13,7 @@ import math
 import random
 import re
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -1072,8 +1073,98 @@ def test_no_weight_gradients_still_gives_the_images_theirs():
 
 
 def test_fma():
+    """Of whatever torch multiplies and adds: other dtypes too, and numbers of the CPU elsewhere."""
     a, b, c = images(2, 1, 1), images(2, 3, 4, seed=1), images(3, 1, seed=2)
     torch.testing.assert_close(nvidia.fma(a, b, c), a * b + c)
+    ints = torch.arange(3)
+    assert torch.equal(nvidia.fma(ints, ints, ints), ints * ints + ints)
+    assert torch.equal(nvidia.fma(ints > 0, ints, ints > 1), torch.tensor([0, 1, 3]))
+    assert torch.equal(nvidia.fma(ints * 1j, ints * 1j, ints), ints - ints * ints + 0j)
+    elsewhere, number = torch.ones(2, 3, device="meta"), torch.tensor(2.0)
+    for args in ((number, elsewhere, elsewhere), (elsewhere, number, number)):
+        out = nvidia.fma(*args)
+        assert (out.device.type, out.shape) == ("meta", (2, 3))
+    with pytest.raises(ValueError, match="c must be on the device of b, got c on cpu and b on me"):
+        nvidia.fma(number, elsewhere, torch.ones(3))
+
+
+# Other values that the originals take for a bool, a number or pads
+
+
+def flags(value):
+    """The numbers in four values that count the same in a condition."""
+    return [torch.tensor(value), torch.full((1, 1), value), np.bool_(value), np.full(1, value)]
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_flags_are_what_they_are_in_a_condition(value):
+    f, w = torch.tensor(UNEVEN), torch.arange(54.0).reshape(3, 2, 3, 3)
+    x = torch.arange(40.0).reshape(1, 2, 4, 5)
+
+    def results(flag):
+        return [
+            nvidia.setup_filter(EIGHT, separable=flag, normalize=flag, flip_filter=flag),
+            nvidia.upfirdn2d(x, f, flip_filter=flag),
+            nvidia.filtered_lrelu(x, f, flip_filter=flag),
+            nvidia.conv2d_resample(x, w, f, flip_weight=flag, flip_filter=flag),
+            mmcv.filter2d(x, f, flip_filter=flag),
+            bigvgan.LowPassFilter1d(padding=flag)(torch.ones(1, 1, 20)),
+            bigvgan.Snake(2, 3.0, alpha_logscale=flag, alpha_trainable=flag).alpha,
+        ]
+
+    given = [*flags(value), *([] if value else [0, 0.0])]
+    expected = results(value)
+    for flag in given:
+        for one, other in zip(results(flag), expected, strict=True):
+            assert torch.equal(one, other)
+            assert one.requires_grad == other.requires_grad
+    for flag in flags(value):
+        assert (rosinality.FusedLeakyReLU(2, flag).bias is not None) == value
+
+
+def test_none_is_a_flag():
+    x, f, w = torch.arange(40.0).reshape(1, 2, 4, 5), torch.tensor(UNEVEN), torch.randn(3, 2, 3, 3)
+    for one, other in (
+        (nvidia.setup_filter(UNEVEN, normalize=None), nvidia.setup_filter(UNEVEN, normalize=False)),
+        (nvidia.upfirdn2d(x, f, flip_filter=None), nvidia.upfirdn2d(x, f)),
+        (nvidia.conv2d_resample(x, w, flip_weight=None),
+         nvidia.conv2d_resample(x, w, flip_weight=False)),
+        (bigvgan.Snake(2, alpha_logscale=None).alpha, bigvgan.Snake(2).alpha),
+    ):  # fmt: skip
+        assert torch.equal(one, other)
+    assert not bigvgan.Snake(2, alpha_trainable=None).alpha.requires_grad
+    assert rosinality.FusedLeakyReLU(2, None).bias is None
+
+
+def test_activation_1d_calls_any_function():
+    x = torch.randn(1, 2, 30)
+    for function, module in ((F.gelu, nn.GELU()), (lambda x: x.relu(), nn.ReLU())):
+        assert torch.equal(bigvgan.Activation1d(function)(x), bigvgan.Activation1d(module)(x))
+
+
+def test_numbers_and_pads_that_stand_for_others():
+    """What ``float`` reads in NVIDIA's ``bias_act``, ints of other kinds, bools, and arrays."""
+    x, b = torch.randn(1, 2, 4, 5), torch.tensor([1.0, 2.0])
+    for module in (nvidia, mmcv):
+        expected = module.bias_act(x, b, 1, "lrelu", alpha=0.2, gain=1.0)
+        for alpha, gain in (("0.2", True), (np.array(0.2), "1"), (Decimal("0.2"), np.float32(1))):
+            for dim in (np.int64(1), True, torch.tensor(1)):
+                assert torch.equal(module.bias_act(x, b, dim, "lrelu", alpha, gain), expected)
+    assert torch.equal(nvidia.bias_act(x, b[:1], np.uint8(0)), x + 1)
+    assert torch.equal(nvidia.upfirdn2d(x, K, gain=True), nvidia.upfirdn2d(x, K))
+    assert torch.equal(nvidia.setup_filter(TAPS, gain=True), nvidia.setup_filter(TAPS))
+    filtered = nvidia.filtered_lrelu(x, K, gain=True, slope=False, clamp=True)
+    assert torch.equal(filtered, nvidia.filtered_lrelu(x, K, gain=1.0, slope=0.0, clamp=1.0))
+    pads = np.array([1, 2])
+    expected = ops.upfirdn2d(x, K, pad=(1, 2))
+    assert torch.equal(basicsr.upfirdn2d(x, K, pad=pads), expected)
+    assert torch.equal(rosinality.upfirdn2d(x, K, pad=pads), expected)
+    resampled = rosinality.upfirdn2d(
+        x, K, np.array([2, 3]), np.array([3, 1]), np.array([1, 2, 3, 4])
+    )
+    assert torch.equal(resampled, ops.upfirdn2d(x, K, (2, 3), (3, 1), (1, 2, 3, 4)))
+    blurs = [rosinality.Blur(TAPS, given)(x) for given in (pads, (1, 2))]
+    assert torch.equal(*blurs)
 
 
 # What the originals get wrong without a word, and other errors
@@ -1263,7 +1354,7 @@ ERRORS = [
      "b must be a vector as long as dimension 1 of x, got b of shape (3,) and x of shape "
      "(1, 2, 4, 5)"),
     (lambda: nvidia.bias_act(IMAGE, torch.ones(5), dim=-1), ValueError,
-     "dim must lie in [0, 4), got dim=-1"),
+     "dim must be an int in [0, 4), got dim=-1"),
     (lambda: nvidia.bias_act(IMAGE, [1.0, 2.0]), TypeError,
      "b must be a floating-point tensor or None, got list"),
     (lambda: nvidia.bias_act(IMAGE.int()), TypeError,

@@ -28,6 +28,7 @@ from examples.stylegan.discriminator import Discriminator
 from examples.stylegan.files import find_half_replaced, waiting
 from examples.stylegan.generator import Generator
 from resample_layers.compat import migrate
+from resample_layers.ops.upfirdn2d import UPFIRDN2D
 
 from .test_clients import OURS, contents, migrate_quickly, use
 from .test_extension import LIBRARIES
@@ -129,6 +130,19 @@ def check_intact(name, call, leaves, tensors, versions, expected):
     for one, other in zip(compute(call, leaves), expected, strict=True):
         torch.testing.assert_close(one, other, msg=name)
 """
+
+
+def test_a_memory_error_without_words():
+    """Python raises such ones; the sentence ended in the middle."""
+    x = torch.ones(1, 1, 3, 3)
+    with pytest.raises(RuntimeError) as caught:
+        UPFIRDN2D._raise(MemoryError(), (x, x[0, 0]))
+    assert str(caught.value) == (
+        "upfirdn2d ran out of memory on cpu, with tensors of shapes [1, 1, 3, 3], [3, 3]\n"
+        "can't allocate memory: MemoryError()"
+    )
+
+
 EACH_ALLOCATION = (
     CALLS
     + """
@@ -623,6 +637,29 @@ def test_a_migration_that_is_stopped_loses_nothing(how, tmp_path):
             assert told in Path(f"{root}.said").read_text()
         migrate_quickly(root, "rosinality")
         assert {path.name for path in root.iterdir()} == {".git", "a.py", "b.py", "net"}
+
+
+@pytest.mark.parametrize("end", ["", ".old"], ids=["before the first change", "after the last one"])
+def test_ctrl_c_right_after_a_rename_leaves_nothing_over(end, tmp_path, monkeypatch):
+    """It was told as half-done after the last change, with a command that could not run."""
+    root = tmp_path / "root"
+    before = use(root)
+    rename = os.rename
+
+    def stop(source, target):
+        rename(source, target)
+        if target == root / f"{migrate.WORK}{end}":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "rename", stop)
+    if end:
+        assert "undo it with: git" in migrate_quickly(root, "rosinality")
+        assert contents(root) == {root / "a.py": OURS.encode()}
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            migrate_quickly(root, "rosinality")
+        assert contents(root) == before
+    assert not list(root.glob(".resample_layers_migrate*"))
 
 
 def test_a_migration_that_cannot_be_put_back_says_how_to(tmp_path):

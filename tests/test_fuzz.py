@@ -216,6 +216,8 @@ def test_odd_arguments_are_refused_in_a_sentence(data):
 
 HUGE, SPARSE = 10**400, torch.ones(1, 2, 4, 5).to_sparse()
 X, W = torch.ones(1, 2, 4, 5), torch.ones(3, 2, 3, 3)
+B = torch.ones(2, dtype=torch.bool)
+META = X.to("meta"), W.to("meta", torch.float16)  # there is no autocast for this device
 Odd = fuzz_arguments.Odd
 FOUND = [
     (lambda: ops.bias_act(X, gain=HUGE), "gain must be finite and > 0, got gain=1000"),
@@ -239,7 +241,9 @@ FOUND = [
     (lambda: filters.design_lowpass(SPARSE, 8.0, 6.0, 32.0), "numtaps must be an int, got Tensor"),
     (lambda: ops.fused_leaky_relu(SPARSE), "input must be dense, got a tensor of layout"),
     (lambda: ops.fused_leaky_relu(X, torch.ones(2).to_sparse()), "bias must be dense, got a tensor"),
-    (lambda: nvidia.fma(X, 1.0, X), "b must be a floating-point tensor, got float"),
+    (lambda: nvidia.fma(X, 1.0, X), "b must be a tensor of numbers, got float"),
+    (lambda: nvidia.fma(X, X, X.to(torch.float8_e5m2)), "c must be a tensor of numbers, got torch.f"),
+    (lambda: nvidia.fma(B, B, B), "one of a, b and c must be of numbers, got bools alone"),
     (lambda: nvidia.fma(X, X, SPARSE), "c must be dense, got a tensor of layout"),
     (lambda: nvidia.fma(X, torch.ones(3), X), "a, b and c must have shapes that broadcast, got (1,"),
     (lambda: nvidia.fma(X, X, torch.ones((), device="meta")), "c must be on the device of a, got c"),
@@ -249,12 +253,17 @@ FOUND = [
     (lambda: nvidia.bias_act(X, impl=X), "impl must be 'ref' or 'cuda', got impl=Tensor"),
     (lambda: nvidia.bias_act(SPARSE), "x must be dense, got a tensor of layout"),
     (lambda: nvidia.bias_act(X, torch.ones(2).to_sparse()), "b must be dense, got a tensor of lay"),
-    (lambda: nvidia.bias_act(X, torch.ones(2), dim=Odd()), "dim must lie in [0, 4), got dim=Odd"),
+    (lambda: nvidia.bias_act(X, torch.ones(2), dim=Odd()), "dim must be an int in [0, 4), got d"),
     (lambda: nvidia.upfirdn2d(X, None, flip_filter=X), "flip_filter must be a bool, got flip_filte"),
     (lambda: nvidia.upfirdn2d(X, torch.ones(2).to_sparse()), "f must be dense, got a tensor of lay"),
     (lambda: nvidia.filtered_lrelu(X, flip_filter=[]), "flip_filter must be a bool, got flip_filte"),
     (lambda: nvidia.filtered_lrelu(X, clamp=-HUGE), "clamp must be > 0 or None, got clamp=-1000"),
     (lambda: nvidia.conv2d_resample(X, W, flip_weight=X), "flip_weight must be a bool, got flip_we"),
+    (lambda: nvidia.conv2d_resample(X, W, flip_weight="no"), "flip_weight must be a bool, got flip_we"),
+    (lambda: nvidia.conv2d_resample(X, W, flip_weight=np.str_("")), "flip_weight must be a bool, got"),
+    (lambda: nvidia.conv2d_resample(X, W, flip_weight=np.ones(2)), "flip_weight must be a bool, got f"),
+    (lambda: nvidia.conv2d_resample(X, W, flip_weight=SPARSE), "flip_weight must be a bool, got fl"),
+    (lambda: nvidia.conv2d_resample(*META), "w must be of the dtype of x, torch.float32, got torch.fl"),
     (lambda: nvidia.conv2d_resample(X, W.double()), "w must be of the dtype of x, torch.float32, g"),
     (lambda: nvidia.setup_filter(HUGE), "f must be [kh, kw], [taps], one number or None, as a list"),
     (lambda: nvidia.setup_filter(SPARSE), "f must be dense, got a tensor of layout"),
@@ -266,6 +275,10 @@ FOUND = [
     (lambda: mmcv.FusedBiasLeakyReLU(HUGE), "num_channels must be an int of 32 bits, got num_chan"),
     (lambda: basicsr.upfirdn2d(X, X[0, 0], pad=(X, X, 1, 1)), "pad must be made of ints, got pad="),
     (lambda: basicsr.upfirdn2d(X, X[0, 0], pad=[X] * 9), "pad must be 2 ints (before, after) for"),
+    (lambda: nvidia.bias_act(X, gain="two"), "gain must be a number, got gain='two'"),
+    (lambda: nvidia.bias_act(X, alpha=np.ones(2)), "alpha must be a number, got alpha=array([1., 1"),
+    (lambda: rosinality.FusedLeakyReLU(2, 1), "bias must be True or False, got bias=1: a slope goe"),
+    (lambda: basicsr.upfirdn2d(X, X[0, 0], pad=np.ones(2)), "pad must be made of ints, got pad=[1.0"),
     (lambda: rosinality.FusedLeakyReLU(2, X), "bias must be True or False, got bias=Tensor: a slo"),
     (lambda: rosinality.fused_leaky_relu(X, SPARSE), "bias must be dense, got a tensor of layout"),
     (lambda: bigvgan.Snake(2, alpha_trainable=X), "alpha_trainable must be a bool, got alpha_train"),
@@ -274,7 +287,7 @@ FOUND = [
     (lambda: bigvgan.LowPassFilter1d(padding=X), "padding must be a bool, got padding=Tensor"),
     (lambda: bigvgan.LowPassFilter1d(padding_mode=X), "padding_mode must be one of reflect, repli"),
     (lambda: bigvgan.DownSample1d(kernel_size=SPARSE), "kernel_size must be an int, got kernel_siz"),
-    (lambda: bigvgan.Activation1d(3), "activation must be a module, got 3"),
+    (lambda: bigvgan.Activation1d(3), "activation must be a module or a functi"),
     (lambda: bigvgan.Activation1d(torch.nn.ReLU(), fused=X), "fused must be a bool, got fused=Tens"),
 ]  # fmt: skip
 

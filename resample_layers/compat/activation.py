@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -15,8 +17,8 @@ from torch import Tensor
 from .. import ops
 from ..ops.arguments import DTYPES
 from ..ops.native import accumulate_dtype
-from ..values import shown
-from .arguments import as_count, as_number, check_dense, check_device
+from ..values import as_index, shown
+from .arguments import as_count, as_flag, as_number, check_dense, check_device
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ def _plain(func: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
 
 
 ROOT = math.sqrt(2.0)
+BOOLS = ("bool", "torch.bool", "NoneType")  # types and dtypes of what is no slope
 activation_funcs = {
     "linear": Activation(_plain(lambda value: value)),
     "relu": Activation(_plain(F.relu), def_gain=ROOT),
@@ -78,18 +81,18 @@ def biased_activation(
     if not isinstance(act, str) or act not in activation_funcs:
         raise ValueError(f"act must be one of {', '.join(activation_funcs)}, got act={shown(act)}")
     spec = activation_funcs[act]
-    alpha = spec.def_alpha if alpha is None else as_number("alpha", alpha)
+    alpha = spec.def_alpha if alpha is None else _as_float("alpha", alpha)
     if act != "lrelu" and alpha != spec.def_alpha:
         raise ValueError(
             f"alpha must be None for act={act!r}, which ignores it, got {shown(alpha)}"
         )
-    gain = spec.def_gain if gain is None else as_number("gain", gain)
+    gain = spec.def_gain if gain is None else _as_float("gain", gain)
     clamp = math.inf if clamp is None else as_number("clamp", clamp, infinite=True)
     if clamp < 0:
         raise ValueError(f"clamp must be >= 0 or None, got clamp={shown(clamp)}")
     clamp = None if clamp == math.inf else clamp
     if bias is not None:
-        check_bias(x, b, input, bias, dim)
+        dim = check_bias(x, b, input, bias, dim)
 
     if (
         act in ("relu", "lrelu")
@@ -109,8 +112,20 @@ def biased_activation(
     return value.to(input.dtype)
 
 
-def check_bias(x: str, b: str, input: Tensor, bias: Any, dim: Any) -> None:
-    """A bias along dimension ``dim`` of the input.
+def _as_float(name: str, value: Any) -> float:
+    """A finite number of whatever ``float`` reads, text too, as in NVIDIA's ``bias_act``.
+
+    Raises:
+        TypeError, ValueError: as :func:`as_number`.
+    """
+    if not isinstance(value, (Real, Tensor)):
+        with suppress(Exception):  # as_number says what is wrong
+            value = float(value)
+    return as_number(name, value)
+
+
+def check_bias(x: str, b: str, input: Tensor, bias: Any, dim: Any) -> int:
+    """Check a bias along dimension ``dim`` of the input, and give the dimension as an int.
 
     Raises:
         TypeError: for another kind or dtype.
@@ -120,14 +135,16 @@ def check_bias(x: str, b: str, input: Tensor, bias: Any, dim: Any) -> None:
         kind = bias.dtype if isinstance(bias, Tensor) else type(bias).__name__
         raise TypeError(f"{b} must be a floating-point tensor or None, got {kind}")
     check_dense(b, bias)
-    if not isinstance(dim, int) or not 0 <= dim < input.dim():
-        raise ValueError(f"dim must lie in [0, {input.dim()}), got dim={shown(dim)}")
-    if bias.dim() != 1 or bias.shape[0] != input.shape[dim]:
+    axis = int(dim) if isinstance(dim, bool) else as_index(dim)
+    if axis is None or not 0 <= axis < input.dim():
+        raise ValueError(f"dim must be an int in [0, {input.dim()}), got dim={shown(dim)}")
+    if bias.dim() != 1 or bias.shape[0] != input.shape[axis]:
         raise ValueError(
-            f"{b} must be a vector as long as dimension {dim} of {x}, got {b} of shape "
+            f"{b} must be a vector as long as dimension {axis} of {x}, got {b} of shape "
             f"{tuple(bias.shape)} and {x} of shape {tuple(input.shape)}"
         )
     check_device((x, b), input, bias)
+    return axis
 
 
 def fused_leaky_relu(
@@ -152,7 +169,7 @@ class FusedLeakyReLU(ops.FusedLeakyReLU):
         - input, output: ``[N, channel, ...]``
 
     Raises:
-        TypeError: if an argument is of another kind, ``bias`` no bool: older copies of the code
+        TypeError: if an argument is of another kind, ``bias`` a number: older copies of the code
             take the slope in its place.
         ValueError: if a number is out of its range.
     """
@@ -160,14 +177,18 @@ class FusedLeakyReLU(ops.FusedLeakyReLU):
     def __init__(
         self, channel: int, bias: bool = True, negative_slope: float = 0.2, scale: float = ROOT
     ) -> None:
-        if not isinstance(bias, bool):
+        if str(getattr(bias, "dtype", type(bias).__name__)) not in BOOLS:
             raise TypeError(
                 f"bias must be True or False, got bias={shown(bias)}: a slope goes by name, "
                 "negative_slope"
             )
+        if isinstance(negative_slope, bool):  # other codes have a bias in its place
+            raise TypeError(
+                f"negative_slope must be a number, got negative_slope={shown(negative_slope)}"
+            )
         super().__init__(
             as_count("channel", channel),
-            bias,
+            as_flag("bias", bias),
             as_number("negative_slope", negative_slope),
             as_number("scale", scale),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from numbers import Real
+from numbers import Number, Real
 from typing import Any
 
 import torch
@@ -46,15 +46,27 @@ def as_count(name: str, value: Any) -> int:
 
 
 def as_flag(name: str, value: Any) -> bool:
-    """True or False; a number counts as what it is in a condition, as in the originals.
+    """True or False; other values count as what they are in a condition, as in the originals.
+
+    These are None, numbers, and tensors and numpy's arrays of one element.
 
     Raises:
-        TypeError: for another kind of value.
+        TypeError: for another kind of value, a string too.
     """
-    is_scalar_of_numpy = not isinstance(value, Tensor) and getattr(value, "shape", None) == ()
-    if not isinstance(value, (bool, int, float)) and not is_scalar_of_numpy:
+    if isinstance(value, Tensor):
+        is_one = value.layout == torch.strided and not value.is_meta and value.numel() == 1
+    else:
+        kind = getattr(getattr(value, "dtype", None), "kind", "")  # numpy's letter; none: no array
+        is_one = kind in tuple("biufc") and value.size == 1
+    if not (value is None or isinstance(value, Number) or is_one):
         raise TypeError(f"{name} must be a bool, got {name}={shown(value)}")
     return bool(value)
+
+
+def as_list(value: Any) -> Any:
+    """An array of numpy as a list; anything else stays."""
+    is_array = hasattr(value, "tolist") and not isinstance(value, Tensor)
+    return value.tolist() if is_array else value
 
 
 def check_dense(name: str, value: Tensor) -> None:
@@ -68,7 +80,7 @@ def check_dense(name: str, value: Tensor) -> None:
 
 
 def as_number(name: str, value: Any, infinite: bool = False) -> float:
-    """A finite number of any sign; a tensor of one element is one, as in the originals.
+    """A finite number of any sign; a bool and a tensor of one element are, as in the originals.
 
     ``infinite``: an infinite one too.
 
@@ -84,7 +96,7 @@ def as_number(name: str, value: Any, infinite: bool = False) -> float:
                 f"{name} must be a number, which gets no gradient, got {name}={shown(value)}"
             )
         value = value.item()
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {name}={shown(value)}")
     number = to_float(value)
     # By comparisons, which compilers follow where numbers are symbols

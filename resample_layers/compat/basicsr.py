@@ -59,6 +59,7 @@ def upfirdn2d(
         torch.Size([1, 1, 8, 10])
     """
     up, down = arguments.as_rate("up", up), arguments.as_rate("down", down)
+    pad = arguments.as_list(pad)
     is_long = isinstance(pad, (tuple, list)) and len(pad) != 2
     if is_long and (len(pad) != 4 or as_pads(pad)[2:] != as_pads(pad)[:2]):
         raise ValueError(

@@ -334,7 +334,7 @@ class Activation1d(nn.Module):
     """An activation of signals at ``up_ratio`` times their sampling rate, without aliasing.
 
     Args:
-        activation: a module, which is called between the filters. :class:`Snake` and
+        activation: a module or a function, which is called between the filters. :class:`Snake` and
             :class:`SnakeBeta` of this module are computed with them, as one operator, so hooks on
             them do not run.
         up_ratio, down_ratio: the factors.
@@ -357,7 +357,7 @@ class Activation1d(nn.Module):
 
     def __init__(
         self,
-        activation: nn.Module,
+        activation: Callable[[Tensor], Tensor],
         up_ratio: int = 2,
         down_ratio: int = 2,
         up_kernel_size: int = 12,
@@ -365,8 +365,8 @@ class Activation1d(nn.Module):
         fused: bool = True,
     ) -> None:
         super().__init__()
-        if not isinstance(activation, nn.Module):
-            raise TypeError(f"activation must be a module, got {shown(activation)}")
+        if not callable(activation):
+            raise TypeError(f"activation must be a module or a function, got {shown(activation)}")
         self.up_ratio, self.down_ratio = up_ratio, down_ratio
         self.act = activation
         self.upsample = UpSample1d(up_ratio, up_kernel_size)

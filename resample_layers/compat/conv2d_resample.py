@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .. import geometry
 from ..ops.arguments import Pads
-from ..ops.modes import is_tracing
+from ..ops.modes import is_autocast, is_tracing
 from .arguments import (
     as_flag,
     as_paddings,
@@ -62,7 +61,7 @@ def conv2d_resample(
     )
     if f is not None:
         check_filter("f", f)
-    if w.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+    if w.dtype != x.dtype and not is_autocast(x.device):
         raise TypeError(f"w must be of the dtype of x, {x.dtype}, got {w.dtype}")
     if w.shape[0] % groups or x.shape[1] != w.shape[1] * groups:
         raise ValueError(

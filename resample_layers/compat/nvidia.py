@@ -52,6 +52,10 @@ __all__ = [
     "upsample2d",
 ]
 
+NUMBERS = (
+    *DTYPES, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
+    torch.complex32, torch.complex64, torch.complex128,
+)  # fmt: skip
 SEPARABLE = 8  # taps from which a 1-D filter stays so
 
 
@@ -287,18 +291,26 @@ def filtered_lrelu(
 
 
 def fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    """``a * b + c``, of three tensors of shapes that broadcast.
+    """``a * b + c``, of three tensors of shapes that broadcast: :func:`torch.addcmul`.
+
+    Tensors of no dimension that lie on the CPU serve every device.
 
     Raises:
-        TypeError: if one is no floating-point tensor.
+        TypeError: if one is no tensor of real or complex numbers, or all are of bools.
         ValueError: if one is sparse or on another device, or the shapes do not fit.
     """
+    placed: list[tuple[str, Tensor]] = []  # what asks for its device
     for name, t in (("a", a), ("b", b), ("c", c)):
-        if not isinstance(t, Tensor) or t.dtype not in DTYPES:
+        if not isinstance(t, Tensor) or t.dtype not in (*NUMBERS, torch.bool):
             kind = t.dtype if isinstance(t, Tensor) else type(t).__name__
-            raise TypeError(f"{name} must be a floating-point tensor, got {kind}")
+            raise TypeError(f"{name} must be a tensor of numbers, got {kind}")
         check_dense(name, t)
-        check_device(("a", name), a, t)
+        if t.dim() > 0 or t.device.type != "cpu":
+            placed.append((name, t))
+            (first_name, first), *_ = placed
+            check_device((first_name, name), first, t)
+    if all(t.dtype == torch.bool for t in (a, b, c)):
+        raise TypeError("one of a, b and c must be of numbers, got bools alone")
     try:
         torch.broadcast_shapes(a.shape, b.shape, c.shape)
     except RuntimeError:

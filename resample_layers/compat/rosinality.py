@@ -61,6 +61,7 @@ def upfirdn2d(
         TypeError, ValueError: as our op; ValueError also if ``device`` is no device's name.
     """
     arguments.as_device(device)
+    up, down, pad = (arguments.as_list(value) for value in (up, down, pad))
     return ops.upfirdn2d(input, kernel, up, down, pad)
 
 
@@ -87,7 +88,7 @@ class FusedLeakyReLU(activation.FusedLeakyReLU):
         - input, output: ``[N, channel, ...]``
 
     Raises:
-        TypeError: if an argument is of another kind, ``bias`` no bool: older copies of the code
+        TypeError: if an argument is of another kind, ``bias`` a number: older copies of the code
             take the slope in its place.
         ValueError: if a number is out of its range, or ``device`` is no device's name.
     """
@@ -203,8 +204,8 @@ class Blur(nn.Module):
         super().__init__()
         scale = arguments.as_rate("upsample_factor", upsample_factor) ** 2
         self.register_buffer("kernel", arguments.make_kernel("kernel", kernel) * scale)
-        as_pads(pad)  # the checks
-        self.pad = pad
+        self.pad = arguments.as_list(pad)
+        as_pads(self.pad)  # the checks
 
     def forward(self, input: Tensor) -> Tensor:
         return upfirdn2d(input, self.kernel, pad=self.pad)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from .arguments import SIDES, by, check_input
-from .modes import is_tracing
+from .modes import is_autocast, is_tracing
 from .native import is_channels_last
 
 MODES = ("reflect", "replicate", "circular")
@@ -85,9 +85,7 @@ def _extend_axis(x: Tensor, dim: int, before: int, after: int, mode: str) -> Ten
     if len(pieces) == 1:
         return x
     # Under autocast, torch.cat refuses the type of 16 bits that autocast does not use
-    # Of meta, which has no autocast, torch cannot tell whether it is enabled
-    kind = x.device.type
-    if kind != "meta" and torch.is_autocast_enabled(kind):
-        with torch.autocast(kind, enabled=False):
+    if is_autocast(x.device):
+        with torch.autocast(x.device.type, enabled=False):
             return torch.cat(pieces, dim)
     return torch.cat(pieces, dim)

@@ -14,6 +14,11 @@ is_tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defin
 _is_transformed: Callable[[], bool] = torch._C._are_functorch_transforms_active
 
 
+def is_autocast(device: torch.device) -> bool:
+    """Whether autocast is enabled for the device; for meta there is none, and torch cannot tell."""
+    return device.type != "meta" and torch.is_autocast_enabled(device.type)
+
+
 def is_differentiated_elsewhere() -> bool:
     """Whether torch.func or forward mode is at work: what differentiates outside of autograd."""
     return _is_transformed() or forward_ad._current_level >= 0

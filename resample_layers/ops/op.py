@@ -218,7 +218,7 @@ class Op:
         RuntimeError that torch has for every lack of memory on the CPU.
         """
         if isinstance(error, MemoryError):
-            cause = RuntimeError(f"can't allocate memory: the kernels got {error}")
+            cause = RuntimeError(f"can't allocate memory: {error!r}")
         else:
             cause = error
             if type(error) in (RuntimeError, torch.OutOfMemoryError) and not (

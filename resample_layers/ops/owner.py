@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch._library import simple_registry
 
 from ..version import __version__
 
@@ -87,13 +86,14 @@ OWNER = _find_owner()
 def claim(name: str, schema: str) -> torch.library.Library | None:
     """Where to register an op whose operators ``name`` and ``_name`` are now defined.
 
-    Call :func:`settle` when it is registered. None: the owner has registered it.
+    Call :func:`settle` when it is registered. None: the owner has registered it. The owner may
+    register more ops when the package is complete; a copy in another folder registers none.
 
     Raises:
-        ImportError: if the owner's op of this name has another schema, or there is none, or
-            someone else has defined an operator of this name.
+        ImportError: if the owner's op of this name has another schema, or a copy in another folder
+            finds none, or someone else has defined an operator of this name.
     """
-    if name in OWNER.schemas or OWNER.is_complete:
+    if name in OWNER.schemas or OWNER.folder != FOLDER:
         if OWNER.schemas.get(name) != schema:
             raise _other_sources(OWNER)
         return None
@@ -126,9 +126,15 @@ def _drop(name: str) -> None:
     if library is None:
         return
     # Torch keeps fakes and rules of dispatch modes apart from the library, which may not know yet
-    # of the last one
+    # of the last one. Where a newer torch keeps them is not known: then they stay
+    try:
+        from torch._library import simple_registry
+
+        rules = simple_registry.singleton._data
+    except (ImportError, AttributeError):
+        rules = {}
     for full in (name, f"_{name}"):
-        simple_registry.singleton._data.pop(f"{NAMESPACE}::{full}", None)
+        rules.pop(f"{NAMESPACE}::{full}", None)
         library._op_defs.add(f"{NAMESPACE}::{full}")
     library._destroy()
     del OWNER.libraries[name]

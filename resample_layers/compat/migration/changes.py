@@ -68,7 +68,8 @@ class Changes:
         """Change and delete all, or nothing.
 
         All new contents, and copies of the old ones, are written before the first file changes.
-        What is deleted is moved away until the rest has succeeded.
+        What is deleted is moved away until the rest has succeeded. Ctrl-C after the last change
+        does not count: what is done is reported.
 
         Raises:
             HalfDoneError: if that fails, and putting the old files back fails too.
@@ -90,26 +91,29 @@ class Changes:
             for path in self.removed:
                 (prepared / "old" / self._name(path)).parent.mkdir(parents=True, exist_ok=True)
             os.rename(prepared, work)
-        except BaseException:
-            shutil.rmtree(prepared, ignore_errors=True)
-            raise
-        try:
             for path in self.edited:
                 os.replace(work / "new" / self._name(path), path)
             for path in self.removed:
                 os.replace(path, work / "old" / self._name(path))
             os.rename(work, done)
-        except BaseException:
-            try:
-                _put_back(work / "old", self.root)
-            except OSError as error:
-                raise HalfDoneError(
-                    f"{error}: {work} keeps what was replaced and deleted; "
-                    f"{_how_to_put_back(self.root)}"
-                ) from error
-            shutil.rmtree(work)
-            raise
+        except BaseException:  # Ctrl-C, too: which folder there is tells how far it went
+            if not done.exists():
+                if work.exists():
+                    self._undo(work)
+                shutil.rmtree(prepared, ignore_errors=True)
+                raise
         shutil.rmtree(done, ignore_errors=True)
+
+    def _undo(self, work: Path) -> None:
+        """Put the old files back, and remove the folder of work."""
+        try:
+            _put_back(work / "old", self.root)
+        except OSError as error:
+            raise HalfDoneError(
+                f"{error}: {work} keeps what was replaced and deleted; "
+                f"{_how_to_put_back(self.root)}"
+            ) from error
+        shutil.rmtree(work)
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
