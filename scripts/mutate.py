@@ -29,6 +29,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -161,13 +162,13 @@ def results_of(module: str, folder: Path) -> Path:
 
 def forget(results: Path, kept: set[str]) -> None:
     """Delete the results of all mutants but ``kept``."""
-    with sqlite3.connect(results) as session:
+    with closing(sqlite3.connect(results)) as session, session:
         for job in finished(results) - kept:
             session.execute("delete from work_results where job_id = ?", (job,))
 
 
 def finished(results: Path) -> set[str]:
-    with sqlite3.connect(results) as session:
+    with closing(sqlite3.connect(results)) as session, session:
         return {job for (job,) in session.execute("select job_id from work_results")}
 
 
@@ -220,7 +221,7 @@ def mutate(module: str, folder: Path, path: str) -> Path:
 
 def report(module: str, results: Path) -> None:
     """Print what survived, and say how many did."""
-    with sqlite3.connect(results) as session:
+    with closing(sqlite3.connect(results)) as session, session:
         (total,) = session.execute("select count(*) from mutation_specs").fetchone()
         rows = session.execute(
             "select test_outcome, diff from work_results where worker_outcome = 'NORMAL'"
