@@ -175,6 +175,8 @@ def main() -> int:
             folder.mkdir()
             by = f", {row.compiler}" if row.compiler else ""
             try:
+                if row.compiler is None and wheel is None and not building:
+                    raise RuntimeError(f"row {ROWS[0].name} has built no wheel")
                 inside = install(python or sys.executable, row, folder / "venv")
                 if building:
                     wheel = build_wheel(inside, work)
@@ -183,8 +185,6 @@ def main() -> int:
                     report.append(f"built {wheel.name}, {wheel.stat().st_size / 1e6:.1f} MB")
                 if row in asked and not missing:
                     built = compile_wheel(inside, folder, row.compiler) if row.compiler else wheel
-                    if built is None:
-                        raise RuntimeError(f"row {ROWS[0].name} has built no wheel")
                     version = test(inside, built, folder)
                     report.append(
                         f"passed: {row.name}, Python {row.python}, torch {version}{by}, "
