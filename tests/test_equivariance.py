@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -294,3 +295,57 @@ def test_a_training_that_is_killed_without_a_word_is_told(tmp_path, monkeypatch)
     monkeypatch.setattr(sticking.subprocess, "Popen", popen)
     with pytest.raises(sticking.TrainingFailedError, match="failed: it ended with status -9"):
         sticking.train(tmp_path, 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_training_starts_stops_it(number, tmp_path, monkeypatch, capsys):
+    """It comes when the process exists already, and is not known yet."""
+    start, processes = subprocess.Popen, []
+
+    def popen(_, **options):
+        command = [sys.executable, "-c", "import time; time.sleep(99)"]
+        processes.append(start(command, **options))
+        signal.raise_signal(number)
+        return processes[-1]
+
+    monkeypatch.setattr(sticking.subprocess, "Popen", popen)
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        assert sticking.main(["--out", str(tmp_path)]) == sticking.STOPPED
+        assert [process.returncode for process in processes] == [-signal.SIGTERM]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert "stopped; the same command goes on" in capsys.readouterr().err
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_signal_that_is_ignored_stays_so(tmp_path, monkeypatch):
+    """In the trainings too, as ``nohup`` or ``&`` in a script has it."""
+    start = subprocess.Popen
+    ends = "import signal; raise SystemExit(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
+    monkeypatch.setattr(
+        sticking.subprocess,
+        "Popen",
+        lambda _, **options: start([sys.executable, "-c", ends], **options),
+    )
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with pytest.raises(sticking.TrainingFailedError, match="failed: it ended with status 1"):
+            sticking.train(tmp_path, 1)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_the_command_in_another_thread(tmp_path, monkeypatch, capsys):
+    """Where Python sets no handlers of signals."""
+    start = subprocess.Popen
+    monkeypatch.setattr(
+        sticking.subprocess,
+        "Popen",
+        lambda _, **options: start([sys.executable, "-c", "raise SystemExit(3)"], **options),
+    )
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(sticking.main, ["--out", str(tmp_path)]).result() == 1
+    assert "failed: it ended with status 3" in capsys.readouterr().err

@@ -38,6 +38,9 @@ CASES = {  # shape, taps (up, down) by (x, y; 0: one tap of 1), up, down, pad, d
     "signals, a phase without taps": ((1, 2, 1, 3000), (2, 0), (3, 0), (3, 1), (3, 1), (0, 0, 0, 0), (1, 1, 0, 0), False),
     "signals, padded far": ((1, 2, 1, 50), (12, 0), (12, 0), (2, 1), (2, 1), (9000, 7000, 0, 0), (8000, 9000, 0, 0), False),
     "signals, continued far": ((1, 2, 1, 50), (12, 0), (12, 0), (2, 1), (2, 1), (9000, 7000, 0, 0), (8000, 9000, 0, 0), True),
+    "signals, padded behind": ((1, 1, 1, 50), (12, 0), (12, 0), (2, 1), (2, 1), (0, 0, 0, 0), (0, 3000000, 0, 0), False),
+    "signals, continued far, factors apart": ((1, 2, 1, 50), (9, 0), (7, 0), (3, 1), (5, 1), (9001, 7003, 0, 0), (8002, 9005, 0, 0), True),
+    "signals, cropped beside zeros": ((1, 2, 1, 20000), (12, 0), (12, 0), (2, 1), (2, 1), (-9001, -7000, 0, 0), (-5001, -6000, 0, 0), False),
     "signals, cropped": ((1, 2, 1, 20000), (12, 0), (12, 0), (2, 1), (2, 1), (-9001, -7000, 0, 0), (-5001, -6000, 0, 0), True),
 }  # fmt: skip
 
@@ -67,7 +70,8 @@ def gradients(op, grad, args):
     ("case", "activation", "channels_last"),
     [(case, SNAKE, False) for case in CASES]
     + [("bands of rows", LEAKY_RELU, False), ("groups of channels", SNAKE, True), ("signals", LEAKY_RELU, True),
-       ("signals, components of the output", SNAKE, True), ("signals", LEAKY_RELU, False)],
+       ("signals, components of the output", SNAKE, True), ("signals", LEAKY_RELU, False),
+       ("signals, continued far", SNAKE, True), ("signals, cropped", SNAKE, True)],
 )  # fmt: skip
 def test_the_cut_changes_nothing(case, activation, channels_last):
     args, grad = draw(case, activation, torch.float64, channels_last)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import os
+import select
 import signal
 import subprocess
 import sys
@@ -21,7 +23,7 @@ from examples.stylegan.settings import Settings
 from examples.stylegan.training import Training
 
 from .images import make_folder
-from .tools import files_of_at_most
+from .tools import files_of_at_most, no_more_files, run_group
 from .training import ROOT, TINY, assert_same, start
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -98,15 +100,23 @@ def test_a_run_killed_at_any_moment_goes_on(tmp_path):
     options = ["--out", str(tmp_path / "run"), *TINY, "--log-every", "1", "--save-every", "1"]
     delays = np.random.default_rng(0).uniform(0.05, 0.6, 3).tolist()
     arguments = [[*options, "--steps", "1000000"], str(Run(tmp_path / "run").checkpoint), *delays]
-    ran = subprocess.run(
-        [sys.executable, "-c", KILLED_BY_THE_CLOCK.format(arguments=arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert int(ran.stdout.splitlines()[-1]) >= 3
+    command = [sys.executable, "-c", KILLED_BY_THE_CLOCK.format(arguments=arguments)]
+    status, output, errors = run_group(command, timeout=300, cwd=ROOT)
+    assert status == 0, errors
+    assert int(output.splitlines()[-1]) >= 3
+
+
+def test_no_process_outlives_a_command_that_takes_too_long():
+    """The forked one holds the pipe, which is at its end when that is gone."""
+    forks = "import os, time; os.fork() or time.sleep(99)"
+    reading, writing = os.pipe()
+    try:
+        with pytest.raises(subprocess.TimeoutExpired):
+            run_group([sys.executable, "-I", "-S", "-c", forks], timeout=2, pass_fds=[writing])
+        os.close(writing)
+        assert select.select([reading], [], [], 5)[0]
+    finally:
+        os.close(reading)
 
 
 def test_sigterm_finishes_the_step_and_saves(tmp_path, monkeypatch):
@@ -147,6 +157,25 @@ def test_a_damaged_checkpoint_is_named(tmp_path, capsys, no_report):
         sentence = f"--resume needs a whole checkpoint of a training, got {checkpoint}: {reason}"
         assert sentence in error
         assert checkpoint.read_bytes() == content
+
+
+def test_a_checkpoint_that_cannot_be_read_is_named(tmp_path, capsys, monkeypatch, no_report):
+    out = ["--out", str(tmp_path), *TINY]
+    assert train.main([*out, "--steps", "1"]) == 0
+    read = Run.read
+
+    def starved(self):
+        with no_more_files():
+            return read(self)
+
+    monkeypatch.setattr(Run, "read", starved)
+    with pytest.raises(SystemExit):
+        train.main([*out, "--steps", "2", "--resume"])
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.endswith(
+        f"--resume needs a whole checkpoint of a training, got {tmp_path / 'checkpoint.pt'}: "
+        "it cannot be read: Too many open files"
+    )
 
 
 def test_resume_reads_all_that_a_training_saves(tmp_path):

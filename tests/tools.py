@@ -4,6 +4,8 @@
 import contextlib
 import os
 import shutil
+import signal
+import subprocess
 import sys
 
 import pytest
@@ -34,13 +36,39 @@ def require_compiler_of(backend: str) -> None:
         require({"win32": "cl", "darwin": "clang++"}.get(sys.platform, "g++"))
 
 
+def run_group(command: list[str], timeout: float, **options) -> tuple[int, str, str]:
+    """A command's exit status, output and errors; all processes that it started end with it.
+
+    ``subprocess.run`` would kill the command alone when the time is over.
+    """
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, start_new_session=True, **pipes, **options) as process:
+        try:
+            output, errors = process.communicate(timeout=timeout)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, output, errors
+
+
 @contextlib.contextmanager
-def files_of_at_most(size: int):
-    """Let every write beyond so many bytes of a file fail, as on a full disk, by the system."""
-    require("limit on the size of files", found=resource is not None)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+def limited(name: str, value: int):
+    """Lower a limit that the system sets to this process."""
+    require("limits of the system", found=resource is not None)
+    number = getattr(resource, name)
+    soft, hard = resource.getrlimit(number)
+    resource.setrlimit(number, (value, hard))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        resource.setrlimit(number, (soft, hard))
+
+
+def files_of_at_most(size: int):
+    """Let every write beyond so many bytes of a file fail, as on a full disk, by the system."""
+    return limited("RLIMIT_FSIZE", size)
+
+
+def no_more_files():
+    """Let the opening of every file fail."""
+    return limited("RLIMIT_NOFILE", 0)

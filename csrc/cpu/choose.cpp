@@ -8,14 +8,14 @@
 #include <cmath>
 #include <limits>
 
+#include "ranges.h"
+
 namespace resample_layers {
 namespace cpu {
 namespace {
 
 // ---------------------------------------------------------------- polyphase form
 
-int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t a, int64_t unit) { return ceil_div(a, unit) * unit; }
 
 template <class A>

@@ -12,13 +12,12 @@
 #include <vector>
 
 #include "../filtered_act.h"
+#include "ranges.h"
 #include "upfirdn2d_cpu.h"
 
 namespace resample_layers {
 namespace cpu {
 
-inline int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
-inline int64_t ceil_div(int64_t a, int64_t b) { return -floor_div(-a, b); }
 inline int64_t round_up(int64_t a, int64_t unit) { return ceil_div(a, unit) * unit; }
 inline int64_t clamped(int64_t a, int64_t low, int64_t high) {
   return std::min(std::max(a, low), high);
@@ -33,14 +32,6 @@ inline int64_t element_size(Dtype dtype) {
 }
 
 // ---------------------------------------------------------------- ranges
-
-// Indices along one axis; they may lie beyond the ends of the array.
-struct Range {
-  int64_t begin, end;
-
-  int64_t size() const { return end - begin; }
-  bool operator==(const Range& other) const { return begin == other.begin && end == other.end; }
-};
 
 inline Range hull(Range a, Range b) { return {std::min(a.begin, b.begin), std::max(a.end, b.end)}; }
 

@@ -16,10 +16,10 @@ namespace resample_layers {
 namespace cpu {
 namespace {
 
-// Bytes of a row of m. More: a thread's rows leave the L1 cache. Less: what neighbours both
-// compute costs more.
+// The bytes of a row of m. With more, the rows of a thread would leave the L1 cache. With less,
+// the samples that two neighbours both compute would cost more.
 constexpr int64_t kRowBytes = 12 * 1024;
-// Components of m.
+// The most components of m.
 constexpr int64_t kMostPeriod = 16;
 
 int64_t period_of(const FilteredActParams& p) {
@@ -98,17 +98,20 @@ class Sums {
 
 // ---------------------------------------------------------------- a tile
 
-SignalRange plain(Range a) { return {a.begin, a.end}; }
+// No samples, at the place where a range begins: so they lie in the row of that range.
+Range none_of(Range a) { return {a.begin, a.begin}; }
 
-// The part of a range that an array has; it may be empty.
+// The part of a range that an array has; it may be none.
 Range inside(Range a, int64_t size) {
-  const int64_t begin = clamped(a.begin, 0, size);
-  return {begin, std::max(begin, std::min(a.end, size))};
+  const Range part = {std::max<int64_t>(a.begin, 0), std::min(a.end, size)};
+  return part.size() > 0 ? part : none_of(a);
 }
 
-// The elements of components that hold samples, and all samples that these elements hold.
+// The elements of components that hold samples, and all samples that these elements hold. An
+// empty range has no elements.
 Range elements_of(Range a, int64_t components) {
-  return {floor_div(a.begin, components), ceil_div(a.end, components)};
+  const int64_t begin = floor_div(a.begin, components);
+  return {begin, a.size() > 0 ? ceil_div(a.end, components) : begin};
 }
 Range whole_elements(Range a, int64_t components) {
   const Range elements = elements_of(a, components);
@@ -123,13 +126,14 @@ class Layout {
   // The samples `part` of the output.
   void forward(Range part, SignalTile& tile) const {
     const int64_t components = period_ / axis_.down;
+    if (axis_.replicate) part = nearer(part);
     const Range read = axis_.mid_for_out(whole_elements(part, components));
     const Range have = axis_.replicate ? existing(read, axis_.mid) : inside(read, axis_.mid);
     set_row(tile.mid, axis_.replicate ? hull(read, have) : read, period_);
     set_source(have, tile);
     set_row(tile.out, part, components);
-    tile.write = plain(part);
-    tile.out_elements = plain(elements_of(part, components));
+    tile.write = part;
+    tile.out_elements = elements_of(part, components);
   }
 
   // The samples `part` of the input.
@@ -137,22 +141,37 @@ class Layout {
     const int64_t components = period_ / axis_.up;
     const GradBand band = make_grad_band(axis_, part, nullptr);
     const Range read = axis_.mid_of_in(whole_elements(band.whole, components));
-    set_row(tile.mid, band.mid, period_);
-    set_source(band.mid, tile);
-    set_row(tile.g, hull(read, band.span), period_);
-    tile.span = plain(band.span);
-    tile.span_elements = plain(elements_of(band.span, period_));
-    const Range grads = axis_.out_of_mid(whole_elements(band.span, period_));
+    tile.owned = owned_by(axis_, part);
+    // Where nothing of m reads these samples (a crop), their gradients are sums of zeros.
+    const bool used = tile.owned.size() > 0 || inside(read, axis_.mid).size() > 0;
+    const Range mid = used ? band.mid : none_of(read);
+    tile.span = used ? band.span : none_of(read);
+    set_row(tile.mid, mid, period_);
+    set_source(mid, tile);
+    set_row(tile.g, hull(read, tile.span), period_);
+    tile.span_elements = elements_of(tile.span, period_);
+    Range grads = {0, 0};
+    if (used) grads = axis_.out_of_mid(whole_elements(tile.span, period_));
     set_row(tile.grads, grads, period_ / axis_.down);
-    tile.grad_have = plain(inside(grads, axis_.out));
+    tile.grad_have = inside(grads, axis_.out);
     set_row(tile.out, band.whole, components);
-    tile.whole = plain(band.whole);
-    tile.write = plain(part);
-    tile.out_elements = plain(elements_of(band.whole, components));
-    tile.owned = plain(owned_by(axis_, part));
+    tile.whole = band.whole;
+    tile.write = part;
+    tile.out_elements = elements_of(band.whole, components);
   }
 
  private:
+  // Outputs that read nothing of a continued m but its end are all the same. So a part far behind
+  // the end is computed as one that is nearer by whole elements, and no row reaches far.
+  Range nearer(Range part) const {
+    const int64_t components = period_ / axis_.down;
+    const Range read = axis_.mid_for_out(whole_elements(part, components));
+    const int64_t behind = std::max<int64_t>(0, read.begin - (axis_.mid - 1));
+    const int64_t before = std::max<int64_t>(0, 1 - read.end);
+    const int64_t moved = (floor_div(behind, period_) - floor_div(before, period_)) * components;
+    return {part.begin - moved, part.end - moved};
+  }
+
   static void set_row(SignalRow& row, Range samples, int64_t components) {
     const Range elements = elements_of(samples, components);
     row.components = components;
@@ -162,16 +181,17 @@ class Layout {
 
   // What is read of the input for what there is of m.
   void set_source(Range mid, SignalTile& tile) const {
-    tile.mid_have = plain(mid);
-    tile.mid_elements = plain(elements_of(mid, period_));
+    tile.mid_have = mid;
+    tile.mid_elements = elements_of(mid, period_);
     Range read = {0, 0}, have = {0, 0};
     if (mid.size() > 0) {
       read = axis_.in_for_mid(whole_elements(mid, period_));
-      have = axis_.replicate ? existing(read, axis_.in) : inside(read, axis_.in);
-      if (axis_.replicate) read = hull(read, have);
+      have = inside(read, axis_.in);
+      // Of a continued input, the sample at the end stands in the row where it is read.
+      if (axis_.replicate && have.size() == 0) have.end = have.begin + 1;
     }
     set_row(tile.in, read, period_ / axis_.up);
-    tile.in_have = plain(have);
+    tile.in_have = have;
   }
 
   Axis axis_;
@@ -245,8 +265,8 @@ void lay_out(SignalCall<A>& call) {
       *length = std::max(*length, row.end - row.begin);
       ++length;
     });
-    for (const SignalRange& range : {tile.in_have, tile.grad_have, tile.write}) {
-      line = std::max(line, range.end - range.begin);
+    for (const Range& range : {tile.in_have, tile.grad_have, tile.write}) {
+      line = std::max(line, range.size());
     }
   }
   call.model = tile;
@@ -364,7 +384,7 @@ class SignalWorker {
           double* sums = call_.sums.of(k, index);
           tile.sums[k] = sums == nullptr ? nullptr : sums + (c - channels.begin);
         }
-        rows(tile, n, c);
+        rows(tile, n, c, call_.x.part(unit.tile).begin);
       }
     }
   }
@@ -374,15 +394,16 @@ class SignalWorker {
     return values == nullptr ? nullptr : static_cast<const A*>(values) + channel;
   }
 
+  // The sample x of a row of an array, or the sample at the end that is next to it.
   const char* at(const void* data, const Plane4d& array, int64_t n, int64_t c, int64_t x) const {
-    return static_cast<const char*>(data) + (n * array.stride_n + c * array.stride_c +
-                                             x * array.stride_w) *
-                                                element_size(call_.params->dtype);
+    const int64_t element = n * array.stride_n + c * array.stride_c +
+                            clamped(x, 0, array.w - 1) * array.stride_w;
+    return static_cast<const char*>(data) + element * element_size(call_.params->dtype);
   }
 
   // Between an array and the rows of scratch that stand for it.
   BlockCopy copy(const char* stored, const Plane4d& array, int stage, int64_t rows,
-                 const SignalRange& samples) const {
+                 const Range& samples) const {
     BlockCopy b{};
     b.stored = const_cast<char*>(stored);
     b.stored_plane = array.stride_c;
@@ -391,16 +412,17 @@ class SignalWorker {
     b.block_plane = call_.stage_elements / call_.together;
     b.planes = rows;
     b.rows = 1;
-    b.columns = samples.end - samples.begin;
+    b.columns = samples.size();
     return b;
   }
 
-  void rows(SignalTile& tile, int64_t n, int64_t c) {
+  // Computes rows from the channel c on; `first` is the first sample that is written.
+  void rows(SignalTile& tile, int64_t n, int64_t c, int64_t first) {
     const FilteredActParams& p = *call_.params;
     const BlockKernels& kernels = call_.kernels->blocks;
     const int dtype = int(p.dtype);
     const char* input = at(p.input, p.in, n, c, tile.in_have.begin);
-    const char* output = at(p.output, p.out, n, c, tile.write.begin);
+    const char* output = at(p.output, p.out, n, c, first);
     const char* grad = call_.grad == nullptr
                            ? nullptr
                            : at(call_.grad->grad, call_.grads, n, c, tile.grad_have.begin);

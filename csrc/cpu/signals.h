@@ -16,14 +16,10 @@
 #include <cstdint>
 
 #include "blocks.h"
+#include "ranges.h"
 
 namespace resample_layers {
 namespace cpu {
-
-// Samples, or elements of components, that may lie beyond the ends of a signal.
-struct SignalRange {
-  int64_t begin, end;
-};
 
 // A row in scratch: the elements [begin, end) of each component.
 struct SignalRow {
@@ -60,17 +56,19 @@ struct SignalTile : ActivationParams {
   SignalRow in, mid, out;    // out: of the output, or of the gradient of the input
   SignalRow grads, g;        // gradient: of the output's; g_a, which becomes g_m
   int64_t line_at;           // a row before it is split, or after it was joined
-  SignalRange in_have;       // what is read of the input           [samples]
-  SignalRange mid_have;      // what exists of m                    [samples]
-  SignalRange mid_elements;  // that hold it
-  SignalRange write;         // what is written                     [samples]
-  SignalRange out_elements;  // that hold it
+  // Far beyond the ends of a continued signal, rows hold what is read or written at another place
+  // than the array does; the pointers above are those of the array.
+  Range in_have;             // what is read of the input           [samples]
+  Range mid_have;            // what exists of m                    [samples]
+  Range mid_elements;        // that hold it
+  Range write;               // what is written                     [samples]
+  Range out_elements;        // that hold it
   // Gradient only.
-  SignalRange grad_have;     // what is read of grad                [samples]
-  SignalRange span;          // of g_a, with what belongs to the ends of a  [samples]
-  SignalRange span_elements; // that hold it
-  SignalRange whole;         // of the input's gradient, with what belongs to its ends  [samples]
-  SignalRange owned;         // of m, that is added to the sums     [samples]
+  Range grad_have;           // what is read of grad                [samples]
+  Range span;                // of g_a, with what belongs to the ends of a  [samples]
+  Range span_elements;       // that hold it
+  Range whole;               // of the input's gradient, with what belongs to its ends  [samples]
+  Range owned;               // of m, that is added to the sums     [samples]
   double* sums[3];           // of bias, alpha, beta, by row; null: not wanted
 };
 

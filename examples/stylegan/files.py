@@ -65,15 +65,19 @@ def whole(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
     Raises:
         OSError: with ``filename`` set to ``path``, if it cannot be written.
     """
-    with _removing_temporaries(path), _naming(path):
-        with open(temporary(path), "w+b") as file:
-            yield file
+    try:
+        with _naming(path):
+            with open(temporary(path), "w+b") as file:
+                yield file
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            os.replace(temporary(path), path)
             if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(temporary(path), path)
-        if durable:
-            sync_folder(path.parent)
+                sync_folder(path.parent)
+    except BaseException:
+        _remove(temporary(path))
+        raise
 
 
 def write_pair(
@@ -82,16 +86,30 @@ def write_pair(
     second_path: Path,
     write_second: Callable[[BinaryIO], None],
 ) -> None:
-    """Write two files that belong together; both are on the disk before one takes its place.
+    """Write two files that belong together, so that no two of different saves are taken for a pair.
 
-    The second takes its place first. If the process is killed between the two, the file at
-    ``path`` is of the earlier pair: :func:`find_half_replaced` sees that.
+    Both are written whole first. Then each gets a name that only a whole file ever has,
+    :func:`waiting_second` before :func:`waiting`; then the second takes its place, and the first
+    does. Each of these moves is on the disk before the next. So the pair is half replaced where
+    the first file waits and the second does not: :func:`find_half_replaced` sees that, and the
+    next call finishes that pair before it writes.
+
+    Args:
+        path: where the first file is to be.
+        write: writes it.
+        second_path: where the second file is to be; see :func:`collide`.
+        write_second: writes it.
 
     Raises:
         OSError: with ``filename`` set to the path, if a file cannot be written; both are as they
-            were. If only the second can take its place, the error says how to finish.
+            were. If only the second has taken its place, the error says how to finish. If both
+            have and the disk does not confirm it, both are new.
     """
-    with _removing_temporaries(path, second_path):
+    first_waits, second_waits = waiting(path), waiting_second(second_path)
+    try:
+        if find_half_replaced(path, second_path):
+            with _naming(path):
+                _move(first_waits, path)
         for place, writer in ((path, write), (second_path, write_second)):
             with _naming(place):
                 if place.is_dir():
@@ -100,36 +118,56 @@ def write_pair(
                     writer(file)
                     file.flush()
                     os.fsync(file.fileno())
-        with _naming(second_path):
-            os.replace(temporary(second_path), second_path)
-    # From here on the first one's temporary file is kept until it has taken its place
-    sync_folder(second_path.parent)
-    try:
-        os.replace(temporary(path), path)
-    except OSError as error:
-        said = f"{error.strerror}; {explain_half_replaced(path, second_path)}"
-        raise OSError(error.errno, said, str(path)) from error
-    sync_folder(path.parent)
+        for place, source, target in (
+            (second_path, temporary(second_path), second_waits),
+            (path, temporary(path), first_waits),
+            (second_path, second_waits, second_path),
+            (path, first_waits, path),
+        ):
+            with _naming(place):
+                _move(source, target)
+    except BaseException as error:
+        _remove(temporary(path))
+        _remove(temporary(second_path))
+        half = True  # where the system does not say, nothing more is removed
+        with contextlib.suppress(OSError):
+            half = find_half_replaced(path, second_path)
+            if not half:  # the second file waits until the first one's is gone from the disk
+                first_waits.unlink(missing_ok=True)
+                sync_folder(path.parent)
+                second_waits.unlink(missing_ok=True)
+        if half and isinstance(error, OSError):
+            said = f"{error.strerror}; {explain_half_replaced(path, second_path)}"
+            raise OSError(error.errno, said, error.filename) from error
+        raise
 
 
 def find_half_replaced(path: Path, second_path: Path) -> bool:
-    """Whether :func:`write_pair` was killed after the second file and before the first.
+    """Whether :func:`write_pair` ended after the second file took its place, before the first.
 
-    Then the first one's temporary file is alone, and was written before the second file was.
+    Raises:
+        OSError: if the system does not say which files exist.
     """
-    with contextlib.suppress(FileNotFoundError):
-        written = os.stat(temporary(path)).st_mtime_ns
-        return not temporary(second_path).exists() and written <= os.stat(second_path).st_mtime_ns
-    return False
+    return (
+        _exists(waiting(path)) and _exists(second_path) and not _exists(waiting_second(second_path))
+    )
 
 
 def explain_half_replaced(path: Path, second_path: Path) -> str:
     """What is wrong with such a pair and what mends it, in words without a full stop."""
-    command = shlex.join(["mv", str(temporary(path)), str(path)])
+    command = shlex.join(["mv", str(waiting(path)), str(path)])
     return (
         f"of a pair that was saved together only {second_path} took its place: finish with: "
         f"{command}"
     )
+
+
+def collide(path: Path, second_path: Path) -> bool:
+    """Whether :func:`write_pair` would write two of its files under one name."""
+    names = (path, temporary(path), waiting(path))
+    names += (second_path, temporary(second_path), waiting_second(second_path))
+    places = {name.parent.resolve() / name.name for name in names}
+    return len(places) < len(names) or path.resolve() == second_path.resolve()
 
 
 def temporary(path: Path) -> Path:
@@ -137,16 +175,39 @@ def temporary(path: Path) -> Path:
     return path.with_name(f"{path.name}.tmp")
 
 
-@contextlib.contextmanager
-def _removing_temporaries(*paths: Path) -> Iterator[None]:
-    """If the body fails, remove the temporary files."""
+def waiting(path: Path) -> Path:
+    """The name of a pair's first file while it is whole and waits to take its place."""
+    return path.with_name(f"{path.name}.pair")
+
+
+def waiting_second(path: Path) -> Path:
+    """The name of a pair's second file while it is whole and waits to take its place.
+
+    It differs from :func:`waiting`, whose file a later save of ``path`` alone removes: without the
+    second file that waits, its pair would look half replaced.
+    """
+    return path.with_name(f"{path.name}.pair2")
+
+
+def _move(source: Path, target: Path) -> None:
+    """Rename a file, and wait until that is on the disk."""
+    os.replace(source, target)
+    sync_folder(target.parent)
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is such a name; ``Path.exists`` hides errors in some versions of Python."""
     try:
-        yield
-    except BaseException:
-        for path in paths:
-            with contextlib.suppress(OSError):
-                temporary(path).unlink(missing_ok=True)
-        raise
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, where that is possible."""
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

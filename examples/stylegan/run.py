@@ -168,25 +168,26 @@ class Run:
 
         Raises:
             FileNotFoundError: if there is none.
-            ValueError: if it is damaged, or asks for anything but data.
+            ValueError: if it cannot be read, is damaged, or asks for anything but data.
         """
         if not self.checkpoint.is_file():
             raise FileNotFoundError(
                 f"--resume needs the checkpoint of an earlier run, got none at {self.checkpoint}"
             )
-        reason = lacking(self.checkpoint)
-        if reason is None:
-            try:
+        try:
+            reason = lacking(self.checkpoint)
+            if reason is None:
                 state = read_values(self.checkpoint)
-            except CheckpointError as error:
-                if error.__cause__ is not None and is_out_of_memory(error.__cause__):
-                    raise error.__cause__ from None
-                reason = f"it {str(error).removeprefix(f'{self.checkpoint} ')}"
-            else:
                 missing = STATE - state.keys() if isinstance(state, dict) else STATE
                 if not missing:
                     return state
                 reason = f"it is without {', '.join(sorted(missing))}"
+        except CheckpointError as error:
+            if error.__cause__ is not None and is_out_of_memory(error.__cause__):
+                raise error.__cause__ from None
+            reason = f"it {str(error).removeprefix(f'{self.checkpoint} ')}"
+        except OSError as error:
+            reason = f"it cannot be read: {error.strerror or error}"
         raise ValueError(
             f"--resume needs a whole checkpoint of a training, got {self.checkpoint}: {reason}"
         )

@@ -23,9 +23,10 @@ import argparse
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -71,8 +72,9 @@ def train(folder: Path, steps: int | None) -> None:
             command += ["--samples", "200", "--save-every", "100"]
             command += [] if steps is None else ["--steps", str(steps)]
             command += ["--resume"] if (run / "checkpoint.pt").exists() else ["--overwrite"]
-            process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
-            stack.callback(end, process)
+            with uninterrupted():  # or else the training could run on without this process
+                process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+                stack.callback(end, process)
             processes[config] = process
         while any(process.poll() is None for process in processes.values()):
             failed = [config for config, process in processes.items() if process.poll()]
@@ -100,6 +102,36 @@ def end(process: subprocess.Popen[bytes]) -> None:
 def interrupt(number: int, frame: Any) -> NoReturn:
     """Take a signal for Ctrl-C, or else the trainings would run on without this process."""
     raise KeyboardInterrupt
+
+
+@contextmanager
+def handling(handler: Callable[[int, Any], Any], *numbers: int) -> Iterator[None]:
+    """Let ``handler`` take these signals, but for those that are ignored.
+
+    In another thread than the main one, where Python takes no signals, this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in numbers}
+    before = {n: earlier for n, earlier in before.items() if earlier not in (signal.SIG_IGN, None)}
+    try:
+        for number in before:
+            signal.signal(number, handler)
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until the body has ended."""
+    came: list[int] = []
+    with handling(lambda number, _: came.append(number), signal.SIGINT, signal.SIGTERM):
+        yield
+    if came:
+        raise KeyboardInterrupt
 
 
 def wait(processes: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
@@ -154,25 +186,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"--{name} must be >= 1, got {value}")
     start, folder, rows = time.perf_counter(), Path(args.out), list[Tensor]()
     names = ("strip.png", *(f"{config}.log" for config in CONFIGS))
-    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        with writable(folder, names):
-            pass
-        train(folder, args.steps)
-        torch.set_num_threads(2)
-        for config in CONFIGS:
-            settings = Settings(**load_config(config))
-            generator = load(folder / config / "checkpoint.pt").generator
-            decibels = equivariance.measure(generator, args.images)
-            say(
-                f"\n{config}: {settings.network} with Fourier features, "
-                f"{steps_of(folder / config):,} steps of {settings.batch} images\n"
-                f"{equivariance.format_decibels(decibels)}"
-            )
-            rows += strip(Sampler(generator), args.seeds)
-        picture = to_picture(tile(rows, SHIFTS * len(args.seeds)))
-        size = (picture.width * ENLARGED, picture.height * ENLARGED)
-        path = save_png(picture.resize(size, resample=0), folder / "strip.png")
+        with handling(interrupt, signal.SIGTERM):
+            with writable(folder, names):
+                pass
+            train(folder, args.steps)
+            torch.set_num_threads(2)
+            for config in CONFIGS:
+                settings = Settings(**load_config(config))
+                generator = load(folder / config / "checkpoint.pt").generator
+                decibels = equivariance.measure(generator, args.images)
+                say(
+                    f"\n{config}: {settings.network} with Fourier features, "
+                    f"{steps_of(folder / config):,} steps of {settings.batch} images\n"
+                    f"{equivariance.format_decibels(decibels)}"
+                )
+                rows += strip(Sampler(generator), args.seeds)
+            picture = to_picture(tile(rows, SHIFTS * len(args.seeds)))
+            size = (picture.width * ENLARGED, picture.height * ENLARGED)
+            path = save_png(picture.resize(size, resample=0), folder / "strip.png")
     except TrainingFailedError as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 1
@@ -183,8 +215,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; the same command goes on", file=sys.stderr)
         return STOPPED
-    finally:
-        signal.signal(signal.SIGTERM, before)
     say(f"\n{time.perf_counter() - start:.0f} s in all; see {path}")
     return 0
 

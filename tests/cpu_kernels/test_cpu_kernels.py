@@ -97,6 +97,22 @@ def test_the_walk_of_a_call(library, walk, dtype, layout, channels, taps, up, do
     assert library.resample_layers_cpu_walk(values, *pointers, where).decode() == walk
 
 
+def test_tiles_of_signals_lie_in_their_rows(built, tmp_path):
+    """Of any padding and crop: what the kernels touch, and how large scratch is; see the source."""
+    names = {path.stem: path for path in built.parent.glob("*.o")}
+    # The source includes filtered_act_signals.cpp, to see its tiles
+    objects = [
+        path for name, path in names.items() if name not in ("driver", "filtered_act_signals")
+    ]
+    program = tmp_path / "signal_tiles"
+    flags = ["-std=c++17", "-O0", "-Wall", "-Wextra", "-Werror", "-pthread"]
+    source = harness.HERE / "signal_tiles.cpp"
+    subprocess.run(["g++", *flags, source, *objects, "-o", program], check=True)
+    done = subprocess.run([program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert re.fullmatch(r"\d{5,} tiles, 0 failures\n", done.stdout)
+
+
 def test_sweep_under_the_thread_sanitizer(built, tmp_path):
     """Threads of one call share their tiles, their scratch memory and their sums as they should."""
     asked = subprocess.run(["g++", "-print-file-name=libtsan.so"], capture_output=True, text=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..blocks import BINOMIAL
 from ..discriminator import Discriminator
-from ..files import whole, write_pair
+from ..files import collide, waiting, whole, write_pair
 from ..generator import Generator
 from ..inputs import ConstantInput
 from .keys import (
@@ -62,8 +62,7 @@ def save_rosinality(
         file["d"] = _export("rosinality", discriminator)
     if latent_avg is not None:
         file["latent_avg"] = latent_avg.detach().cpu()
-    with whole(Path(path), durable=True) as opened:
-        torch.save(file, opened)
+    _write(Path(path), file)
 
 
 def save_basicsr(
@@ -83,10 +82,11 @@ def save_basicsr(
     Raises:
         ValueError: if no ``narrow`` and ``channel_multiplier`` build such networks, they have
             another filter than the usual one or not three image channels, or ``discriminator``
-            and ``discriminator_path`` are not given together, or the two paths are one file.
-        OSError: if a file cannot be written; what was there stays as it was. If the process is
-            killed after the discriminator's file has taken its place and before the generator's
-            has, :func:`load` of both says so, and how to finish.
+            and ``discriminator_path`` are not given together, or the two paths are one file, or
+            one is a name that the other has while it is written (``.tmp``, ``.pair``, ``.pair2``).
+        OSError: if a file cannot be written; what was there stays as it was. If the process ends
+            after the discriminator's file has taken its place and before the generator's has,
+            :func:`load` of both says so, and how to finish; the next save of both finishes it too.
 
     Warns:
         UserWarning: if a network clamps, which BasicSR's does not, or if the discriminator's
@@ -101,12 +101,12 @@ def save_basicsr(
     if latent_avg is not None:
         file["latent_avg"] = latent_avg.detach().cpu()
     if discriminator is None or discriminator_path is None:
-        with whole(Path(path), durable=True) as opened:
-            torch.save(file, opened)
+        _write(Path(path), file)
         return
-    if Path(path).resolve() == Path(discriminator_path).resolve():
+    if collide(Path(path), Path(discriminator_path)):
         raise ValueError(
-            f"discriminator_path must be another file than path, got {discriminator_path} for both"
+            "discriminator_path must be another file than path, and neither the other with .tmp, "
+            f".pair or .pair2 at its end, got {discriminator_path} and {path}"
         )
     second = {"params": _export("basicsr", discriminator)}
     write_pair(
@@ -115,6 +115,14 @@ def save_basicsr(
         Path(discriminator_path),
         lambda opened: torch.save(second, opened),
     )
+
+
+def _write(path: Path, file: dict[str, Any]) -> None:
+    """Write a file that is of no pair."""
+    with whole(path, durable=True) as opened:
+        torch.save(file, opened)
+    # Of a pair that was not finished: it would replace this newer file
+    waiting(path).unlink(missing_ok=True)
 
 
 def _export(dialect: str, network: Generator | Discriminator) -> State:
