@@ -58,7 +58,7 @@ test-peers: $(VENV)/.clients  ## scipy's, kornia's and mmcv's own tests with our
 test-large: $(VENV)/.test  ## tensors of more than 2^31 elements on the CPU; needs 12 GB of memory
 	RESAMPLE_LAYERS_LARGE=1 $(BIN)/python -m pytest tests/test_large.py
 
-mutate: $(VENV)/.mutate  ## mutants of formulas, checks and gradient rules; an hour and more, or MODULES of them
+mutate: $(VENV)/.mutate  ## mutants of formulas, checks and gradient rules; takes hours; MODULES chooses
 	$(BIN)/python scripts/mutate.py $(MODULES)
 
 parity: $(VENV)/.test  ## compare StyleGAN2 and StyleGAN3 with the original codes; PEERS=DIR has their checkouts

@@ -24,9 +24,10 @@ from resample_layers.ops import (
 
 from . import formulations
 from .measure import (
-    ABOUT_SPREAD,
     SPREAD,
+    TURNS,
     Row,
+    about,
     deviation,
     digits,
     grouped,
@@ -160,11 +161,13 @@ def report_formulations(rows: list[Row]) -> str:
         cells = [middle_and_worst(by_name.get(name, []), "time / floor") for name in names]
         compiled = by_name.get("compiled", [])
         lines.append([*labels, *cells, worst(compiled, "deviation"), widest(alike)])
+    explained = (
+        "of the compiled kernels from the float64 definition, relative to the largest output"
+    )
     return f"""\
-Medians of rounds in which all columns take turns, as multiples of the floor
-`torch.empty(out).fill_(0.)` plus `input.sum()`: median / worst of
-{len(grouped(rows, "shape"))} shapes. *Deviation*: of the compiled kernels from the float64
-definition, relative to the largest output. `interpolate` computes another filter. {ABOUT_SPREAD}
+Medians of rounds, as multiples of the floor `torch.empty(out).fill_(0.)` plus `input.sum()`:
+median / worst of {len(grouped(rows, "shape"))} shapes. {TURNS} `interpolate` computes another
+filter. {about(rows, explained)}
 
 ![Time over the floor](cpu.svg)
 
@@ -275,7 +278,7 @@ def report_floors(rows: list[Row]) -> str:
 The floor counts bytes: `fill_` of as many bytes as the output and `sum` of as many as the input, in
 float32. Median / worst of both layouts and three operations. In all, {summary}. Goals: at 4 MB and
 more the median cell of 4 taps at most 1.1, the worst 1.5, 12 taps at most 2; at 0.5 MB at most 2.
-*Deviation*: from the float64 definition, relative to the largest output. {ABOUT_SPREAD}
+{about(rows, "from the float64 definition, relative to the largest output")}
 
 {table(["size", "kernel", "dtype", "forward", "backward", "deviation", SPREAD], lines)}
 """
@@ -365,10 +368,11 @@ def report_epilogue(rows: list[Row]) -> str:
          worst(alike, "deviation"), widest(alike)]
         for labels, alike in grouped(rows, "dtype", "layout")
     ]  # fmt: skip
+    explained = "of the fused op from the separate ones in float64, relative to the largest output"
     return f"""\
 `upfirdn2d_bias_act` (fused) beside `upfirdn2d` alone, and beside `upfirdn2d`, addition of scaled
-noise and `fused_leaky_relu` (separate); 4 taps; median / worst of three shapes. *Deviation*: of the
-fused op from the separate ones in float64, relative to the largest output. {ABOUT_SPREAD}
+noise and `fused_leaky_relu` (separate); 4 taps; median / worst of three shapes.
+{about(rows, explained)}
 
 {table(["dtype", "layout", *names, "deviation", SPREAD], lines)}
 """

@@ -14,9 +14,9 @@ from resample_layers import geometry
 from resample_layers.ops import upfirdn1d, upfirdn3d
 
 from .measure import (
-    ABOUT_SPREAD,
     SPREAD,
     Row,
+    about,
     deviation,
     digits,
     grouped,
@@ -122,8 +122,8 @@ def report(rows: list[Row]) -> str:
     ]  # fmt: skip
     return f"""\
 `upfirdn1d` and `upfirdn3d` beside `F.pad` with a strided or a transposed depthwise convolution of
-all axes, or of one axis after the other; median / least of three rates. *Deviation*: from the
-convolutions in float64, relative to the largest output. {ABOUT_SPREAD}
+all axes, or of one axis after the other; median / least of three rates.
+{about(rows, "from the convolutions in float64, relative to the largest output")}
 
 {table(["shape", "dtype", "taps", *names, "deviation", SPREAD], lines)}
 """

@@ -21,9 +21,10 @@ from resample_layers.ops import (
 )
 
 from .measure import (
-    ABOUT_SPREAD,
     SPREAD,
+    TURNS,
     Row,
+    about,
     deviation,
     digits,
     grouped,
@@ -220,13 +221,15 @@ def report(rows: list[Row]) -> str:
     head = ["shape", "up, down", "dtype"]
     for kind in ("forward", "forward and backward"):
         head += [f"{kind} [ms]", "three calls / ours", "plain torch / ours"]
+    explained = (
+        f"from plain torch in float64, outputs and gradients of {EXACT_CHANNELS} channels, each "
+        "relative to its largest value; the largest is told"
+    )
     return f"""\
 `filtered_snake` (12 taps, the borders of BigVGAN) and `filtered_lrelu` (6 taps for each factor,
 bias and clamp of StyleGAN3) beside the same in three calls of this package (a filter, the
-activation, a filter) and in plain torch (grouped convolutions); medians of calls in turn.
-Backward: the gradients of input, bias, alpha and beta. *Deviation*: from plain torch in float64,
-outputs and gradients of {EXACT_CHANNELS} channels, each relative to its largest value; the largest
-is told. {ABOUT_SPREAD}
+activation, a filter) and in plain torch (grouped convolutions); medians of rounds. {TURNS}
+Backward: the gradients of input, bias, alpha and beta. {about(rows, explained)}
 
 {table([*head, "deviation", SPREAD], lines)}
 """

@@ -33,7 +33,10 @@ Row = dict[str, Any]
 
 
 def interleaved(
-    calls: dict[str, Callable[[], object]], seconds: float, least: int = 3
+    calls: dict[str, Callable[[], object]],
+    seconds: float,
+    least: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Time all calls in turn, round after round: what disturbs one disturbs its neighbours.
 
@@ -50,9 +53,9 @@ def interleaved(
     left = dict.fromkeys(calls, seconds / len(calls))
     while waiting := [n for n in calls if left[n] > 0 or len(times[n]) < least]:
         for name in waiting:
-            start = time.perf_counter()
+            start = clock()
             result = calls[name]()
-            taken = time.perf_counter() - start
+            taken = clock() - start
             times[name].append(taken)
             left[name] -= taken
             del result
@@ -212,9 +215,23 @@ def widest(rows: list[Row]) -> str:
     return f"{max(ratios):.2f}" if ratios else ""
 
 
-# What the column that `widest` makes is called, and the sentence that explains it.
+# What the column that `widest` makes is called
 SPREAD = "p80 / p20"
-ABOUT_SPREAD = f"*{SPREAD}*: the widest spread of the times that a line compares."
+# How `interleaved` times, for the reader of a table
+TURNS = (
+    "Calls take turns; each has an equal share of the time and three rounds at least, so that slow "
+    "calls have fewer rounds than quick ones."
+)
+
+
+def about(rows: list[Row], deviation: str) -> str:
+    """The sentences that explain the columns of deviation and spread, where rows have figures."""
+    sentences = []
+    if numbers(rows, "deviation"):
+        sentences.append(f"*Deviation*: {deviation}.")
+    if numbers(rows, "p20"):
+        sentences.append(f"*{SPREAD}*: the widest spread of the times that a line compares.")
+    return " ".join(sentences)
 
 
 def write_section(name: str, text: str) -> None:
@@ -235,6 +252,8 @@ def write_section(name: str, text: str) -> None:
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
+    """A Markdown table, without the columns that have nothing in any row."""
+    kept = [at for at in range(len(header)) if not rows or any(row[at] for row in rows)]
+    header, *rows = [[line[at] for at in kept] for line in (header, *rows)]
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -10,9 +10,9 @@ from resample_layers import UpFirDnSmooth
 from resample_layers.ops import extension, upfirdn2d
 
 from .measure import (
-    ABOUT_SPREAD,
     SPREAD,
     Row,
+    about,
     deviation,
     digits,
     interleaved,
@@ -73,8 +73,8 @@ def report(rows: list[Row]) -> str:
     lines = [[*(row.get(name, "") for name in names), widest([row])] for row in rows]
     return f"""\
 Backend: {rows[0]["backend"]}. One thread; forward only, validation included. Goal: at most 0.25 of
-`pad` and `conv2d` without gradient, 0.33 with it. *Deviation*: from the composite in float64.
-{ABOUT_SPREAD}
+`pad` and `conv2d` without gradient, 0.33 with it.
+{about(rows, "from the composite in float64")}
 
 {table([*names, SPREAD], lines)}
 """

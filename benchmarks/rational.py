@@ -14,9 +14,9 @@ from resample_layers import UpFirDnResample1d
 from resample_layers.filters import kaiser_lowpass
 
 from .measure import (
-    ABOUT_SPREAD,
     SPREAD,
     Row,
+    about,
     deviation,
     digits,
     interleaved,
@@ -91,11 +91,14 @@ def report(rows: list[Row]) -> str:
         *("shape", "rate [Hz]", "taps", "ours [ms]", "julius / ours", "torchaudio / ours"),
         "deviation",
     )
+    explained = (
+        "of ours from scipy's `resample_poly` in float64, with the same taps, relative to the "
+        "largest output"
+    )
     return f"""\
 `UpFirDnResample1d` beside `julius.ResampleFrac` and `torchaudio.transforms.Resample`, all float32,
 forward, with {ZEROS} zero crossings on each side of the filter; medians. The window functions
-differ, so the samples do too. *Deviation*: of ours from scipy's `resample_poly` in float64, with
-the same taps, relative to the largest output. {ABOUT_SPREAD}
+differ, so the samples do too. {about(rows, explained)}
 
 {table([*names, SPREAD], [[*(row.get(name, "") for name in names), widest([row])] for row in rows])}
 """

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Changes the formulas, the argument checks and the gradient rules, and sees whether a test fails.
 
-    python scripts/mutate.py                          # all of MODULES; hours, on a busy machine
+    python scripts/mutate.py                          # all of MODULES; this takes hours
     python scripts/mutate.py resample_layers/geometry.py --folder runs/mutants
 
 cosmic-ray makes the mutants, one change each, in a copy of the tree. What survives is printed as a
-patch, and the session lies in the folder: a second call with the same folder goes on where the
-first one stopped.
+patch. A survivor is no error: read whether it is equivalent, or a test is missing. The results lie
+in the folder: a second call with the same folder goes on where the first one stopped, unless the
+module or its tests have changed.
 
 A fresh process would import torch for seconds before the first test. So one process imports it
 once, and forks for each mutant: ``serve`` and ``ask`` below are its two ends. Neither has imported
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import hashlib
 import json
 import os
 import shlex
@@ -27,6 +29,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -136,7 +139,10 @@ def start_server(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     environment = {**os.environ, "RESAMPLE_LAYERS_BACKEND": "native"}
     command = [sys.executable, __file__, "serve", path]
     with (folder / "tests.log").open("wb") as log:
-        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+        # In a session of its own: Ctrl-C stops the mutants, and then the server is asked once more
+        server = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
     while not Path(path).exists():
         if server.poll() is not None:
             raise SystemExit(f"nothing serves the tests: see {folder / 'tests.log'}")
@@ -144,20 +150,45 @@ def start_server(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     return server, path
 
 
-def mutate(module: str, folder: Path, path: str) -> None:
-    """Try the mutants of a module that this folder's session has not tried."""
+def results_of(module: str, folder: Path) -> Path:
+    """The file of results. They hold for one state of module, tests and tests' helpers."""
+    digest = hashlib.sha256(repr((CONFIG, MODULES[module])).encode())
+    tests = {test.partition("::")[0] for test in MODULES[module]}
+    helpers = {f"tests/{p.name}" for p in folder.glob("tests/*.py") if p.name[:5] != "test_"}
+    for name in (module, *sorted(tests | helpers)):
+        digest.update((folder / name).read_bytes())
+    return folder / f"{Path(module).stem}-{digest.hexdigest()[:12]}.sqlite"
+
+
+def forget(results: Path, kept: set[str]) -> None:
+    """Delete the results of all mutants but ``kept``."""
+    with closing(sqlite3.connect(results)) as session, session:
+        for job in finished(results) - kept:
+            session.execute("delete from work_results where job_id = ?", (job,))
+
+
+def finished(results: Path) -> set[str]:
+    with closing(sqlite3.connect(results)) as session, session:
+        return {job for (job,) in session.execute("select job_id from work_results")}
+
+
+def mutate(module: str, folder: Path, path: str) -> Path:
+    """Try the mutants of a module that have no result in this folder; where the results are."""
     tests = MODULES[module]
+    results = results_of(module, folder)
+
+    def pass_unchanged() -> bool:
+        return not subprocess.call([sys.executable, __file__, "ask", path, "0", *tests], cwd=folder)
+
     # This also writes the bytecode of all that no mutant changes
-    command = [sys.executable, __file__, "ask", path]
-    if subprocess.call([*command, "0", *tests], cwd=folder):
+    if not pass_unchanged():
         raise SystemExit(f"tests fail without a mutant: see {folder / 'tests.log'}")
-    name = Path(module).stem
     command = [sys.executable, "-S", __file__, "ask", path, "1", *tests]
     config = CONFIG.format(
         module=json.dumps(module), timeout=20.0 * SECONDS, command=json.dumps(shlex.join(command))
     )
-    (folder / f"{name}.toml").write_text(config)
-    session = f"{name}.sqlite"
+    settings = results.with_suffix(".toml")
+    settings.write_text(config)
 
     def tool(program: str, *arguments: str) -> None:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -166,15 +197,31 @@ def mutate(module: str, folder: Path, path: str) -> None:
             raise SystemExit(f"there is no {program}: pip install cosmic-ray")
         subprocess.run([command, *arguments], cwd=folder, check=True)
 
-    if not (folder / session).exists():
-        tool("cosmic-ray", "init", f"{name}.toml", session)
-        tool("cr-filter-operators", session, f"{name}.toml")
-    tool("cosmic-ray", "exec", f"{name}.toml", session)
+    if not results.exists():
+        new = results.with_suffix(".new")
+        new.unlink(missing_ok=True)
+        tool("cosmic-ray", "init", settings.name, new.name)
+        tool("cr-filter-operators", new.name, settings.name)
+        new.rename(results)
+    source = (folder / module).read_bytes()
+    before = finished(results)
+    try:
+        tool("cosmic-ray", "exec", settings.name, results.name)
+    finally:
+        # A mutant counts as found when pytest gives no answer, also where nobody has run it
+        (folder / module).write_bytes(source)
+        if not pass_unchanged():
+            forget(results, before)
+            raise SystemExit(
+                f"tests no longer pass without a mutant: see {folder / 'tests.log'}. "
+                "The results of this call are deleted"
+            )
+    return results
 
 
-def report(module: str, folder: Path) -> int:
+def report(module: str, results: Path) -> None:
     """Print what survived, and say how many did."""
-    with sqlite3.connect(folder / f"{Path(module).stem}.sqlite") as session:
+    with closing(sqlite3.connect(results)) as session, session:
         (total,) = session.execute("select count(*) from mutation_specs").fetchone()
         rows = session.execute(
             "select test_outcome, diff from work_results where worker_outcome = 'NORMAL'"
@@ -185,7 +232,6 @@ def report(module: str, folder: Path) -> int:
     survived = [diff for outcome, diff in rows if outcome == "SURVIVED"]
     print(*survived, sep="\n\n")
     print(f"{module}: {len(rows):,} of {total - skipped:,} tried, {len(survived)} survived")
-    return len(survived)
 
 
 def main() -> int:
@@ -205,10 +251,10 @@ def main() -> int:
     server, path = start_server(folder)
     try:
         for module in arguments.modules:
-            mutate(module, folder, path)
+            report(module, mutate(module, folder, path))
     finally:
         server.kill()
-    return int(sum(report(module, folder) for module in arguments.modules) > 0)
+    return 0
 
 
 if __name__ == "__main__":

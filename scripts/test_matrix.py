@@ -8,8 +8,9 @@ into it, which the first row has built against the newest torch; or a compiler b
 there, for the CPU. Then the op's tests of this checkout run on the installed package, with
 ``RESAMPLE_LAYERS_BACKEND=extension``, so that they fail where the compiled kernels do not serve.
 Interpreters are found by name, on the PATH or among pyenv's. A row without its interpreter or its
-compiler is ``NOT RUN``; ``RESAMPLE_LAYERS_REQUIRE=python3.13`` makes that an error. One environment
-at a time is on disk, about 6 GB.
+compiler is ``NOT RUN``; ``RESAMPLE_LAYERS_REQUIRE=python3.13`` makes that an error. A row that
+cannot be installed has failed, and the others go on. One environment at a time is on disk, about
+6 GB.
 """
 
 from __future__ import annotations
@@ -51,11 +52,13 @@ class Row(NamedTuple):
     compiler: str | None = None  # None: the wheel
 
 
-CPU = "torch==2.13.0"  # where pip finds that build for the CPU only
+# A torch for the CPU only, where pip finds that build: for x86-64 the public package index has one
+# with CUDA. The report tells which it was
+CPU = "torch==2.13.0"
 ROWS = (
     Row("newest", "3.13", "torch", "the newest torch, with which the wheel is built"),
     Row("floor", "3.10", "torch==2.11.*", "the oldest Python and torch that the wheel serves"),
-    Row("cpu", "3.11", CPU, "a torch for the CPU only"),
+    Row("cpu", "3.11", CPU, "a torch for the CPU only, where pip finds it"),
     Row("python3.12", "3.12", CPU, "every Python"),
     Row("python3.14", "3.14", CPU, "every Python"),
     Row("gcc11", "3.11", CPU, "the oldest g++ that compiles torch's headers", "g++-11"),
@@ -88,6 +91,14 @@ def pip(python: Path, *arguments: str | Path, **environment: str) -> None:
     run(*command, *arguments, **environment)
 
 
+def install(python: str, row: Row, environment: Path) -> Path:
+    """The interpreter of a new virtual environment with the row's torch."""
+    run(python, "-m", "venv", environment)
+    inside = environment / "bin" / "python"
+    pip(inside, "install", "--upgrade", "pip", *BUILD_REQUIREMENTS, row.torch)
+    return inside
+
+
 def build_wheel(python: Path, folder: Path) -> Path:
     """The wheel, built in an environment that holds the newest torch; for all architectures."""
     options = ("--no-build-isolation", "--no-deps", "--wheel-dir", folder)
@@ -110,27 +121,32 @@ def compile_wheel(python: Path, folder: Path, compiler: str) -> Path:
 
 
 def test(python: Path, wheel: Path, folder: Path) -> str:
-    """Run the tests on the installed wheel, from a folder without the checkout's package."""
+    """Run the tests on the installed wheel, from a folder without the checkout's package.
+
+    Returns the version of torch, and for which CUDA it was built.
+    """
     pip(python, "install", wheel, *REQUIREMENTS)
     shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
-    code = "import resample_layers, torch; print(torch.__version__, resample_layers.__file__)"
-    version, place = subprocess.run(
-        [python, "-c", code], cwd=folder, capture_output=True, text=True, check=True
-    ).stdout.split(maxsplit=1)
+    names = "torch.__version__, torch.version.cuda, resample_layers.__file__"
+    code = f"import resample_layers, torch; print({names}, sep='\\n')"
+    version, cuda, place = subprocess.run(
+        [python, "-c", code], cwd=folder, stdout=subprocess.PIPE, text=True, check=True
+    ).stdout.splitlines()
     if "site-packages" not in place:
-        raise SystemExit(f"the tests would not run on the installed package, but on {place}")
+        raise RuntimeError(f"the tests would not run on the installed package, but on {place}")
     run(python, "-m", "resample_layers.info", folder=folder)
     files = [f"tests/{name}" for name in TESTS]
     run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files, folder=folder,
         RESAMPLE_LAYERS_BACKEND="extension")  # fmt: skip
-    return version
+    return f"{version} ({'for the CPU only' if cuda == 'None' else f'with CUDA {cuda}'})"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    names = [row.name for row in ROWS]
     parser.add_argument("--wheel", type=Path, help="take this one for the rows of the wheel")
-    parser.add_argument("--only", nargs="*", metavar="ROW", default=[row.name for row in ROWS])
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="rows to test")
     parser.add_argument("--keep", action="store_true", help="leave the environments on disk")
     arguments = parser.parse_args()
     wheel = arguments.wheel and arguments.wheel.resolve()
@@ -139,53 +155,51 @@ def main() -> int:
     report, failed = [], False
     asked = [row for row in ROWS if row.name in arguments.only]
     wants_wheel = any(row.compiler is None for row in asked)
-    for row in ROWS:
-        # The first row builds the wheel, also where it is not to be tested
-        building = row is ROWS[0] and wheel is None and wants_wheel
-        if row not in asked and not building:
-            continue
-        python = find_python(row.python)
-        missing = f"python{row.python}" if python is None else None
-        if row.compiler is not None and shutil.which(row.compiler) is None:
-            missing = row.compiler
-        if missing and not building:
-            report.append(f"NOT RUN: {row.name} ({row.why}), no {missing}")
-            failed |= missing in required
-            continue
-        start = time.monotonic()
-        folder = work / row.name
-        folder.mkdir()
-        environment = folder / "venv"
-        run(python or sys.executable, "-m", "venv", environment)
-        inside = environment / "bin" / "python"
-        pip(inside, "install", "--upgrade", "pip", *BUILD_REQUIREMENTS, row.torch)
-        if building:
-            wheel = build_wheel(inside, work)
-            (ROOT / "dist").mkdir(exist_ok=True)
-            shutil.copy(wheel, ROOT / "dist")
-            report.append(f"built {wheel.name}, {wheel.stat().st_size / 1e6:.1f} MB")
-        if missing:
-            report.append(f"NOT RUN: {row.name} ({row.why}), no {missing}")
-            failed |= missing in required
-        elif row in asked:
+    try:
+        for row in ROWS:
+            # The first row builds the wheel, also where it is not to be tested
+            building = row is ROWS[0] and wheel is None and wants_wheel
+            if row not in asked and not building:
+                continue
+            python = find_python(row.python)
+            missing = f"python{row.python}" if python is None else None
+            if row.compiler is not None and shutil.which(row.compiler) is None:
+                missing = row.compiler
+            if row in asked and missing:
+                report.append(f"NOT RUN: {row.name} ({row.why}), no {missing}")
+                failed |= missing in required
+            if missing and not building:
+                continue
+            start = time.monotonic()
+            folder = work / row.name
+            folder.mkdir()
+            by = f", {row.compiler}" if row.compiler else ""
             try:
-                built = compile_wheel(inside, folder, row.compiler) if row.compiler else wheel
-                version = test(inside, built, folder)
-            except subprocess.CalledProcessError as error:
+                if row.compiler is None and wheel is None and not building:
+                    raise RuntimeError(f"row {ROWS[0].name} has built no wheel")
+                inside = install(python or sys.executable, row, folder / "venv")
+                if building:
+                    wheel = build_wheel(inside, work)
+                    (ROOT / "dist").mkdir(exist_ok=True)
+                    shutil.copy(wheel, ROOT / "dist")
+                    report.append(f"built {wheel.name}, {wheel.stat().st_size / 1e6:.1f} MB")
+                if row in asked and not missing:
+                    built = compile_wheel(inside, folder, row.compiler) if row.compiler else wheel
+                    version = test(inside, built, folder)
+                    report.append(
+                        f"passed: {row.name}, Python {row.python}, torch {version}{by}, "
+                        f"{time.monotonic() - start:.0f} s"
+                    )
+            except (subprocess.CalledProcessError, OSError, RuntimeError) as error:
                 failed = True
-                by = f", {row.compiler}" if row.compiler else ""
-                what = f"Python {row.python}, {row.torch}{by}"
-                report.append(f"FAILED: {row.name}, {what} ({error})")
-            else:
-                report.append(
-                    f"passed: {row.name}, Python {row.python}, torch {version}, "
-                    f"{time.monotonic() - start:.0f} s"
-                )
+                report.append(f"FAILED: {row.name}, Python {row.python}, {row.torch}{by} ({error})")
+            finally:
+                if not arguments.keep:
+                    shutil.rmtree(folder)
+    finally:
         if not arguments.keep:
-            shutil.rmtree(folder)
-    if not arguments.keep:
-        shutil.rmtree(work)
-    print("", *report, sep="\n")
+            shutil.rmtree(work)
+        print("", *report, sep="\n")
     return int(failed)
 
 

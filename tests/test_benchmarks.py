@@ -2,8 +2,8 @@
 """RESULTS.md and its plots say what the kept rows say; nothing is timed here."""
 
 import argparse
+import itertools
 import json
-import time
 
 import pytest
 import torch
@@ -87,12 +87,30 @@ def test_every_row_tells_its_deviation_and_its_spread(name, tmp_path, monkeypatc
 
 
 def test_slow_calls_cost_few_rounds():
-    slept = {"slow": 0.03, "quick": 0.001}
-    calls = {name: lambda s=seconds: time.sleep(s) for name, seconds in slept.items()}
-    times = measure.interleaved(calls, 0.06)
-    assert len(times["slow"]) == 3
-    assert len(times["quick"]) > 3
-    assert times["quick"] == sorted(times["quick"])
+    now = 0
+
+    def call(durations):
+        def take():
+            nonlocal now
+            now += next(durations)
+
+        return take
+
+    calls = {"slow": call(itertools.repeat(30)), "quick": call(itertools.cycle((2, 1)))}
+    times = measure.interleaved(calls, 60, clock=lambda: now)
+    assert times == {"slow": [30] * 3, "quick": [1] * 10 + [2] * 10}  # a share is 30; 3 at least
+
+
+@pytest.mark.parametrize("name", ["overhead", "cpu", "epilogue", "filtered", "rational"])
+def test_a_column_without_a_figure_is_left_out(name):
+    rows = measure.load(name)
+    pieces = (f"{measure.SPREAD} |", "| deviation |", f"*{measure.SPREAD}*:", "*Deviation*:")
+    for figures, is_there in (("0.5", "2", "1e-07"), True), (("", "", ""), False):
+        columns = dict(zip(("p20", "p80", "deviation"), figures, strict=True))
+        text = SECTIONS[name].report([row | columns for row in rows])
+        assert [piece in text for piece in pieces] == [is_there] * len(pieces)
+        widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
+        assert len(widths) == 1
 
 
 def test_the_spread_is_the_widest_of_what_a_row_compares():
