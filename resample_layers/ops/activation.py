@@ -288,7 +288,8 @@ def _scaled(
     """
     if input.dtype == torch.float16:
         input = input.to(native.accumulate_dtype(input))
-    return UPFIRDN2D(input, kernel, taps_y, up, down, pad, False)
+    scaled: Tensor = UPFIRDN2D(input, kernel, taps_y, up, down, pad, False)
+    return scaled
 
 
 def _is_one_tap(
