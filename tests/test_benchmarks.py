@@ -65,12 +65,14 @@ def test_every_row_tells_its_deviation_and_its_spread(name, tmp_path, monkeypatc
     few(monkeypatch, dimensions, SHAPES=((1, 2, 64), (1, 2, 6, 6, 6)), RATES=rate)
     few(monkeypatch, filtered, SIGNALS=((1, 3, 60),), IMAGES=(((1, 3, 20, 20), 2, 2),))
     monkeypatch.setattr(overhead, "CALLS", 1)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     section = SECTIONS[name]
     few(monkeypatch, measure, ROWS=tmp_path, MEASURED=tmp_path / "measured.json")
-    measure.save(name, section.measure(argparse.Namespace(quick=False, seconds=0.0)))
-    torch.set_num_threads(threads)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        measure.save(name, section.measure(argparse.Namespace(quick=False, seconds=0.0)))
+    finally:
+        torch.set_num_threads(threads)
     rows = measure.load(name)
     for row in rows:
         others = row.get("formulation") == "interpolate"  # another filter: it must be told apart

@@ -614,6 +614,33 @@ def test_gradients_of_any_scale(kind, size, tap, scale, grad_size, dtype, graph,
     assert exact[-1].abs().max() > 0
 
 
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize(
+    ("taps", "slope", "clamp", "expected"),
+    [
+        ((3e4, 1e-3), 0.2, 100.02, 64 * 1e-3),  # the outputs of the large tap are clamped
+        ((3e3, 1e-2), 0.2, 100.02, 64 * 1e-2),
+        ((-3e3, 0.0), 1e-9, None, 64 * -3e-6),  # float16 does not hold slope times gradient
+        ((1.0, float("inf")), 0.2, None, float("inf")),
+    ],
+)
+def test_gradient_of_a_scale_has_the_range_of_float32(
+    taps, slope, clamp, expected, dtype, graph, device
+):
+    """Phases whose taps differ by more than a 16-bit type spans; each has 64 outputs."""
+    x = torch.ones(1, 1, 1, 64, device=device, dtype=dtype)
+    kernel = torch.tensor(taps, device=device), torch.ones(1, device=device)
+    leaves = [x, torch.ones(1, 1, device=device)]
+    for leaf in leaves:
+        leaf.requires_grad_()
+    call = {"negative_slope": slope, "gain": 1.0, "clamp": clamp}
+    out = upfirdn2d_bias_act(x, kernel, up=(2, 1), pad=(1, 0, 0, 0), scale=leaves[1], **call)
+    grad_x, grad = torch.autograd.grad(out.sum(), leaves, create_graph=graph)
+    assert grad_x.dtype == dtype
+    torch.testing.assert_close(grad.item(), expected, rtol=4e-3, atol=0.0)
+
+
 @pytest.mark.parametrize(
     ("taps", "call", "learned"),
     [

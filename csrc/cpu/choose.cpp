@@ -195,12 +195,15 @@ constexpr int64_t kDirectBytes = 96 * 1024;
 // and writing no longer overlap.
 constexpr int64_t kBlockElements = 1024;
 // Output rows are summed together, from the input rows that they share, where they have more
-// taps in y than this times the stride. With fewer, that was measured to gain nothing, and the
-// longer blocks cost up to 20 % (12 taps, down 2, rows of 1024 elements). Where the rows of one
-// output do not fit the L1 cache, each reading of them counts: there more taps than this are
-// enough, if an input row serves two outputs and more.
+// taps in y than this times the stride. With fewer, that was measured to gain nothing where the
+// rows of one output fit the L1 cache (kNearBytes), and the longer blocks cost up to 20 %.
+// Where they do not fit, each reading of them counts, and more taps than this are enough, if an
+// input row serves two outputs and more. That gains 10 to 20 % where rows are read where they lie,
+// or are channels_last, and the input rows of a block stay in the L2 cache (kHeldBytes). It was
+// measured to gain nothing for contiguous rows that are fetched.
 constexpr int64_t kSharingTaps = 8;
 constexpr int64_t kNearBytes = 32 * 1024;
+constexpr int64_t kHeldBytes = 1200 * 1024;
 // The same for streams, which also keep open rows: a row, and a block.
 constexpr int64_t kStreamRow = 1024;
 constexpr int64_t kStreamElements = 2048;
@@ -281,10 +284,12 @@ class Scratch {
   int64_t size_ = 0;
 };
 
-// The ring of fetched rows; a power of two, so that a row finds its slot by a mask.
-void set_row_slots(Plan& plan, int64_t rows) {
-  plan.row_slots = 1;
-  while (plan.row_slots < rows) plan.row_slots *= 2;
+// Slots of the ring that holds so many fetched rows; a power of two, so that a row finds its
+// slot by a mask.
+int64_t slots_for(int64_t rows) {
+  int64_t slots = 1;
+  while (slots < rows) slots *= 2;
+  return slots;
 }
 
 int64_t outputs_of_row(const Plan& plan) {
@@ -405,7 +410,7 @@ void cut_planar(Plan& plan, const Request& request) {
   const int64_t fitting = kTileBytes / request.element / plan.slot_pitch;
   const int64_t rows = std::min(std::max(y.span + std::max(2 * y.stride, y.span), fitting),
                                 y.stride * (y.steps - 1) + y.span);
-  set_row_slots(plan, rows);
+  plan.row_slots = slots_for(rows);
   plan.block_steps = at_most_unfinished(plan, (rows - y.span) / y.stride + 1);
   Scratch scratch;
   lay_out(plan, scratch, 1, plan.columns == Columns::interleaved ? x.phases : 0, 0);
@@ -431,10 +436,21 @@ void cut_stream(Plan& plan, const Request&) {
   cut_columns(plan, plan.channels > 1 ? kStreamRow / 2 : kStreamRow);
   const int64_t fitting = kStreamElements / (plan.slot_pitch * y.stride);
   plan.block_steps = std::min(std::max(4 / y.stride, fitting), y.steps);
-  set_row_slots(plan, y.stride * plan.block_steps);
+  plan.row_slots = slots_for(y.stride * plan.block_steps);
   Scratch scratch;
   lay_out(plan, scratch, 1, 14, 0);  // open rows: at most 7, or 2 * 3 * 2
   plan.scratch_elements = scratch.size();
+}
+
+// Whether output rows of so many taps in y are summed together.
+bool shares_rows(const Plan& plan, int64_t element, int64_t taps) {
+  const AxisPlan& y = plan.y;
+  if (taps > kSharingTaps * y.stride) return true;
+  const bool direct = plan.walk == Walk::rows_direct;
+  const int64_t rows = y.span + y.stride * (kSharedRows - 1), row_bytes = plan.slot_pitch * element;
+  return taps > std::max(kSharingTaps, 2 * y.stride) && (direct || plan.channels > 1) &&
+         y.span * row_bytes > kNearBytes &&
+         (direct ? rows : slots_for(rows)) * row_bytes <= kHeldBytes;
 }
 
 void cut_rows(Plan& plan, const Request& request) {
@@ -442,12 +458,10 @@ void cut_rows(Plan& plan, const Request& request) {
   const int64_t bytes = plan.walk == Walk::rows_direct ? kDirectBytes : kSeparableBytes;
   cut_columns(plan, bytes / request.element / (y.span + 2));
   const int64_t taps = *std::max_element(y.taps, y.taps + y.phases);
-  const bool near = y.span * plan.slot_pitch * request.element <= kNearBytes;
-  const int64_t enough = near ? kSharingTaps * y.stride : std::max(kSharingTaps, 2 * y.stride);
-  plan.shared_rows = taps > enough ? kSharedRows : 1;
+  plan.shared_rows = shares_rows(plan, request.element, taps) ? kSharedRows : 1;
   const int64_t fitting = kBlockElements / plan.slot_pitch;
   const int64_t steps = std::min(std::max(plan.shared_rows, fitting), y.steps);
-  set_row_slots(plan, y.span + y.stride * (steps - 1));
+  plan.row_slots = slots_for(y.span + y.stride * (steps - 1));
   plan.block_steps = at_most_unfinished(plan, steps);
   const int64_t buffer = plan.block_steps * plan.slot_pitch;
   Scratch scratch;
@@ -582,7 +596,7 @@ void plan_kernel_grad(const KernelGradParams& params, PlannedCall<A>& planned) {
   // follows from the shapes alone.
   plan.unit_steps = std::min<int64_t>(y.steps, 64);
   plan.y_units = ceil_div(y.steps, plan.unit_steps);
-  set_row_slots(plan, y.span);
+  plan.row_slots = slots_for(y.span);
   Scratch scratch;
   lay_out(plan, scratch, 1, 0, plan.slot_pitch);
   plan.grad_at = scratch.take(x.phases * plan.phase_pitch);

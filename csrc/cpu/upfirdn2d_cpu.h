@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // The CPU kernels. They know pointers, sizes and strides (../upfirdn2d.h) and
-// nothing of tensors or of torch: threads come from the caller, scratch is a
-// few tens of KB of stack per thread (kernels of hundreds of taps take heap).
+// nothing of tensors or of torch: threads come from the caller. Scratch is up to 128 KB of
+// stack per thread; what wants more takes heap: pixels of many channels, up to a few MB, and
+// kernels of hundreds of taps.
 #pragma once
 
 #include <cstdint>

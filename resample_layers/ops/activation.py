@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
@@ -19,7 +18,7 @@ from .. import geometry
 from . import native
 from .activation_grad import NO_TAPS, first_order
 from .arguments import check_call, check_epilogue, check_input
-from .epilogue import Epilogue, Operands, Scaled, activation_grad, operand_grads
+from .epilogue import Epilogue, Operands, activation_grad, operand_grads
 from .modes import is_differentiated_elsewhere, is_tracing
 from .op import Grads, Op
 from .upfirdn2d import (
@@ -239,9 +238,10 @@ def _backward(needs: Sequence[bool], saved: Sequence[Any], constants: Any, grad:
     # Whether the gradient of z comes with tap and scale, as that of the input
     alone = not (needs[1] or needs[2]) and _is_one_tap(grad, kernel, taps_y, call)
     taps = (kernel, taps_y) if alone else NO_TAPS
-    scaled = None
+    scaled, dtype = None, grad.dtype
     if needs[6]:
-        scaled = Scaled(input) if alone else _scaled(input, kernel, taps_y, up, down, pad)
+        scaled = input if alone else _scaled(input, kernel, taps_y, up, down, pad)
+        grad = grad.to(scaled.dtype)
     if torch.is_grad_enabled():  # a graph of the gradient is asked for
         grad = activation_grad(grad, output.detach(), slope, clamp)
         grads = operand_grads(grad, scaled, taps, gain, operands, needs[3:7])
@@ -251,6 +251,7 @@ def _backward(needs: Sequence[bool], saved: Sequence[Any], constants: Any, grad:
         )
         if alone:
             return (grad if needs[0] else None), None, None, *grads
+    grad = grad.to(dtype)
     grad_input, grad_kernel, grad_taps_y = None, None, None
     size = native.kernel_size(kernel, taps_y)
     if needs[1] or needs[2]:
@@ -278,25 +279,17 @@ def _backward(needs: Sequence[bool], saved: Sequence[Any], constants: Any, grad:
 
 def _scaled(
     input: Tensor, kernel: Tensor, taps_y: Tensor | None, up: Pair, down: Pair, pad: Pads
-) -> Scaled:
+) -> Tensor:
     """What the op scales, computed anew.
 
-    It is rounded to the dtype of the input. Float16 may not hold it, but it does where the taps
-    that meet in an output add up to at most 1 in magnitude. The unit is the largest of these sums,
-    or 1 if that is less, and the taps are divided by it.
+    Float16 lacks the range for it, so that it is of float32 there. Of other inputs it is rounded to
+    their dtype: in bfloat16 this moves each product with the gradient by at most 2^-9 of it, as
+    much as the rounding of the gradient itself.
     """
-    unit = None
     if input.dtype == torch.float16:
-        wide = native.accumulate_dtype(kernel, *([] if taps_y is None else [taps_y]))
-        kernel = kernel.to(wide)
-        sizes = kernel.detach().abs()
-        if taps_y is not None:
-            sizes = taps_y.detach().to(wide).abs()[:, None] * sizes
-        (height, width), (up_x, up_y) = sizes.shape, up
-        phases = F.pad(sizes, (0, -width % up_x, 0, -height % up_y)).unflatten(1, (-1, up_x))
-        unit = phases.unflatten(0, (-1, up_y)).sum((0, 2)).amax().clamp_min(1.0)
-        kernel = kernel / unit
-    return Scaled(UPFIRDN2D(input, kernel, taps_y, up, down, pad, False), unit)
+        input = input.to(native.accumulate_dtype(input))
+    scaled: Tensor = UPFIRDN2D(input, kernel, taps_y, up, down, pad, False)
+    return scaled
 
 
 def _is_one_tap(

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from . import native
-from .epilogue import Operands, Scaled
+from .epilogue import Operands, rounded_limit
 from .op import Op
 from .upfirdn2d import check_one_device
 
@@ -32,9 +32,9 @@ NO_TAPS = None, None
 
 
 def first_order(
-    grad: Tensor,  # [N, C, out_h, out_w], of output
+    grad: Tensor,  # [N, C, out_h, out_w], of output; of output's dtype, or of a wider one
     output: Tensor,  # [N, C, out_h, out_w]
-    scaled: Scaled | None,  # where the scale's gradient is asked for
+    scaled: Tensor | None,  # where the scale's gradient is asked for
     taps: tuple[Tensor | None, Tensor | None],  # the one tap of either axis, or NO_TAPS
     operands: Operands,
     needs: Sequence[bool],  # bias, noise, noise_strength, scale
@@ -42,13 +42,19 @@ def first_order(
     gain: float,
     clamp: float | None,
 ) -> tuple[Tensor, list[Tensor | None]]:
-    """The first of the list above, and the operands' gradients in their shapes and dtypes."""
+    """The first of the list above, and the operands' gradients in their shapes and dtypes.
+
+    Everything is computed in the dtype of ``grad``, which is that of ``scaled`` and of the result.
+    """
+    if output.dtype != grad.dtype:
+        clamp = None if clamp is None else rounded_limit(clamp, output.dtype)
+        output = output.to(grad.dtype)
     noise = operands.kinds[1]
     samples = noise[0][0] if noise is not None and needs[1] else 0
     result, *sums = BIAS_ACT_GRAD(
         grad,
         output,
-        None if scaled is None else scaled.values,
+        scaled,
         *taps,
         None if taps[0] is None else operands.scale,
         operands.noise,
@@ -59,8 +65,6 @@ def first_order(
         gain,
         clamp,
     )
-    if scaled is not None and scaled.unit is not None:
-        sums[3] = sums[3] * scaled.unit
     grads = [
         total.reshape(kind[0]).to(kind[1]) if need and kind is not None else None
         for total, kind, need in zip(sums, operands.kinds, needs, strict=True)

@@ -76,6 +76,12 @@ def clamp_limit(clamp: float, dtype: torch.dtype) -> float:
     return min(clamp, torch.finfo(dtype).max)
 
 
+def rounded_limit(clamp: float, dtype: torch.dtype) -> float:
+    """The magnitude of a clamped value in an output of ``dtype``, as it was rounded."""
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    return float(torch.tensor(clamp_limit(clamp, wide), dtype=dtype).item())
+
+
 def activation_grad(
     grad: Tensor,  # [N, C, out_h, out_w], of out
     out: Tensor,  # [N, C, out_h, out_w]
@@ -89,17 +95,8 @@ def activation_grad(
     """
     grad = torch.ops.aten.leaky_relu_backward(grad, out.to(grad.dtype), negative_slope, True)
     if clamp is not None:
-        wide = torch.float64 if out.dtype == torch.float64 else torch.float32
-        limit = torch.tensor(clamp_limit(clamp, wide), dtype=out.dtype).item()  # rounded as out was
-        grad = torch.where(out.abs() >= limit, 0.0, grad)
+        grad = torch.where(out.abs() >= rounded_limit(clamp, out.dtype), 0.0, grad)
     return grad
-
-
-class Scaled(NamedTuple):
-    """What the scale multiplies, rounded to the op's dtype: ``values * unit``."""
-
-    values: Tensor  # [N, C, out_h, out_w]
-    unit: Tensor | None = None  # one number, of the accumulate dtype; None: 1
 
 
 class Operands(NamedTuple):
@@ -127,7 +124,7 @@ class Operands(NamedTuple):
 
 def operand_grads(
     grad: Tensor,  # [N, C, out_h, out_w], of activation_grad
-    scaled: Scaled | None,  # where the scale's gradient is asked for
+    scaled: Tensor | None,  # where the scale's gradient is asked for
     taps: Sequence[Tensor | None],  # numbers that multiply what is scaled
     gain: float,
     operands: Operands,
@@ -152,8 +149,8 @@ def operand_grads(
             grads[2] = total.reshape(strength[0]).to(strength[1])
     if scale is not None and scaled is not None:
         # The products are of the accumulate dtype: 16 bits might not hold them
-        total = (grad.to(dtype) * scaled.values).sum((2, 3)) * gain
-        for number in (*taps, scaled.unit):
+        total = (grad.to(dtype) * scaled).sum((2, 3)) * gain
+        for number in taps:
             if number is not None:
                 total = total * number.reshape(()).to(dtype)
         grads[3] = total.to(scale[1])
