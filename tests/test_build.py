@@ -89,15 +89,6 @@ def test_without_a_compiler_the_wheel_is_native(source, no_compilers, tmp_path):
     assert not [name for name in names if "/lib/" in name or name.endswith(".so")]
 
 
-def test_an_editable_install_puts_the_clone_on_the_path(source, no_compilers, tmp_path):
-    """The folder above a clone would else find the clone, as a package without a file."""
-    code = f"import backend; backend.build_editable({str(tmp_path)!r})"
-    run(source, "-c", code, PATH=no_compilers, PYTHONPATH=str(source / "build_backend"))
-    (wheel,) = (zipfile.ZipFile(path) for path in tmp_path.glob("*.whl"))
-    (path,) = (name for name in wheel.namelist() if name.endswith(".pth"))
-    assert wheel.read(path).decode().strip() == str(source)
-
-
 BACKEND = "import backend; print(backend.get_requires_for_build_wheel())"
 
 
