@@ -60,6 +60,14 @@ CALLS = [
      "kernel must have at least one tap, got shape (0,)"),
     (lambda: upfirdn2d(X, torch.ones(2, 0)), ValueError,
      "kernel must have at least one tap, got shape (2, 0)"),
+    (lambda: upfirdn2d(X, torch.ones(0, 2)), ValueError,
+     "kernel must have at least one tap, got shape (0, 2)"),
+    (lambda: upfirdn2d(X, (K, K[0])), ValueError,
+     "kernel as a pair must be two tensors (taps_x, taps_y) of 1 dimension each, "
+     "got 2 of shapes [(2, 3), (3,)]"),
+    (lambda: upfirdn2d(X, (K[0, 0], K[0])), ValueError,
+     "kernel as a pair must be two tensors (taps_x, taps_y) of 1 dimension each, "
+     "got 2 of shapes [(), (3,)]"),
     (lambda: upfirdn2d(X, (K[0], K)), ValueError,
      "kernel as a pair must be two tensors (taps_x, taps_y) of 1 dimension each, "
      "got 2 of shapes [(3,), (2, 3)]"),
