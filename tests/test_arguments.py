@@ -169,7 +169,7 @@ def test_a_number_for_each_channel_is_a_vector(shape):
 @pytest.mark.parametrize(
     "shape",
     [(2, 3, 4, 5), (3, 1, 4, 5), (2, 1, 3, 5), (2, 1, 5, 5), (2, 1, 4, 4), (2, 1, 4, 6), (1, 4, 5),
-     (0, 1, 4, 5), (1, 1, 1, 4, 5)],
+     (0, 1, 4, 5), (1, 1, 1, 4, 5), ()],
 )  # fmt: skip
 def test_noise_is_one_image_of_the_output(shape):
     with pytest.raises(ValueError, match=r"^noise must be "):

@@ -956,6 +956,8 @@ NOISE = torch.ones(1, 1, 3, 4)
          "noise_strength must be a tensor or None, got 0.5 (float)"),
         ({"noise": NOISE, "noise_strength": torch.ones(2)}, ValueError,
          "noise_strength must be a tensor of one element, got shape (2,)"),
+        ({"noise": NOISE, "noise_strength": torch.ones(0)}, ValueError,
+         "noise_strength must be a tensor of one element, got shape (0,)"),
         ({"scale": 2.0}, TypeError, "scale must be a tensor or None, got 2.0 (float)"),
         ({"scale": torch.ones(3)}, ValueError,
          "scale must be [N, C] with the N and C of input, [2, 3], got shape (3,)"),

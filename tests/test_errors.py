@@ -68,6 +68,12 @@ CALLS = [
     (lambda: upfirdn2d(X, (K[0, 0], K[0])), ValueError,
      "kernel as a pair must be two tensors (taps_x, taps_y) of 1 dimension each, "
      "got 2 of shapes [(), (3,)]"),
+    (lambda: upfirdn2d(X, (K[0], K[0, 0])), ValueError,
+     "kernel as a pair must be two tensors (taps_x, taps_y) of 1 dimension each, "
+     "got 2 of shapes [(3,), ()]"),
+    (lambda: upfirdn2d(X, (K[0], K[0], K[0])), ValueError,
+     "kernel as a pair must be two tensors (taps_x, taps_y) of 1 dimension each, "
+     "got 3 of shapes [(3,), (3,), (3,)]"),
     (lambda: upfirdn2d(X, (K[0], K)), ValueError,
      "kernel as a pair must be two tensors (taps_x, taps_y) of 1 dimension each, "
      "got 2 of shapes [(3,), (2, 3)]"),

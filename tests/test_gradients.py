@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Gradients of every order, in the input and in the kernel, on every path."""
 
+import itertools
+
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
@@ -106,6 +108,42 @@ def test_kernel_gradient_function(device):
     assert gradcheck(by_function, (x, grad))
     assert gradgradcheck(by_function, (x, grad))
     assert gradgradcheck(OPS.upfirdn2d_kernel_grad.default, (x, grad, *settings, (3, 3)))
+
+
+def some_of(tensors):
+    """Every choice of tensors that learn, but for none: which they are, and copies of all."""
+    for learn in itertools.product((False, True), repeat=len(tensors)):
+        if any(learn):
+            pairs = zip(tensors, learn, strict=True)
+            yield learn, [tensor.clone().requires_grad_(learns) for tensor, learns in pairs]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.__name__)
+def test_gradients_of_some_tensors_are_those_of_all(path, device):
+    """Of input, taps_x and taps_y; and of input and gradient, which the kernel's gradient has."""
+    double = {"dtype": torch.float64, "device": device}
+    x, grad = torch.randn(1, 2, 5, 4, **double), torch.randn(1, 2, 4, 2, **double)
+    taps_x, taps_y = torch.randn(3, **double), torch.randn(2, **double)
+    settings = ((1, 1), (2, 1), (1, 1, 0, 0))
+
+    def op(x, taps_x, taps_y):
+        return path(x, (taps_x, taps_y), *settings)
+
+    def kernel_grad(x, grad):
+        kernel = torch.ones(2, 3, **double, requires_grad=True)
+        return torch.autograd.grad(path(x, kernel, *settings), kernel, grad, create_graph=True)[0]
+
+    for call, tensors in ((op, (x, taps_x, taps_y)), (kernel_grad, (x, grad))):
+        everything = [t.clone().requires_grad_() for t in tensors]
+        out = call(*everything)
+        v = torch.randn_like(out)
+        whole = torch.autograd.grad(out, everything, v)
+        for learn, leaves in some_of(tensors):
+            wanted = [leaf for leaf in leaves if leaf.requires_grad]
+            ours = torch.autograd.grad(call(*leaves), wanted, v)
+            theirs = itertools.compress(whole, learn)
+            for one, other in zip(ours, theirs, strict=True):
+                torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
