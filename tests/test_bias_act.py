@@ -23,7 +23,7 @@ from resample_layers.ops import (
 )
 
 from . import oracle
-from .calls import logged_tensor
+from .calls import assert_gradients_of_some_are_those_of_all, logged_tensor
 from .cases import CASES
 from .tools import require_compiler_of
 
@@ -301,6 +301,21 @@ def test_gradients_of_half_types(dtype, device):
         assert (ours.double() - expected).abs().max() <= 4 * torch.finfo(dtype).eps * scale
 
 
+@pytest.mark.parametrize("graph", [False, True])
+def test_gradients_of_some_tensors_are_those_of_all(graph, device):
+    """With and without a filter; with the graph of the gradient and without it."""
+    args = double_arguments(EPILOGUES["all"], device)
+    call = bind(by_function, EPILOGUES["all"])
+    assert_gradients_of_some_are_those_of_all(call, args, graph)
+    x, _, _, bias, _, strength, scale = args
+    noise = torch.randn(2, 1, 4, 3, dtype=torch.float64, device=device)
+
+    def alone(x, bias, noise, strength, scale):
+        return bias_act(x, bias, noise, strength, scale=scale)
+
+    assert_gradients_of_some_are_those_of_all(alone, (x, bias, noise, strength, scale), graph)
+
+
 def test_gradients_that_nobody_asks_for_are_not_made(device):
     x = torch.randn(1, 2, 6, 6, device=device, requires_grad=True)
     taps, bias = torch.ones(2, device=device), torch.zeros(2, device=device)
@@ -310,6 +325,28 @@ def test_gradients_that_nobody_asks_for_are_not_made(device):
     assert [t.shape for t in saved] == [taps.shape, taps.shape, out.shape]
     out.sum().backward()
     assert bias.grad is None
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_sums_that_nobody_asks_for_are_not_made(given, device):
+    """Where the input alone learns, whether there are operands or not."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    seen = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            results = func(*args, **(kwargs or {}))
+            if func in (GRAD, RAW_GRAD):
+                seen.append([tuple(result.shape) for result in results])
+            return results
+
+    operands = draw_operands(EPILOGUES["all"], 2, 3, 5, 6, device=device) if given else [None] * 4
+    x = torch.randn(2, 3, 5, 6, device=device, requires_grad=True)
+    out = bias_act(x, *operands[:3], scale=operands[3])
+    with Watch():
+        torch.autograd.grad(out, x, torch.ones_like(out))
+    assert seen == [[tuple(x.shape), (0,), (0,), (0,), (0,)]]
 
 
 def test_only_values_that_gradients_read_are_kept(device):

@@ -24,6 +24,7 @@ from resample_layers.ops.nonlinearity import GELU, LEAKY_RELU, NONLINEARITIES, S
 from resample_layers.ops.upfirdn2d import UPFIRDN2D
 
 from . import oracle
+from .calls import assert_gradients_of_some_are_those_of_all
 from .tools import require
 
 OPS = torch.ops.resample_layers
@@ -330,6 +331,16 @@ def test_gradients_of_both_orders(case, activation, device):
     fixed = [t.detach() if i >= 4 else t for i, t in zip(places, tensors, strict=True)]
     assert gradcheck(call, fixed, fast_mode=True)
     assert gradgradcheck(call, fixed, fast_mode=True)
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_gradients_of_some_tensors_are_those_of_all(graph, device):
+    args = draw(CASES[6], SNAKE, torch.float64, device)
+
+    def call(*tensors):
+        return FILTERED_ACT(*tensors, *args[8:])
+
+    assert_gradients_of_some_are_those_of_all(call, args[:8], graph)
 
 
 def test_snake_alone_has_one_number_per_channel(device):

@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Gradients of every order, in the input and in the kernel, on every path."""
 
-import itertools
-
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from resample_layers.ops import upfirdn2d, upfirdn2d_native
 
-from .calls import as_operands
+from .calls import as_operands, assert_gradients_of_some_are_those_of_all
 from .cases import CASES
 
 OPS = torch.ops.resample_layers
@@ -110,14 +108,6 @@ def test_kernel_gradient_function(device):
     assert gradgradcheck(OPS.upfirdn2d_kernel_grad.default, (x, grad, *settings, (3, 3)))
 
 
-def some_of(tensors):
-    """Every choice of tensors that learn, but for none: which they are, and copies of all."""
-    for learn in itertools.product((False, True), repeat=len(tensors)):
-        if any(learn):
-            pairs = zip(tensors, learn, strict=True)
-            yield learn, [tensor.clone().requires_grad_(learns) for tensor, learns in pairs]
-
-
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.__name__)
 def test_gradients_of_some_tensors_are_those_of_all(path, device):
     """Of input, taps_x and taps_y; and of input and gradient, which the kernel's gradient has."""
@@ -133,17 +123,8 @@ def test_gradients_of_some_tensors_are_those_of_all(path, device):
         kernel = torch.ones(2, 3, **double, requires_grad=True)
         return torch.autograd.grad(path(x, kernel, *settings), kernel, grad, create_graph=True)[0]
 
-    for call, tensors in ((op, (x, taps_x, taps_y)), (kernel_grad, (x, grad))):
-        everything = [t.clone().requires_grad_() for t in tensors]
-        out = call(*everything)
-        v = torch.randn_like(out)
-        whole = torch.autograd.grad(out, everything, v)
-        for learn, leaves in some_of(tensors):
-            wanted = [leaf for leaf in leaves if leaf.requires_grad]
-            ours = torch.autograd.grad(call(*leaves), wanted, v)
-            theirs = itertools.compress(whole, learn)
-            for one, other in zip(ours, theirs, strict=True):
-                torch.testing.assert_close(one, other)
+    assert_gradients_of_some_are_those_of_all(op, (x, taps_x, taps_y))
+    assert_gradients_of_some_are_those_of_all(kernel_grad, (x, grad))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
