@@ -38,7 +38,7 @@ COPIED = ("resample_layers", "tests", "scripts", "examples", "pyproject.toml")
 # The server has imported hypothesis before pytest could rewrite its plugin, which does not matter
 QUIET = "ignore::pytest.PytestAssertRewriteWarning"
 WITHOUT = [f"no:{name}" for name in ("cacheprovider", "logging", "unraisableexception")]
-PYTEST = ("-x", "-q", "--tb=no", *(f"-p{plugin}" for plugin in WITHOUT), "-W", QUIET)
+PYTEST = ("-x", "-q", "--tb=no", "-knot cuda", *(f"-p{plugin}" for plugin in WITHOUT), "-W", QUIET)
 SECONDS = 15  # of a processor; a mutant that takes more counts as found
 MEMORY = 4 * 2**30  # bytes that the tests of a mutant may take beyond the libraries
 
@@ -94,6 +94,7 @@ EPILOGUE = (
         "test_gradient_of_a_scale_has_the_range_of_float32",
         "test_the_gain_is_not_rounded_into_the_gradient",
         "test_gradients_of_an_empty_batch",
+        "test_the_gradient_is_of_one_dtype",
         "test_gradients_that_nobody_asks_for_are_not_made",
         "test_sums_that_nobody_asks_for_are_not_made",
         "test_only_values_that_gradients_read_are_kept",

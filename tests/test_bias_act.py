@@ -497,6 +497,17 @@ def test_the_gradient_and_its_sums(path, device):
         )
 
 
+@pytest.mark.parametrize(("place", "name"), [(0, "grad"), (2, "scaled")])
+def test_the_gradient_is_of_one_dtype(place, name):
+    output = torch.empty(2, 3, 4, 5, device="meta")
+    call = [output, output, output, *(None,) * 5, True, 0, 0.2, 1.0, None]
+    assert GRAD(*call)[0].shape == output.shape
+    call[place] = output.half()
+    sentence = f"{name} must have output's dtype, torch.float32, got torch.float16"
+    with pytest.raises(ValueError, match=sentence):
+        GRAD(*call)
+
+
 @pytest.mark.parametrize("last", [False, True])
 def test_the_gradient_of_large_tensors(last, device):
     """Several stretches of a line, groups of lines and threads; not a number stays where it is."""
