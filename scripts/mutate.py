@@ -85,6 +85,7 @@ EPILOGUE = (
         "test_bias_act",
         "test_one_pass_gives_the_gradients_of_the_composition",
         "test_bias_act_alone",
+        "test_pieces_make_the_whole",
         "test_gradients_about_one_tap",
         "test_gradients_of_bias_act",
         "test_gradients_of_some_tensors_are_those_of_all",

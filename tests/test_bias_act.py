@@ -220,6 +220,22 @@ def test_random_configurations_equal_native(device):
         assert ours.stride() == theirs.stride()
 
 
+def test_pieces_make_the_whole(device, monkeypatch):
+    """Native computes samples, channels and rows apart, each with its share of the operands."""
+    x, taps = torch.randn(3, 5, 9, 8, device=device), torch.randn(4, device=device)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = x.contiguous(memory_format=layout)
+        for epilogue in EPILOGUES.values():
+            operands = draw_operands(epilogue, 3, 5, 9, 8, device=device)
+            call = (x, (taps, taps), operands, (1, 1), (1, 1), (2, 1, 2, 1), *epilogue[4:])
+            whole = by_native(*call)
+            for budget in (2000, 300):  # bytes: some planes, some rows of a plane
+                monkeypatch.setattr(native, "PIECE_BYTES", {device.type: budget})
+                assert len(list(native._pieces(x, whole, torch.float32))) > 5
+                torch.testing.assert_close(by_native(*call), whole)
+            monkeypatch.undo()
+
+
 # Gradients
 
 
