@@ -21,6 +21,7 @@ from resample_layers.ops import (
     upfirdn2d,
     upfirdn2d_bias_act,
 )
+from resample_layers.ops.epilogue import Operands, operand_grads
 
 from . import oracle
 from .calls import assert_gradients_of_some_are_those_of_all, logged_tensor
@@ -234,6 +235,21 @@ def test_pieces_make_the_whole(device, monkeypatch):
                 assert len(list(native._pieces(x, whole, torch.float32))) > 5
                 torch.testing.assert_close(by_native(*call), whole)
             monkeypatch.undo()
+
+
+@pytest.mark.parametrize("learns", [None, 0, 1, 2, 3])
+def test_native_works_in_pieces_where_nothing_learns(learns, device, monkeypatch):
+    """Which of the two ways to sum is taken, of plain tensors and of those with a gradient."""
+    x, taps = torch.randn(2, 3, 4, 5, device=device), torch.randn(1, device=device)
+    operands = draw_operands(EPILOGUES["all"], 2, 3, 4, 5, device=device)
+    calls = [operands, (None,) * 4]
+    if learns is not None:
+        operands[learns].requires_grad_()
+        calls = [[t if i in (1, learns) else None for i, t in enumerate(operands)]]  # with noise
+    monkeypatch.setattr(native, "_pass" if learns is None else "_pass_in_place", None)
+    for given in calls:
+        out = by_native(x, (taps, taps), given, (1, 1), (1, 1), (0,) * 4, 0.2, 1.0, None)
+        assert out.requires_grad == (learns is not None)
 
 
 # Gradients
@@ -570,6 +586,30 @@ def test_the_gradient_of_what_was_clamped_is_zero_and_that_of_infinity_is_not(de
     grad = torch.ones_like(grad)
     wanted = torch.tensor([0.2, 1.0, 0.2, 1.0, 0.2], device=device)  # the gain is left out
     torch.testing.assert_close(RAW_GRAD(grad, output, *rest, None)[0].flatten(), wanted)
+
+
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "values"), [(torch.float32, [1e38, 3e38]), (torch.float64, [1e299, 1e300])], ids=str
+)
+def test_the_limit_of_the_gradient_is_that_of_the_result(dtype, values, graph, device):
+    """A clamp beyond the dtype is the largest number of it."""
+    x = torch.tensor(values, dtype=dtype, device=device)[None, None, None].requires_grad_()
+    out = bias_act(x, gain=2.0, clamp=1e300)
+    assert out.isfinite().all()
+    (grad,) = torch.autograd.grad(out.sum(), x, create_graph=graph)
+    assert grad.flatten().tolist() == [2.0, 0.0]
+
+
+@pytest.mark.parametrize("samples", ["1", "N"])
+def test_operand_gradients_have_the_shapes_and_dtypes_of_the_operands(samples, device):
+    """Autograd would hide a gradient of too many samples: it sums them."""
+    operands = draw_operands((True, samples, True, True), 2, 3, 4, 5, device=device)
+    operands = [t.to(dtype) for t, dtype in zip(operands, DTYPES, strict=True)]
+    grad, scaled = torch.randn(2, 3, 4, 5, device=device), torch.randn(2, 3, 4, 5, device=device)
+    kept = Operands.of(operands, (True,) * 4, True)
+    grads = operand_grads(grad, scaled, (), 1.5, kept, (True,) * 4)
+    assert [(g.shape, g.dtype) for g in grads] == [(t.shape, t.dtype) for t in operands]
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
