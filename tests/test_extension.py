@@ -4,8 +4,10 @@
 Most tests start a process with a copy of the package, whose libraries are what the test needs.
 """
 
+import atexit
 import base64
 import ctypes
+import functools
 import hashlib
 import json
 import os
@@ -50,6 +52,26 @@ def copy(tmp_path) -> Path:
     return tmp_path
 
 
+@functools.cache
+def other_modules() -> list[str]:
+    """Python's path as it is here, but for the folders that hold a copy of the package.
+
+    Where torch lies beside it, as after the installation of a wheel, links lead to the rest.
+    """
+    folders = []
+    for folder in map(Path, map(os.path.abspath, sys.path)):
+        if not (folder / "resample_layers").is_dir():
+            folders.append(str(folder))
+        elif (folder / "torch").is_dir():
+            links = Path(tempfile.mkdtemp())
+            atexit.register(shutil.rmtree, links)
+            for path in folder.iterdir():
+                if path.name != "resample_layers":
+                    (links / path.name).symlink_to(path)
+            folders.append(str(links))
+    return folders
+
+
 def run(
     folder: Path,
     *arguments: str,
@@ -57,16 +79,19 @@ def run(
     input: str | None = None,
     **environment: str,
 ):
-    """A process that sees the package in ``folder``, and none of our variables but these."""
+    """A process that sees no package but that in ``folder``, and no variables of ours but these.
+
+    The environment of the tests may hold an installation: ``-S`` keeps Python from adding it.
+    """
     kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith("RESAMPLE_LAYERS_") and name not in VARIABLES
     }
     return subprocess.run(
-        [sys.executable, *arguments],
+        [sys.executable, "-S", *arguments],
         cwd=folder,
-        env={**kept, "PYTHONPATH": str(folder), **environment},
+        env={**kept, "PYTHONPATH": os.pathsep.join([str(folder), *other_modules()]), **environment},
         capture_output=True,
         text=True,
         check=check,
