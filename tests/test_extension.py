@@ -9,6 +9,7 @@ import base64
 import ctypes
 import functools
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -733,6 +734,36 @@ def test_the_report(copy):
     assert "native: there are no CPU kernels here" in text
     assert "does not exist. What helps: install a C++ compiler, then pip install" in text
     assert "no variable that matters is set" in text
+
+
+def test_the_report_advises_cuda_kernels_only_where_a_gpu_is(copy, tmp_path):
+    """Torch sees no GPU here: one is hidden from it, or it is built for the CPU."""
+    # The driver has a file for all GPUs, which may be there without any, and one for each
+    files = {"no driver": (), "no GPU": ("nvidiactl",), "a GPU": ("nvidiactl", "nvidia0")}
+    cases = []
+    for torch_is, (name, made) in itertools.product(("CUDA", "CPU"), files.items()):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        for file in made:
+            (folder / file).touch()
+        code = f"""
+import torch
+if {torch_is!r} == "CPU":
+    torch.version.cuda = None
+from resample_layers.ops import extension
+extension.GPUS = {str(folder / "nvidia[0-9]*")!r}
+"""
+        cases.append(({"CUDA_VISIBLE_DEVICES": "", "PATH": "/nowhere"}, code + REPORT))
+    *without, with_gpu, cpu_1, cpu_2, cpu_with_gpu = run_in_forks(copy, *cases)
+    path = library_of(copy, "cuda")
+    not_needed = "does not exist, and is not needed: no NVIDIA GPU is found here\n"
+    absent = f"there are no CUDA kernels here: {path} does not exist. What helps: "
+    for report in (*without, cpu_1, cpu_2):
+        assert f"{path}\n        {not_needed}" in report
+        assert "nvcc" not in report
+    assert f"{absent}install nvcc, then pip install" in with_gpu
+    another = "install a torch that is built for NVIDIA's CUDA, then install nvcc, then pip install"
+    assert absent + another in cpu_with_gpu
 
 
 def test_the_report_tells_of_libraries(copy):
