@@ -80,9 +80,10 @@ def run(
     input: str | None = None,
     **environment: str,
 ):
-    """A process that sees no package but that in ``folder``, and no variables of ours but these.
+    """A process that sees the copy of the package in ``folder``, and no other copy.
 
-    The environment of the tests may hold an installation: ``-S`` keeps Python from adding it.
+    The environment of the tests may have one installed: ``-S`` keeps Python from finding it. Of the
+    variables that the package reads, the process has those that are given here.
     """
     kept = {
         name: value
