@@ -88,7 +88,8 @@ def test_every_row_tells_its_deviation_and_its_spread(name, tmp_path, monkeypatc
 
 def test_out_keeps_the_files_of_the_repository(tmp_path, monkeypatch):
     def files(folder):
-        return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        found = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc")
+        return {path: path.read_bytes() for path in found}
 
     monkeypatch.setattr(overhead, "CALLS", 1)
     threads, before = torch.get_num_threads(), files(measure.KEPT)
