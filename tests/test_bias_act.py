@@ -944,6 +944,16 @@ def test_subclasses_get_every_argument(device):
         assert isinstance(out, Logged)
         torch.testing.assert_close(out.as_subclass(torch.Tensor), call(x))
         Logged.calls.clear()
+    logged = bias.as_subclass(Logged)  # an operand is asked as the input is
+    for op, call in (
+        (upfirdn2d_bias_act, lambda: upfirdn2d_bias_act(x, taps, logged)),
+        (upfirdn2d_bias_act, lambda: upfirdn2d_bias_act(x, (taps, taps.as_subclass(Logged)))),
+        (bias_act, lambda: bias_act(x, logged)),
+        (fused_leaky_relu, lambda: fused_leaky_relu(x, logged)),
+    ):
+        call()
+        assert Logged.calls[0] is op
+        Logged.calls.clear()
 
 
 @pytest.mark.parametrize("operand", [1, 3, 4, 5, 6])

@@ -225,8 +225,14 @@ CALLS = [
     (lambda: fused_leaky_relu(X, torch.ones(3)), ValueError,
      "bias must be [C] with the C of input [N, C, ...], got bias of shape (3,) and input of "
      "shape (1, 2, 4, 5)"),
-    (lambda: fused_leaky_relu(X, torch.ones(1, 2)), ValueError,
-     "bias must be [C] with the C of input [N, C, ...], got bias of shape (1, 2) and input of "
+    (lambda: fused_leaky_relu(X, torch.ones(2, 1)), ValueError,
+     "bias must be [C] with the C of input [N, C, ...], got bias of shape (2, 1) and input of "
+     "shape (1, 2, 4, 5)"),
+    (lambda: fused_leaky_relu(X, torch.ones(())), ValueError,
+     "bias must be [C] with the C of input [N, C, ...], got bias of shape () and input of "
+     "shape (1, 2, 4, 5)"),
+    (lambda: fused_leaky_relu(X, torch.ones(1)), ValueError,
+     "bias must be [C] with the C of input [N, C, ...], got bias of shape (1,) and input of "
      "shape (1, 2, 4, 5)"),
     (lambda: fused_leaky_relu(torch.ones(2), torch.ones(2)), ValueError,
      "bias must be [C] with the C of input [N, C, ...], got bias of shape (2,) and input of "
