@@ -91,6 +91,7 @@ EPILOGUE = (
         "test_operand_gradients_have_the_shapes_and_dtypes_of_the_operands",
         "test_gradients_about_one_tap",
         "test_gradients_of_bias_act",
+        "test_transforms_of_bias_act",
         "test_gradients_of_some_tensors_are_those_of_all",
         "test_third_order_equals_native",
         "test_gradients_of_half_types",

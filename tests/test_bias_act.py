@@ -753,6 +753,7 @@ def test_gradient_of_a_scale_has_the_range_of_float32(
         ((0.5,), {}, True),  # the taps are learned: z's gradient is needed
         ((0.5,), {"pad": (1, 0)}, False),
         ((0.5,), {"pad": (-1, 1)}, False),
+        ((0.5,), {"pad": (-1, 0)}, False),
         ((0.5,), {"up": 2}, False),
         ((0.5,), {"down": 2}, False),
         ((0.5, 0.25), {}, False),
@@ -1022,6 +1023,19 @@ def test_gradients_of_bias_act(size, device):
         results.append([*first, *torch.autograd.grad(total, leaves)])
     for ours, expected in zip(*results, strict=True):
         torch.testing.assert_close(ours, expected)
+
+
+def test_transforms_of_bias_act(device):
+    """torch.func gets the formula in torch's own functions, and the checks of the call."""
+    x, noise = torch.randn(2, 3, 4, 5, device=device), torch.randn(2, 1, 4, 5, device=device)
+
+    def loss(x):
+        return bias_act(x, noise=noise, clamp=1.0).pow(2).sum()
+
+    leaf = x.clone().requires_grad_()
+    torch.testing.assert_close(grad(loss)(x), torch.autograd.grad(loss(leaf), leaf)[0])
+    with pytest.raises(ValueError, match="noise must be "):
+        grad(lambda x: bias_act(x, noise=noise[..., :4]).sum())(x)
 
 
 def test_symbolic_trace_of_activations(device):
