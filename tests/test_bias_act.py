@@ -347,6 +347,12 @@ def test_gradients_of_some_tensors_are_those_of_all(graph, device):
 
     assert_gradients_of_some_are_those_of_all(alone, (x, bias, noise, strength, scale), graph)
 
+    def one_tap(x, tap_x, tap_y, bias, scale):
+        return upfirdn2d_bias_act(x, (tap_x, tap_y), bias, scale=scale)
+
+    tap_x, tap_y = (torch.tensor([tap], dtype=torch.float64, device=device) for tap in (0.5, -1.5))
+    assert_gradients_of_some_are_those_of_all(one_tap, (x, tap_x, tap_y, bias, scale), graph)
+
 
 def test_gradients_that_nobody_asks_for_are_not_made(device):
     x = torch.randn(1, 2, 6, 6, device=device, requires_grad=True)
