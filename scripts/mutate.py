@@ -179,7 +179,13 @@ MODULES = {
         *tests_of("test_bias_act", "test_subclasses_get_every_argument"),
         *left_out("fused_leaky_relu", "FusedLeakyReLU"),
     ),
-    "resample_layers/ops/nonlinearity.py": FILTERED,
+    "resample_layers/ops/nonlinearity.py": tests_of(
+        "test_filtered_act",
+        "test_the_derivatives_of_the_nonlinearities",
+        *(f"test_values[cpu-axes-{activation}]" for activation in range(4)),
+        "test_a_snake_of_zero_beta_is_finite_where_it_can_be",
+        "test_gradient_where_clamped_and_at_zero",
+    ),
     "resample_layers/ops/filtered_act.py": FILTERED,
 }
 CONFIG = """

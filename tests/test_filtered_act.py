@@ -309,6 +309,22 @@ def test_the_fused_gradient(case, dtype, activation, device):
                     )
 
 
+@ACTIVATIONS
+def test_the_derivatives_of_the_nonlinearities(activation, device):
+    """The rules in plain torch, which the composed and the native gradient share, by autograd."""
+    row, double = NONLINEARITIES[activation], {"dtype": torch.float64, "device": device}
+    m = torch.linspace(-3.0, 3.0, 31, **double).requires_grad_()
+    alpha, beta = (torch.tensor([[0.7], [1.9]], **double) * i for i in (1, 2))
+    operands = [t.requires_grad_() for t in (alpha, beta)] if row.operand_grads else [None, None]
+    value = row.value(m.expand(2, 31), *operands, 0.2)
+    g = torch.randn_like(value)
+    wanted = torch.autograd.grad(value, [t for t in (m, *operands) if t is not None], g)
+    ours = [row.grad(g, m, *operands, 0.2).sum(0)]
+    if row.operand_grads is not None:
+        ours += [t.sum(1, keepdim=True) for t in row.operand_grads(g, m, *operands, 0.2)]
+    torch.testing.assert_close(ours, list(wanted))
+
+
 @pytest.mark.parametrize("activation", [LEAKY_RELU, SNAKE])
 @pytest.mark.parametrize("case", SMALL, **BY_NAME)
 def test_gradients_of_both_orders(case, activation, device):
