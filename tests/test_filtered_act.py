@@ -314,7 +314,7 @@ def test_the_derivatives_of_the_nonlinearities(activation, device):
     """The rules in plain torch, which the composed and the native gradient share, by autograd."""
     row, double = NONLINEARITIES[activation], {"dtype": torch.float64, "device": device}
     m = torch.linspace(-3.0, 3.0, 31, **double).requires_grad_()
-    alpha, beta = (torch.tensor([[0.7], [1.9]], **double) * i for i in (1, 2))
+    alpha, beta = torch.tensor([[[0.7], [1.9]], [[0.0], [1.3]]], **double)  # 0: see SNAKE_EPSILON
     operands = [t.requires_grad_() for t in (alpha, beta)] if row.operand_grads else [None, None]
     value = row.value(m.expand(2, 31), *operands, 0.2)
     g = torch.randn_like(value)
