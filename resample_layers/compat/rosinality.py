@@ -10,13 +10,15 @@ Two of its copies have more, which is served here too. GPEN passes a ``device``:
 chooses nothing, since tensors know where they are. LIA has a bias of shape ``[1, C, 1, 1]``, in its
 checkpoints too: these load strictly, and are saved again with ``[C]``.
 
-What the original gets wrong without a word:
+What the original gets wrong without a word, and what happens here instead:
 
-- a kernel that is not square is padded by its height on both axes: the layers raise
-- taps that sum to zero become inf or nan: raises
-- ``FusedLeakyReLU(channel, 0.1)``, which in older copies sets the slope, sets ``bias``: raises
-- on CPU, ``fused_leaky_relu`` takes 0.2 for every ``negative_slope``: takes the one given
-- on CUDA, the kernel gets no gradient, and third derivatives are wrong: right, on every device
+- It pads a kernel that is not square by its height on both axes. Here the layers refuse it.
+- Taps that sum to zero become inf or nan. Here they are an error.
+- ``FusedLeakyReLU(channel, 0.1)`` sets ``bias``, while in older copies it sets the slope. Here it is
+  an error.
+- On a CPU, ``fused_leaky_relu`` takes 0.2 for every ``negative_slope``. Here it takes the one given.
+- On CUDA, the kernel gets no gradient, and third derivatives are wrong. Here they are right, on
+  every device.
 """
 
 from __future__ import annotations
