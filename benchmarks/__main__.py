@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from . import cpu, demo, dimensions, filtered, overhead, rational
-from .measure import RESULTS, ROWS, Row, head, load, save, write_section
+from .measure import RESULTS, ROWS, Row, draw, head, load, save, write_section
 
 
 class Section(NamedTuple):
@@ -69,21 +69,7 @@ def write(name: str) -> None:
     section, rows = SECTIONS[name], load(name)
     write_section(name, f"## {section.title}\n\n{head(name)}\n\n{section.report(rows)}")
     if section.plot:
-        draw(section.plot(rows), name)
-
-
-def draw(figure: Any, name: str) -> None:
-    """Write ``name.svg``, which is read on light and on dark pages."""
-    grey = "#808080"
-    for axis in figure.axes:
-        axis.tick_params(colors=grey, which="both")
-        axis.xaxis.label.set_color(grey)
-        for side in axis.spines.values():
-            side.set_color(grey)
-    path = RESULTS.with_name(f"{name}.svg")
-    figure.savefig(
-        path, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None}
-    )
+        draw(section.plot(rows), RESULTS.with_name(f"{name}.svg"))
 
 
 def main() -> None:
