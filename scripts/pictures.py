@@ -71,8 +71,8 @@ def stride(colours: Colours) -> Figure:
     write(figure, left, top + 20, "may stay: inside the square", 10, colours.keep)
     plate.show(place_axes(figure, left, top + 28, PANEL, PANEL), image[0, 0])
     lines = (
-        "Below both results stand the filters' gains\nat the frequencies of the columns. What is\n"
-        "left beyond 1/4 shows as rings that were\nnever in the image: aliases."
+        "Below both results stand the filters' gains\nat the frequencies of the columns.\n"
+        "What is left beyond 1/4 shows as rings\nthat were never in the image: aliases."
     )
     write(figure, left, top + 46 + PANEL, lines, 9, colours.muted, top=True)
     for number, (name, filtered_by, taps) in enumerate(results, 1):
@@ -344,7 +344,7 @@ def sticking(colours: Colours, run: Path) -> Figure:
     side = 3 * cell // (2 * plate.DENSITY)  # a pixel of a network is 3 x 3 pixels of the file
     left = WIDTH - digits * SHIFTS * side - (digits - 1) * gap
     figure = make_figure(WIDTH, top + 2 * (2 * side + gap), colours)
-    write(figure, 0, top - 14, "moved by [pixels]", 9.5, colours.muted)
+    write(figure, 0, top - 14, "moved [pixels]", 9.5, colours.muted)
     for row, words in enumerate(rows):
         y = top + row * side + (row // 2) * gap
         look = (10.0, colours.ink, "bold") if row % 2 == 0 else (9.5, colours.muted)
@@ -404,7 +404,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", help="of pictures; none: those that take seconds")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
-    parser.add_argument("--run", type=Path, help="folder of a run, for digits, photographs and sticking")
+    parser.add_argument(
+        "--run", type=Path, help="folder of a run, for digits, photographs and sticking"
+    )
     args = parser.parse_args()
     names = args.names or list(quick)
     known = [*quick, *of_runs, "classifier"]

@@ -9,12 +9,12 @@ A ``filter`` stays in float32 in a half model, where the original rounds it. The
 checkpoint replaces the designed one, as in the original, and a half type becomes float32. Where it
 is the designed filter, rounded to a half type, the designed one stands in for it.
 
-:class:`Activation1d` computes Snake and SnakeBeta and both filters as one operator, with gradients,
-as the original's fused CUDA kernel does without them. Compiled kernels need one pass. Those of CUDA have run
-in the emulation of the tests, and not yet on a GPU. Without compiled kernels the signal is computed
-piece by piece in plain torch. The numbers are those of the original's torch path. The original's
-kernel has no gradient, takes 12 taps and ratio 2 for granted, and does not continue the activated
-signal, so that its first three and last three samples are others.
+:class:`Activation1d` computes Snake and SnakeBeta and both filters as one operator, with gradients.
+Compiled kernels need one pass. Those of CUDA have run in the emulation of the tests, and not yet on
+a GPU. Without compiled kernels the signal is computed piece by piece in plain torch. The numbers
+are those of the original's torch path. The original's fused CUDA kernel has no gradient, takes 12
+taps and ratio 2 for granted, and does not continue the activated signal, so that its first three
+and last three samples are others.
 
 What the original gets wrong, most of it without a word, and what happens here instead:
 

@@ -9,7 +9,8 @@ What the original gets wrong, most of it without a word, and what happens here i
 - ``setup_filter`` divides by a sum of zero, and writes into a float32 tensor or array that it was
   given. Here a sum of zero is an error, and nothing is written to.
 - ``setup_filter(gain=g, separable=True)`` with ``g < 0`` is complex. Here it is an error.
-- ``upfirdn2d`` with ``gain < 0`` and a separable filter loses the sign on the CPU. Here it is kept.
+- ``upfirdn2d`` with ``gain < 0`` and a separable filter returns nearly zero on the CPU. Here the
+  result has that gain.
 - ``bias_act`` ignores ``alpha`` unless ``act`` is 'lrelu'. Here that is an error.
 - ``bias_act`` has no third derivative on CUDA. Here it has derivatives of every order.
 - ``filtered_lrelu`` on CUDA knows float16 and float32 alone, fails on an empty batch, and takes a
@@ -80,7 +81,7 @@ def setup_filter(
             taps or more.
 
     Raises:
-        TypeError: if ``f`` is not made of numbers, or ``gain`` is none.
+        TypeError: if ``f`` is not made of numbers, or ``gain`` is not a number.
         ValueError: if ``f`` is ragged, empty, not finite, on the meta device, of another rank, of
             sum zero where it is normalised, or 2-D where separable is asked for; or a separable
             gain is negative; or there is no such device.

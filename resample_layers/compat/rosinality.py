@@ -14,15 +14,17 @@ What the original gets wrong without a word, and what happens here instead:
 
 - It pads a kernel that is not square by its height on both axes. Here the layers refuse it.
 - Taps that sum to zero become inf or nan. Here they are an error.
-- ``FusedLeakyReLU(channel, 0.1)`` sets ``bias``, while in older copies it sets the slope. Here it is
-  an error.
-- On a CPU, ``fused_leaky_relu`` takes 0.2 for every ``negative_slope``. Here it takes the one given.
+- ``FusedLeakyReLU(channel, 0.1)`` sets ``bias``, while in older copies it sets the slope. Here it
+  is an error.
+- On a CPU, ``fused_leaky_relu`` takes 0.2 for every ``negative_slope``. Here it takes the one that
+  is given.
 - On CUDA, the kernel gets no gradient, and third derivatives are wrong. Here they are right, on
   every device.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +73,7 @@ def fused_leaky_relu(
     input: Tensor,  # [N, C, ...]
     bias: Tensor | None = None,  # [C] or [1, C, 1, 1]
     negative_slope: float = 0.2,
-    scale: float = activation.ROOT,
+    scale: float = math.sqrt(2.0),
     device: Device = None,
 ) -> Tensor:
     """``scale * leaky_relu(input + bias)``: :func:`resample_layers.ops.fused_leaky_relu`.
@@ -100,7 +102,7 @@ class FusedLeakyReLU(activation.FusedLeakyReLU):
         channel: int,
         bias: bool = True,
         negative_slope: float = 0.2,
-        scale: float = activation.ROOT,
+        scale: float = math.sqrt(2.0),
         device: Device = None,
     ) -> None:
         arguments.as_device(device)
