@@ -225,18 +225,13 @@ def test_long_names_of_code_wrap_between_their_parts():
 
 def test_options_stay_whole_in_commands_that_wrap():
     """A browser breaks a line after a hyphen, and ``--`` alone at its end is no option."""
-    page = (
-        '<div class="highlight-%s notranslate"><pre>x --out y-z -v\n</pre></div>' % language
-        for language in ("text", "pycon")
-    )
-    context = {"body": "".join(page)}
+    block = '<div class="highlight-{} notranslate"><pre>{}\n</pre></div>'.format
+    plain = "x --out y-z -v"
+    context = {"body": block("text", plain) + block("pycon", plain)}
     conf.let_names_wrap(None, "", "", context, None)
     whole = '<span class="whole">{}</span>'.format
-    command = f"x {whole('--out')} y-z {whole('-v')}\n"
-    assert context["body"] == (
-        f'<div class="highlight-text notranslate"><pre>{command}</pre></div>'
-        '<div class="highlight-pycon notranslate"><pre>x --out y-z -v\n</pre></div>'
-    )
+    command = f"x {whole('--out')} y-z {whole('-v')}"
+    assert context["body"] == block("text", command) + block("pycon", plain)
 
 
 @pytest.mark.parametrize(
