@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """BasicSR's ``basicsr.ops`` and the resampling layers of its StyleGAN2.
 
-A ``pad`` of two is *(before, after)* for both axes. A ``kernel`` may be ``[taps]``, separable, or a
-pair of such, where the original raises. The layers put nothing into a ``state_dict``.
+A ``pad`` of two is *(before, after)* for both axes. A ``kernel`` may be separable, as ``[taps]`` or
+a pair of such; the original refuses these. The layers put nothing into a ``state_dict``.
 
 What the original gets wrong without a word, and what happens here instead:
 

@@ -337,9 +337,12 @@ class Activation1d(nn.Module):
         activation: a module or a function, which is called between the filters. :class:`Snake` and
             :class:`SnakeBeta` of this module are computed with them, as one operator, so hooks on
             them do not run.
-        up_ratio, down_ratio: the factors.
-        up_kernel_size, down_kernel_size: number of taps; the first at least twice ``up_ratio``.
-        fused: False: the activation is called, whatever it is.
+        up_ratio: factor of the upsampling before the activation.
+        down_ratio: factor of the downsampling after it.
+        up_kernel_size: number of taps of the first filter, at least twice ``up_ratio``.
+        down_kernel_size: number of taps of the second filter.
+        fused: whether the two activations of this module are computed with the filters as one
+            operator. False: every activation is called.
 
     Shape:
         - input: ``[B, C, T]``; output: ``[B, C, ceil(T * up_ratio / down_ratio)]``

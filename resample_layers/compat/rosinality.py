@@ -2,7 +2,7 @@
 """rosinality's ``op`` package, and the layers of its ``model.py``.
 
 A ``pad`` of two is *(before, after)* for both axes; of four, (x0, x1, y0, y1). A ``kernel`` may be
-``[taps]``, separable, or a pair of such, where the original raises. The layers keep
+separable, as ``[taps]`` or a pair of such; the original refuses these. The layers keep
 ``kernel`` in their ``state_dict``, the gain ``factor ** 2`` included, so checkpoints load strictly
 both ways.
 
