@@ -604,6 +604,9 @@ def test_transforms(device):
     alphas = torch.stack([args[2], args[2] + 1])
     both = vmap(lambda x, a: OPS.filtered_act.default(x, args[1], a, *args[3:]))(batch, alphas)
     torch.testing.assert_close(both[1], FILTERED_ACT(batch[1], args[1], alphas[1], *args[3:]))
+    biases = torch.stack([args[1], args[1] + 1])
+    both = vmap(lambda x, b: OPS.filtered_act.default(x, b, *args[2:]))(batch, biases)
+    torch.testing.assert_close(both[1], FILTERED_ACT(batch[1], biases[1], *args[2:]))
 
 
 def test_batched_gradients(device):
@@ -616,6 +619,15 @@ def test_batched_gradients(device):
         alone = torch.autograd.grad(out, leaves, vector, retain_graph=True)
         for a, b in zip(together, alone, strict=True):
             torch.testing.assert_close(a[i], b)
+
+
+@pytest.mark.parametrize("operand", range(1, 8))
+def test_a_meta_operand_is_refused_by_the_operator(operand):
+    args = list(draw(CASES[6], SNAKE, torch.float32, torch.device("cpu")))
+    args[operand] = args[operand].to("meta")
+    for op in (OPS.filtered_act.default, OPS._filtered_act.default):
+        with pytest.raises(ValueError, match="all tensors must be on one device, got cpu and meta"):
+            op(*args)
 
 
 def test_autocast_changes_nothing(device):
