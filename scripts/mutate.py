@@ -37,8 +37,9 @@ ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("resample_layers", "tests", "scripts", "examples", "pyproject.toml")
 # The server has imported hypothesis before pytest could rewrite its plugin, which does not matter
 QUIET = "ignore::pytest.PytestAssertRewriteWarning"
-WITHOUT = [f"no:{name}" for name in ("cacheprovider", "logging", "unraisableexception")]
-PYTEST = ("-x", "-q", "--tb=no", "-knot cuda", *(f"-p{plugin}" for plugin in WITHOUT), "-W", QUIET)
+WITHOUT = ("cacheprovider", "logging", "unraisableexception")
+PLUGINS = [f"-pno:{name}" for name in WITHOUT]
+PYTEST = ("-x", "-q", "--tb=no", "-k", "not cuda", *PLUGINS, "-W", QUIET)  # natively, on the CPU
 SECONDS = 15  # of a processor; a mutant that takes more counts as found
 MEMORY = 4 * 2**30  # bytes that the tests of a mutant may take beyond the libraries
 
