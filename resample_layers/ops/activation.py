@@ -242,10 +242,10 @@ def _backward(needs: Sequence[bool], saved: Sequence[Any], constants: Any, grad:
     if needs[6]:
         scaled = input if alone else _scaled(input, kernel, taps_y, up, down, pad)
     if torch.is_grad_enabled():  # a graph of the gradient is asked for
-        wide = grad if scaled is None else grad.to(scaled.dtype)  # as the products with it
-        wide = activation_grad(wide, output.detach(), slope, clamp)
-        grads = operand_grads(wide, scaled, taps, gain, operands, needs[3:7])
-        grad = wide.to(grad.dtype)
+        z_grad = grad if scaled is None else grad.to(scaled.dtype)  # as the products with it
+        z_grad = activation_grad(z_grad, output.detach(), slope, clamp)
+        grads = operand_grads(z_grad, scaled, taps, gain, operands, needs[3:7])
+        grad = z_grad.to(grad.dtype)
     else:
         grad, grads = first_order(
             grad, output, scaled, taps, operands, needs[3:7], slope, gain, clamp
