@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .measure import RESULTS, ROWS, table, write_section
+from .measure import KEPT, table, write_section
 
 COMMAND = "bash benchmarks/gpu.sh"
 LARGE = 64 << 20  # bytes of input and output from which the goals count
@@ -433,10 +433,12 @@ def main() -> None:
     if arguments.print or arguments.self_check:
         print(section(results))
         return
-    write_section("gpu", section(results))
-    (ROWS / "gpu.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in results.rows))
+    write_section("gpu", section(results), KEPT)
+    (KEPT / "rows" / "gpu.jsonl").write_text(
+        "".join(f"{json.dumps(row)}\n" for row in results.rows)
+    )
     if results.part("layer"):
-        plot(results, RESULTS.with_name("gpu.svg"))
+        plot(results, KEPT / "gpu.svg")
 
 
 if __name__ == "__main__":
