@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from . import cpu, demo, dimensions, filtered, overhead, rational
-from .measure import KEPT, Row, head, load, rows_file, save, write_section
+from .measure import KEPT, Row, draw, head, load, rows_file, save, write_section
 
 
 class Section(NamedTuple):
@@ -73,19 +73,6 @@ def write(name: str, folder: Path) -> None:
     write_section(name, text, folder)
     if section.plot:
         draw(section.plot(rows), folder / f"{name}.svg")
-
-
-def draw(figure: Any, path: Path) -> None:
-    """Write a plot that is read on light and on dark pages."""
-    grey = "#808080"
-    for axis in figure.axes:
-        axis.tick_params(colors=grey, which="both")
-        axis.xaxis.label.set_color(grey)
-        for side in axis.spines.values():
-            side.set_color(grey)
-    figure.savefig(
-        path, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None}
-    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -263,3 +263,26 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     header, *rows = [[line[at] for at in kept] for line in (header, *rows)]
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def draw(figure: Any, path: Path) -> None:
+    """Write a plot as SVG, in colours that are read on light and on dark pages.
+
+    The same rows give the same file.
+    """
+    from matplotlib import rc_context
+
+    grey = "#808080"
+    for axis in figure.axes:
+        axis.tick_params(colors=grey, which="both")
+        for text in (axis.xaxis.label, axis.yaxis.label, axis.title):
+            text.set_color(grey)
+        for side in axis.spines.values():
+            side.set_color(grey)
+    for legend in figure.legends:
+        for text in legend.get_texts():
+            text.set_color(grey)
+    with rc_context({"svg.hashsalt": path.stem}):  # or else every file has ids of its own
+        figure.savefig(
+            path, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None}
+        )

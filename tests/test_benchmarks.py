@@ -22,7 +22,12 @@ def test_results_are_made_of_the_rows(name, tmp_path):
     shutil.copytree(measure.KEPT / "rows", tmp_path / "rows")
     write(name, tmp_path)
     assert (tmp_path / "RESULTS.md").read_text() == results
-    assert (tmp_path / f"{name}.svg").exists() == (SECTIONS[name].plot is not None)
+    plot = tmp_path / f"{name}.svg"
+    assert plot.exists() == (SECTIONS[name].plot is not None)
+    if plot.exists():
+        first = plot.read_bytes()
+        write(name, tmp_path)
+        assert plot.read_bytes() == first, "the same rows must give the same plot"
 
 
 def test_every_file_of_rows_has_a_section_and_tells_how_it_was_measured():
