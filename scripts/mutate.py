@@ -100,7 +100,7 @@ EPILOGUE = (
         "test_gradient_of_a_scale_has_the_range_of_float32",
         "test_the_gain_is_not_rounded_into_the_gradient",
         "test_gradients_of_an_empty_batch",
-        "test_the_gradient_is_of_one_dtype",
+        "test_dtypes_that_the_gradient_refuses",
         "test_gradients_that_nobody_asks_for_are_not_made",
         "test_sums_that_nobody_asks_for_are_not_made",
         "test_only_values_that_gradients_read_are_kept",

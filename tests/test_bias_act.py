@@ -3,6 +3,7 @@
 
 import math
 import random
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from functorch.compile import make_boxed_func
 from torch._dynamo.backends.common import aot_autograd
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import grad, jvp, vmap
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from resample_layers import UpFirDnSmooth, UpFirDnUpsample
 from resample_layers.ops import (
@@ -484,7 +486,9 @@ def draw_gradient(choose, device):
         lambda t: t[:, :1].expand_as(t),
     ]
     output, grad = choose.choice(layouts[:3])(output), choose.choice(layouts)(grad)
-    scaled = choose.choice((None, torch.randn(n, c, h, w).to(dtype)))
+    wide = torch.float32 if dtype == torch.float16 else dtype
+    kind = choose.choice((None, dtype, wide))
+    scaled = kind if kind is None else torch.randn(n, c, h, w).to(kind)
     scaled = scaled if scaled is None else choose.choice(layouts)(scaled.to(device))
     scale = choose.choice((None, torch.randn(n, c), torch.randn(c, n).t().to(dtype)))
     scale = scale if scale is None else scale.to(device)
@@ -535,15 +539,62 @@ def test_the_gradient_and_its_sums(path, device):
         )
 
 
-@pytest.mark.parametrize(("place", "name"), [(0, "grad"), (2, "scaled")])
-def test_the_gradient_is_of_one_dtype(place, name):
-    output = torch.empty(2, 3, 4, 5, device="meta")
-    call = [output, output, output, *(None,) * 5, True, 0, 0.2, 1.0, None]
-    assert GRAD(*call)[0].shape == output.shape
-    call[place] = output.half()
-    sentence = f"{name} must have output's dtype, torch.float32, got torch.float16"
-    with pytest.raises(ValueError, match=sentence):
-        GRAD(*call)
+@pytest.mark.parametrize(
+    "path", [GRAD, RAW_GRAD, native.bias_act_grad], ids=["registered", "raw", "native"]
+)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_the_gradient_of_scales_of_any_size(dtype, layout, path, device):
+    """Planes of 1e-30 beside planes of 1e30, which a float16 does not hold."""
+    shape = 2, 21, 13, 16
+    grad, output = (torch.randn(shape, device=device).to(dtype) for _ in range(2))
+    size = torch.tensor([1e-30, 1.0, 1e30], device=device).repeat(7)[:, None, None]
+    scaled = torch.randn(shape, device=device) * size
+    scaled = scaled if dtype == torch.float16 else scaled.to(dtype)
+    grad, output, scaled = (t.contiguous(memory_format=layout) for t in (grad, output, scaled))
+    scale, bias = torch.randn(2, 21, device=device), torch.randn(1, device=device)
+    for taps, own, with_bias in (
+        ((None, None), None, True),
+        ((None, None), scale, False),
+        ((bias, None), scale, True),
+    ):
+        rest = own, None, None, with_bias, 0, 0.2, 1.3
+        result, of_bias, _, _, products = path(grad, output, scaled, *taps, *rest, 1.5)
+        wanted = gradient_of(grad, output, scaled, taps, own, None, None, 0, 0.2, 1.3, 1.5)
+        assert result.dtype == dtype
+        assert products.dtype == torch.float32
+        limit = LIMITS[dtype]
+        torch.testing.assert_close(
+            result.double().cpu(), torch.as_tensor(wanted[0]), rtol=limit, atol=limit
+        )
+        if with_bias:
+            expected = torch.as_tensor(wanted[1])
+            torch.testing.assert_close(of_bias.double().cpu(), expected, rtol=2e-6, atol=1e-4)
+        expected = torch.as_tensor(wanted[4])
+        limits = 1e-5 * 15 * size.cpu().double().reshape(1, 21)  # of about 15 = sqrt(13 * 16)
+        assert ((products.double().cpu() - expected).abs() <= limits).all()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "other", "sentence"),
+    [
+        (torch.float16, {"grad": torch.float32},
+         "grad must have output's dtype, float16, got float32"),
+        (torch.float16, {"scaled": torch.bfloat16},
+         "scaled must have output's dtype, float16, or float32, got bfloat16"),
+        (torch.bfloat16, {"scaled": torch.float32},
+         "scaled must have output's dtype, bfloat16, got float32"),
+    ],
+)  # fmt: skip
+def test_dtypes_that_the_gradient_refuses(dtype, other, sentence, device):
+    kinds = {"grad": dtype, "output": dtype, "scaled": dtype, **other}
+    rest = (None,) * 5 + (False, 0, 0.2, 1.0, None)
+    tensors = [torch.ones(1, 2, 3, 4, device=device, dtype=kind) for kind in kinds.values()]
+    if extension.choices[device.type].backend == "extension":
+        with pytest.raises(RuntimeError, match=sentence):
+            RAW_GRAD(*tensors, *rest)
+    with pytest.raises(ValueError, match=re.sub(r"(b?float\d+)", r"torch.\1", sentence)):
+        RAW_GRAD(*(t.to("meta") for t in tensors), *rest)
 
 
 @pytest.mark.parametrize("last", [False, True])
@@ -749,6 +800,24 @@ def test_gradient_of_a_scale_has_the_range_of_float32(
     grad_x, grad = torch.autograd.grad(out.sum(), leaves, create_graph=graph)
     assert grad_x.dtype == dtype
     torch.testing.assert_close(grad.item(), expected, rtol=4e-3, atol=0.0)
+
+
+def test_no_tensor_of_16_bits_is_widened_for_the_gradient_of_a_scale(device):
+    """One pass reads what is scaled in float32 beside gradient and output in float16."""
+    seen = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is RAW_GRAD:
+                seen.append(tuple(t.dtype for t in args[:3]))
+            return func(*args, **(kwargs or {}))
+
+    x = torch.randn(2, 3, 6, 5, device=device).half().requires_grad_()
+    taps, scale = torch.ones(4, device=device), torch.ones(2, 3, device=device, requires_grad=True)
+    out = upfirdn2d_bias_act(x, taps, up=2, pad=(2, 1), scale=scale)
+    with Watch():
+        torch.autograd.grad(out, (x, scale), torch.ones_like(out))
+    assert seen == [(torch.float16, torch.float16, torch.float32)]
 
 
 @pytest.mark.parametrize(

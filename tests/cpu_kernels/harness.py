@@ -59,6 +59,7 @@ class BiasActGrad(ctypes.Structure):
         ("channels_last", ctypes.c_bool),
         *((name, ctypes.c_double) for name in ("slope", "gain", "clamp")),
         ("dtype", ctypes.c_int32),
+        ("scaled_dtype", ctypes.c_int32),
     )  # fmt: skip
 
 
