@@ -628,6 +628,20 @@ def test_a_meta_operand_is_refused_by_the_operator(operand):
     for op in (OPS.filtered_act.default, OPS._filtered_act.default):
         with pytest.raises(ValueError, match="all tensors must be on one device, got cpu and meta"):
             op(*args)
+    plain = list(draw(CASES[6], SNAKE, torch.float32, torch.device("meta")))
+    grad = torch.ones_like(OPS.filtered_act.default(*plain))
+    plain[operand] = torch.empty_like(plain[operand], device="cpu")
+    with pytest.raises(ValueError, match="all tensors must be on one device, got "):
+        OPS.filtered_act_grad.default(grad, *plain, [True] * 3)
+
+
+@pytest.mark.parametrize("kernel", range(4, 8))
+def test_one_kernel_of_float64_makes_all_sums_float64(kernel, device):
+    """They are rounded once to the input's dtype, as those of tensors of float64 are."""
+    args = list(draw(CASES[6], SNAKE, torch.float32, device))
+    wide = [t.double() if isinstance(t, torch.Tensor) else t for t in args]
+    args[kernel] = args[kernel].double()
+    assert torch.equal(OPS.filtered_act.default(*args), OPS.filtered_act.default(*wide).float())
 
 
 def test_autocast_changes_nothing(device):
