@@ -1349,16 +1349,20 @@ def test_a_terminal_that_lacks_letters(tmp_path):
     assert f"\\xe9.py:1: {OURS}" in printed
 
 
-def test_what_a_kept_file_lacks_is_told(tmp_path):
+@pytest.mark.parametrize(
+    ("imported", "place"),
+    [("parse_version", "instead"), ("get_distribution, parse_version", "for parse_version")],
+)
+def test_what_a_kept_file_lacks_is_told(imported, place, tmp_path):
     """stylegan3's ``grid_sample_gradfix.py`` stays, and asks for what setuptools dropped."""
-    kept = "import torch\nfrom pkg_resources import parse_version\n"
+    kept = f"import torch\nfrom pkg_resources import {imported}\n"
     tree(tmp_path, "\n", {"torch_utils/ops": TORCH_UTILS, "torch_utils/misc.py": "",
                           "torch_utils/ops/grid_sample_gradfix.py": kept})  # fmt: skip
     commit(tmp_path)
     printed = migrate_quickly(tmp_path, NVIDIA)
     told = "by hand: torch_utils/ops/grid_sample_gradfix.py:2: setuptools 82 dropped pkg_resources"
     (line,) = [line for line in printed.splitlines() if line.startswith(told)]
-    names, told = {}, line.split("write instead: ")[1]
+    names, told = {}, line.split(f"write {place}: ")[1]
     assert told == example(NVIDIA, "python", "TorchVersion")  # the page's
     exec(told, names)
     assert names["parse_version"]("1.12.1") >= names["parse_version"]("1.11.0a")

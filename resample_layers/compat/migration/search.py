@@ -18,7 +18,7 @@ from .copies import CODES, COMPAT, SOURCES, Copied, get
 from .syntax import UNREADABLE, Parts, base_of, bound_names, chain, parse, walk_top
 
 PKG_RESOURCES = (
-    "setuptools 82 dropped pkg_resources; import its parse_version so instead: "
+    "setuptools 82 dropped pkg_resources; write {}: "
     "from torch.torch_version import TorchVersion as parse_version"
 )
 
@@ -311,7 +311,8 @@ class Migration:
                     full = f"{self._package_of(parts[0])}.{parts[0]}"
                     self._tell(path, node, f"{full} is deleted: import it by this name")
                 if parts == ("pkg_resources", "parse_version"):
-                    self._tell(path, node, PKG_RESOURCES, by_hand=True)
+                    place = "for parse_version" if len(node.names) > 1 else "instead"
+                    self._tell(path, node, PKG_RESOURCES.format(place), by_hand=True)
                 continue
             if used.lacking:
                 self.lacking.setdefault(path, set()).add(used.lacking)
