@@ -11,11 +11,12 @@ import csv
 import gc
 import json
 import platform
+import random
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import date
 from itertools import groupby
 from pathlib import Path
@@ -35,30 +36,38 @@ Row = dict[str, Any]
 def interleaved(
     calls: dict[str, Callable[[], object]],
     seconds: float,
-    least: int = 3,
+    few: Collection[str] = (),
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Time all calls in turn, round after round: what disturbs one disturbs its neighbours.
+    """Time all calls in turn, round after round, each round in another order.
 
-    A call takes part in ``least`` rounds, and then until its own times add up to its share of
-    ``seconds``, an equal part for each call: slow calls cost few rounds, and quick ones get many.
+    What disturbs one call disturbs its neighbours, and no call always has the same neighbour: what
+    it leaves in the caches and in the allocator is not always the same call's gain or loss. For
+    that reason too, calls that are compared closely take part in every round. Those named in
+    ``few``, which are slow, sit out as soon as they have had three rounds and their share of
+    ``seconds``, an equal part for each call.
 
     Returns:
-        Seconds of every round of a call, sorted, by name.
+        Seconds of every round of a call, sorted, by name. There are seven rounds at least, and more
+        until the calls of every round have had their shares together.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call()
     gc.collect()
-    left = dict.fromkeys(calls, seconds / len(calls))
-    while waiting := [n for n in calls if left[n] > 0 or len(times[n]) < least]:
-        for name in waiting:
+    share, order, shuffler = seconds / len(calls), list(calls), random.Random(0)
+    steady = [name for name in calls if name not in few]
+    rounds = 0
+    while rounds < 7 or sum(sum(times[n]) for n in steady) < share * len(steady):
+        shuffler.shuffle(order)
+        for name in order:
+            if name in few and rounds >= 3 and sum(times[name]) >= share:
+                continue
             start = clock()
             result = calls[name]()
-            taken = clock() - start
-            times[name].append(taken)
-            left[name] -= taken
+            times[name].append(clock() - start)
             del result
+        rounds += 1
     return {name: sorted(values) for name, values in times.items()}
 
 
@@ -219,8 +228,8 @@ def widest(rows: list[Row]) -> str:
 SPREAD = "p80 / p20"
 # How `interleaved` times, for the reader of a table
 TURNS = (
-    "Calls take turns; each has an equal share of the time and three rounds at least, so that slow "
-    "calls have fewer rounds than quick ones."
+    "Calls take turns in rounds, each round in another order; slow formulations have fewer rounds, "
+    "three at least."
 )
 
 

@@ -89,18 +89,29 @@ def test_every_row_tells_its_deviation_and_its_spread(name, tmp_path, monkeypatc
 
 
 def test_slow_calls_cost_few_rounds():
-    now = 0
+    now, taken = 0, []
 
-    def call(durations):
+    def call(name, durations):
         def take():
             nonlocal now
+            taken.append(name)
             now += next(durations)
 
         return take
 
-    calls = {"slow": call(itertools.repeat(30)), "quick": call(itertools.cycle((2, 1)))}
-    times = measure.interleaved(calls, 60, clock=lambda: now)
-    assert times == {"slow": [30] * 3, "quick": [1] * 10 + [2] * 10}  # a share is 30; 3 at least
+    calls = {
+        "slow": call("slow", itertools.repeat(30)),
+        "quick": call("quick", itertools.cycle((2, 1))),
+        "quicker": call("quicker", itertools.repeat(1)),
+    }
+    times = measure.interleaved(calls, 90, few=["slow"], clock=lambda: now)
+    # A share is 30: the slow call has had it after one round, and takes part in three. The others
+    # take part in all, until they have had 60 together
+    assert times == {"slow": [30] * 3, "quick": [1] * 12 + [2] * 12, "quicker": [1] * 24}
+    rounds = list(zip(*[iter(taken[12:])] * 2, strict=True))  # after the first calls and the slow
+    assert all(set(pair) == {"quick", "quicker"} for pair in rounds)
+    assert len(set(rounds)) == 2, "every round has the same order"
+    assert [len(t) for t in measure.interleaved(calls, 0, clock=lambda: now).values()] == [7] * 3
 
 
 @pytest.mark.parametrize("name", ["overhead", "cpu", "epilogue", "filtered", "rational"])
