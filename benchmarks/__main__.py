@@ -2,18 +2,20 @@
 """``python -m benchmarks``: time everything this machine can, and write RESULTS.md and its plots.
 
 What is measured goes to ``rows/``; the sections of RESULTS.md and ``cpu.svg`` are made of that.
-``--report`` makes them again and measures nothing.
+``--report`` makes them again and measures nothing. All of it goes where the repository keeps it, in
+``benchmarks/``, or into the folder that ``--out`` names.
 """
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from . import cpu, demo, dimensions, filtered, overhead, rational
-from .measure import RESULTS, ROWS, Row, head, load, save, write_section
+from .measure import KEPT, Row, draw, head, load, rows_file, save, write_section
 
 
 class Section(NamedTuple):
@@ -64,29 +66,16 @@ SECTIONS = {
 }
 
 
-def write(name: str) -> None:
-    """Make a section, and its plot, of the rows that were kept."""
-    section, rows = SECTIONS[name], load(name)
-    write_section(name, f"## {section.title}\n\n{head(name)}\n\n{section.report(rows)}")
+def write(name: str, folder: Path) -> None:
+    """Make a section, and its plot, of the rows in a folder."""
+    section, rows = SECTIONS[name], load(name, folder)
+    text = f"## {section.title}\n\n{head(name, folder)}\n\n{section.report(rows)}"
+    write_section(name, text, folder)
     if section.plot:
-        draw(section.plot(rows), name)
+        draw(section.plot(rows), folder / f"{name}.svg")
 
 
-def draw(figure: Any, name: str) -> None:
-    """Write ``name.svg``, which is read on light and on dark pages."""
-    grey = "#808080"
-    for axis in figure.axes:
-        axis.tick_params(colors=grey, which="both")
-        axis.xaxis.label.set_color(grey)
-        for side in axis.spines.values():
-            side.set_color(grey)
-    path = RESULTS.with_name(f"{name}.svg")
-    figure.savefig(
-        path, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None}
-    )
-
-
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, measure and write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer shapes and dtypes")
@@ -94,16 +83,20 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000, help="steps of the demo")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, help="sections to measure")
     parser.add_argument("--report", action="store_true", help="measure nothing, write anew")
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--out", type=Path, default=KEPT, metavar="DIR",
+        help="write here, and leave the files of the repository as they are",
+    )  # fmt: skip
+    arguments = parser.parse_args(argv)
     began = time.monotonic()
     for name in arguments.only or SECTIONS:
         start = time.monotonic()
         if not arguments.report:
             torch.set_num_threads(2)
             torch.manual_seed(0)
-            save(name, SECTIONS[name].measure(arguments))
-        if (ROWS / f"{name}.csv").exists():
-            write(name)
+            save(name, SECTIONS[name].measure(arguments), arguments.out)
+        if rows_file(name, arguments.out).exists():
+            write(name, arguments.out)
         print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
     print(f"the whole: {time.monotonic() - began:.0f} s")
 

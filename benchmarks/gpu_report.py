@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .measure import RESULTS, ROWS, table, write_section
+from .measure import KEPT, draw, table, write_section
 
 COMMAND = "bash benchmarks/gpu.sh"
 LARGE = 64 << 20  # bytes of input and output from which the goals count
@@ -382,7 +382,7 @@ def plot(results: Results, path: Path) -> None:
     colours = {"float32": "C0", "float16": "C1", "bfloat16": "C2"}
     markers = {"contiguous": "o", "channels_last": "x"}
     copy = results.device["copy"]
-    figure, axes = plt.subplots(2, len(TAPS), figsize=(12, 6.5), sharex=True, sharey=True)
+    figure, axes = plt.subplots(2, len(TAPS), figsize=(9, 5.6), sharex=True, sharey=True)
     for line, direction in zip(axes, ("forward", "backward"), strict=True):
         for axis, taps in zip(line, TAPS, strict=True):
             for dtype, colour in colours.items():
@@ -395,21 +395,22 @@ def plot(results: Results, path: Path) -> None:
                     axis.scatter(
                         [row["bytes"] / 2**20 for row in rows],
                         [share(row, direction, copy) for row in rows],
-                        s=16, c=colour, marker=marker, linewidths=0.8, label=f"{dtype}, {layout}",
+                        s=10, c=colour, marker=marker, linewidths=0.8, label=f"{dtype}, {layout}",
                     )  # fmt: skip
             axis.set_title(f"{taps} taps, {direction}")
             axis.set_xscale("log")
-            axis.axhline(1.0, color="0.7", linewidth=0.8)
+            axis.axhline(1.0, color="0.5", linewidth=0.8)
             if taps == 4:
-                axis.axhline(0.85, color="0.3", linewidth=0.8, linestyle="--")
+                axis.axhline(0.85, color="0.5", linewidth=0.8, linestyle="--")
     for axis in axes[:, 0]:
         axis.set_ylabel("share of copy bandwidth")
     for axis in axes[1]:
         axis.set_xlabel("input and output [MB]")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="lower center", ncol=6)
-    figure.suptitle(f"{results.device['device']}: copy {copy / 1e12:.2f} TB/s")
-    figure.tight_layout(rect=(0, 0.05, 1, 1))
-    figure.savefig(path, format="svg", metadata={"Date": None})
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="lower center", ncol=3, frameon=False)
+    figure.suptitle(f"{results.device['device']}: copy {copy / 1e12:.2f} TB/s", color="#808080")
+    figure.tight_layout(rect=(0, 0.08, 1, 1))
+    draw(figure, path)
 
 
 def main() -> None:
@@ -433,10 +434,12 @@ def main() -> None:
     if arguments.print or arguments.self_check:
         print(section(results))
         return
-    write_section("gpu", section(results))
-    (ROWS / "gpu.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in results.rows))
+    write_section("gpu", section(results), KEPT)
+    (KEPT / "rows" / "gpu.jsonl").write_text(
+        "".join(f"{json.dumps(row)}\n" for row in results.rows)
+    )
     if results.part("layer"):
-        plot(results, RESULTS.with_name("gpu.svg"))
+        plot(results, KEPT / "gpu.svg")
 
 
 if __name__ == "__main__":

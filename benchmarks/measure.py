@@ -3,6 +3,7 @@
 
 Every section of RESULTS.md is made of rows: what was measured stands in ``rows/NAME.csv``, and
 where, when and with which command in ``rows/measured.json``. RESULTS.md has what they say in short.
+All of these stand in one folder: this one, or another that a call names.
 """
 
 from __future__ import annotations
@@ -26,9 +27,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-RESULTS = Path(__file__).parent / "RESULTS.md"
-ROWS = Path(__file__).parent / "rows"
-MEASURED = ROWS / "measured.json"
+# Where RESULTS.md, its plots and the rows stand that the repository keeps
+KEPT = Path(__file__).parent
 
 Row = dict[str, Any]
 
@@ -160,28 +160,33 @@ def command() -> str:
     return " ".join(["python -m benchmarks", *sys.argv[1:]])
 
 
-def save(name: str, rows: list[Row]) -> None:
+def save(name: str, rows: list[Row], folder: Path) -> None:
     """Keep the rows of a section, and how they were measured."""
-    ROWS.mkdir(exist_ok=True)
+    path, how = rows_file(name, folder), folder / "rows" / "measured.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     header = list(dict.fromkeys(key for row in rows for key in row))
-    with (ROWS / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, header, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    measured = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
+    measured = json.loads(how.read_text()) if how.exists() else {}
     measured[name] = {"where": provenance(), "command": command()}
-    MEASURED.write_text(json.dumps(measured, indent=2, sort_keys=True) + "\n")
+    how.write_text(json.dumps(measured, indent=2, sort_keys=True) + "\n")
 
 
-def load(name: str) -> list[Row]:
+def rows_file(name: str, folder: Path) -> Path:
+    return folder / "rows" / f"{name}.csv"
+
+
+def load(name: str, folder: Path) -> list[Row]:
     """The rows of a section; all values are strings."""
-    with (ROWS / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+    with rows_file(name, folder).open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-def head(name: str) -> str:
+def head(name: str, folder: Path) -> str:
     """Where, when and with which command the rows of a section were measured."""
-    measured = json.loads(MEASURED.read_text())[name]
+    measured = json.loads((folder / "rows" / "measured.json").read_text())[name]
     return (
         f"{measured['where']}. Command: `{measured['command']}`. "
         f"All rows: [rows/{name}.csv](rows/{name}.csv)."
@@ -243,21 +248,22 @@ def about(rows: list[Row], deviation: str) -> str:
     return " ".join(sentences)
 
 
-def write_section(name: str, text: str) -> None:
+def write_section(name: str, text: str, folder: Path) -> None:
     """Replace one section of RESULTS.md, or append it; paragraphs are filled to 100 columns."""
+    results = folder / "RESULTS.md"
     begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
     parts = [
         part if part.startswith(("|", "#", "!")) else fill(part, 100, break_on_hyphens=False)
         for part in text.strip().split("\n\n")
     ]
     block = "\n".join((begin, "\n\n".join(parts), end))
-    old = RESULTS.read_text() if RESULTS.exists() else "# Results\n"
+    old = results.read_text() if results.exists() else "# Results\n"
     if begin in old:
         head, rest = old.split(begin)
         new = head + block + rest.split(end)[1]
     else:
         new = f"{old.rstrip()}\n\n{block}\n"
-    RESULTS.write_text(new)
+    results.write_text(new)
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -266,3 +272,26 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     header, *rows = [[line[at] for at in kept] for line in (header, *rows)]
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def draw(figure: Any, path: Path) -> None:
+    """Write a plot as SVG, in colours that are read on light and on dark pages.
+
+    The same rows give the same file.
+    """
+    from matplotlib import rc_context
+
+    grey = "#808080"
+    for axis in figure.axes:
+        axis.tick_params(colors=grey, which="both")
+        for text in (axis.xaxis.label, axis.yaxis.label, axis.title):
+            text.set_color(grey)
+        for side in axis.spines.values():
+            side.set_color(grey)
+    for legend in figure.legends:
+        for text in legend.get_texts():
+            text.set_color(grey)
+    with rc_context({"svg.hashsalt": path.stem}):  # or else every file has ids of its own
+        figure.savefig(
+            path, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None}
+        )

@@ -92,7 +92,7 @@ struct BiasActGradParams {
   const void* grad;            // of output                          [dtype]
   const void* output;          //                                    [dtype]
   const void* scaled;          // what the scale multiplies, but for the tap; null: scale_grad is
-                               // not wanted                         [dtype]
+                               // not wanted                         [scaled_dtype]
   void* result;                //                                    [dtype]
   const void* tap_x;           // their product is the tap, where    [accumulate type]
   const void* tap_y;           // one is null, the other one         [accumulate type]
@@ -109,7 +109,9 @@ struct BiasActGradParams {
   bool channels_last;          // [n, pixels, c]
   double slope, gain;          //
   double clamp;                // largest magnitude; negative: none
-  Dtype dtype;                 // of grad, output, scaled and result
+  Dtype dtype;                 // of grad, output and result
+  Dtype scaled_dtype;          // dtype; or float32 beside float16, whose range the sums over taps
+                               // may leave
 };
 
 }  // namespace resample_layers

@@ -609,9 +609,6 @@ Tensor beside(const Tensor& tensor, const char* name, const Tensor& output,
                   name, " must be [", dense.n, ", ", dense.c, ", ", dense.h, ", ", dense.w,
                   "], the shape of output, got [", own.n, ", ", own.c, ", ", own.h, ", ", own.w,
                   "]");
-  STD_TORCH_CHECK(tensor.scalar_type() == output.scalar_type(), name,
-                  " must have output's dtype, ", name_of(output.scalar_type()), ", got ",
-                  name_of(tensor.scalar_type()));
   return elements(dense) == 0 ? tensor : laid_out_as(tensor, own, dense);
 }
 
@@ -626,9 +623,20 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> upfirdn2d_bias_act_grad(
   STD_TORCH_CHECK(noise_samples == 0 || noise_samples == 1 || noise_samples == out.n,
                   "noise_samples must be 0, 1 or ", out.n, ", got ", noise_samples);
   BiasActGradParams p{};
-  p.dtype = dtype_of(output.scalar_type(), "output");
+  const ScalarType type = output.scalar_type();
+  p.dtype = p.scaled_dtype = dtype_of(type, "output");
   const ScalarType accumulate =
       p.dtype == Dtype::float64 ? ScalarType::Double : ScalarType::Float;
+  STD_TORCH_CHECK(grad.scalar_type() == type, "grad must have output's dtype, ", name_of(type),
+                  ", got ", name_of(grad.scalar_type()));
+  if (scaled) {
+    const ScalarType own = scaled->scalar_type();
+    const bool may_be_wide = type == ScalarType::Half;
+    STD_TORCH_CHECK(own == type || (may_be_wide && own == ScalarType::Float),
+                    "scaled must have output's dtype, ", name_of(type),
+                    may_be_wide ? ", or float32" : "", ", got ", name_of(own));
+    p.scaled_dtype = dtype_of(own, "scaled");
+  }
   p.n = out.n, p.c = out.c, p.pixels = out.h * out.w;
   p.slope = negative_slope, p.gain = gain, p.clamp = clamp.value_or(-1.0);
   const bool last = is_channels_last(output, out);

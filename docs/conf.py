@@ -127,19 +127,37 @@ def read_page(app: Any, name: str, source: list[str]) -> None:
     source[0] = text
 
 
+COMMAND = re.compile(r'<div class="highlight-(?:none|text|sh) .*?</pre>', re.DOTALL)  # it wraps
+OPTION = re.compile(r"(?<![\w-])--?\w[\w-]*")
+
+
 def let_names_wrap(app: Any, name: str, template: str, context: dict[str, Any], tree: Any) -> None:
-    """Let a browser break long words of code between their parts, and no short one at a hyphen."""
+    """Let a browser break long words of code between their parts, and no short one at a hyphen.
+
+    Nor does it break an option of a command, such as ``--out``, in a block of code that wraps.
+    """
 
     def word(match: re.Match[str]) -> str:
         if len(match[1]) <= 20:
             return f'<span class="pre whole">{match[1]}</span>'
-        parts = re.sub(r"(?<=[_/.:=])(?=\w)", "<wbr>", match[1])
+        parts = re.sub(r"(?<=[_/.:=(\[])(?=\w)", "<wbr>", match[1])
         return f'<span class="pre">{parts}</span>'
 
     if "body" in context:
-        context["body"] = re.sub(r'<span class="pre">([^<>&]+)</span>', word, context["body"])
+        body = re.sub(r'<span class="pre">([^<>&]+)</span>', word, context["body"])
+        context["body"] = COMMAND.sub(
+            lambda match: OPTION.sub(r'<span class="whole">\g<0></span>', match[0]), body
+        )
+
+
+def shown_signature(
+    app: Any, what: str, name: str, obj: Any, options: Any, signature: str, returns: str
+) -> tuple[str, str] | None:
+    """Leave out the signature that autograd gives its Functions: it says nothing of ``apply``."""
+    return ("", returns) if signature == "(*args, **kwargs)" else None
 
 
 def setup(app: Any) -> None:
+    app.connect("autodoc-process-signature", shown_signature)
     app.connect("source-read", read_page)
     app.connect("html-page-context", let_names_wrap)

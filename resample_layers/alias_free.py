@@ -89,13 +89,13 @@ class FilteredLeakyReLU(_Filtered):
     in the ``state_dict``.
 
     Args:
-        channels: of the input.
+        channels: number of channels of the input.
         up: factor of the first filter, for both axes.
-        down: factor of the second.
+        down: factor of the second filter, for both axes.
         bias: whether there is a parameter ``bias``, which starts at zero.
         filter_size: number of taps for each unit of a factor, >= 1; StyleGAN3's is 6.
-        sampling_rate: of the input, in any unit; the other frequencies have the same. The output
-            has ``sampling_rate * up / down``.
+        sampling_rate: sampling rate of the input, in any unit; the other frequencies have the same
+            unit. The output has the rate ``sampling_rate * up / down``.
         in_cutoff: where the response of the first filter is one half. None: half of the input's
             sampling rate.
         in_half_width: half of the first filter's transition from pass band to stop band. None:
@@ -108,8 +108,8 @@ class FilteredLeakyReLU(_Filtered):
         gain: factor after the activation, > 0.
         clamp: largest magnitude of the activated signal, > 0; None: none. StyleGAN3's is 256.
         pad: samples around the zero-inserted input, ``(before, after)`` for both axes or
-            ``(x0, x1, y0, y1)``; negative values crop. None: what keeps the image in place, at the
-            size below.
+            ``(x0, x1, y0, y1)``; negative values crop. None: the pads that keep the image in place
+            and give the size below.
         padding_mode: 'zeros' or 'replicate': how the image continues beyond its border.
 
     Shape:
@@ -205,7 +205,7 @@ class FilteredSnake(_Filtered):
     ``resample_layers.compat.bigvgan`` has modules with the keys of BigVGAN's checkpoints.
 
     Args:
-        channels: of the input.
+        channels: number of channels of the input.
         alpha: the value at which the parameter ``alpha`` starts, > 0.
         log_scale: whether the parameter holds the logarithm of alpha, so that alpha stays
             positive.

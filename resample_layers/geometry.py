@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Every integer formula of the op, derived once. Imports no torch; sizes may be symbolic.
+"""Every integer formula of the op, derived once. Sizes may be symbolic.
 
-The op, per axis (``k`` taps, indices in samples)::
+This module imports no torch. The op along one axis, with ``k`` taps and indices in samples, is::
 
     u[a]   = input[a / up]  where up divides a and a / up lies inside, else 0
     out[y] = sum_i kernel[i] * u[y * down + (k - 1 - i) - pad0]
@@ -68,10 +68,12 @@ def adjoint_pads(
 
 
 class Tap(NamedTuple):
-    """Tap ``position`` multiplies input sample ``offset + stride * t`` for the phase's output t."""
+    """A tap that one phase uses: for output ``t`` it multiplies input ``offset + stride * t``."""
 
     position: int
-    offset: int  # [input samples], negative: in the padding
+    """Which of the kernel's taps it is."""
+    offset: int
+    """In input samples; a negative one lies in the padding."""
 
 
 class Polyphase(NamedTuple):
@@ -85,10 +87,15 @@ class Polyphase(NamedTuple):
     """
 
     phases: int
-    stride: int  # [input samples] per step
-    taps: tuple[tuple[Tap, ...], ...]  # for each phase
-    before: int  # zeros needed before the first input sample
-    after: int  # zeros needed after the last one, whatever the size
+    """How many groups of outputs there are, each with taps of its own."""
+    stride: int
+    """Input samples that a step moves by."""
+    taps: tuple[tuple[Tap, ...], ...]
+    """The taps of each phase."""
+    before: int
+    """Zeros that are needed before the first input sample."""
+    after: int
+    """Zeros that are needed after the last input sample, whatever the size."""
 
     def steps(self, out: int) -> int:
         """Steps that cover ``out`` outputs; at most ``phases - 1`` outputs too many."""

@@ -55,6 +55,9 @@ def _libraries() -> list[str]:
     for device in ("cpu", "cuda"):
         path = extension.library_path(device)
         lines.append(f"  {device:<5} {path}")
+        if device == "cuda" and extension.is_absent(path) and not extension.finds_gpu():
+            lines.append("        does not exist, and is not needed: no NVIDIA GPU is found here")
+            continue
         if differs_from_record(path):
             lines.append(
                 "        its bytes are not those that were installed: a tool has rewritten it, or "

@@ -372,9 +372,9 @@ class UpFirDnUpsample(_Images, _Upsample):
     device and keeps full precision in half models.
 
     Args:
-        resample_kernel: taps, 1-D (separable) or 2-D, of any sum but zero. A 2-D kernel that is an
-            outer product to the rounding of float32 (of float64 after ``.double()``) is found out,
-            and applied along each axis, which is cheaper.
+        resample_kernel: taps, 1-D (separable) or 2-D, of any sum but zero. The layer finds out
+            whether a 2-D kernel is an outer product to the rounding of float32 (of float64 after
+            ``.double()``). Such a kernel is applied along each axis, which is cheaper.
         factor: an int or ``(x, y)``.
         padding_mode: 'zeros', 'reflect', 'replicate' or 'circular': how the image continues
             beyond its border. Zeros darken the border.
@@ -406,7 +406,7 @@ class UpFirDnDownsample(_Images, _Downsample):
     1. Filter with the normalised kernel, padded so that the image stays centred.
     2. Keep every ``factor``-th sample.
 
-    Gives BasicSR's numbers; what goes beyond is said at :class:`UpFirDnUpsample`.
+    Gives BasicSR's numbers; :class:`UpFirDnUpsample` says what goes beyond them.
 
     Args:
         resample_kernel: taps, 1-D (separable) or 2-D, of any sum but zero.
@@ -416,7 +416,7 @@ class UpFirDnDownsample(_Images, _Downsample):
             and one more follows where the factor does not divide the side. With 'reflect' and
             factor 2 these are the samples of antialiased-cnns' ``BlurPool``, and, with an odd
             number of taps, of timm's ``BlurPool2d``. The border behind the image is
-            ``factor - 1`` samples wider, and 'reflect' and 'circular' need an image of its size.
+            ``factor - 1`` samples wider, so 'reflect' and 'circular' need a larger image.
 
     Shape:
         - input: ``[N, C, H, W]``, float16, bfloat16, float32 or float64

@@ -4,7 +4,9 @@
     python scripts/checkpoint_fixtures.py PEERS [--only NAME ...]
 
 ``PEERS`` is a folder of checkouts named ``rosinality`` (stylegan2-pytorch), ``basicsr`` (BasicSR),
-``ada`` (stylegan2-ada-pytorch) and ``stylegan3``. Into ``tests/fixtures/checkpoints`` go
+``ada`` (stylegan2-ada-pytorch) and ``stylegan3``. The last makes three kinds of networks, which
+have here the names of its option ``--cfg`` behind its own: ``stylegan3-stylegan2``, a StyleGAN2,
+``stylegan3-t`` and ``stylegan3-r``. Into ``tests/fixtures/checkpoints`` go
 
 ``keys.json``   every key and shape of the originals' networks at full width, 32 and 64 pixels
 ``layers.json`` the numbers of every layer of StyleGAN3 at full width, and how many parameters
@@ -54,8 +56,8 @@ SMALL = {"z_dim": 8, "w_dim": 8, "c_dim": 0}
 NVIDIA_SMALL: dict[tuple[str, int], tuple[int, int, dict[str, Any], dict[str, Any]]] = {
     ("ada", 32): (8, 3, {"num_layers": 2}, {}),
     ("ada", 64): (6, 3, {"num_layers": 8, "conv_clamp": 0.3}, {"conv_clamp": 0.2}),
-    ("stylegan3", 32): (6, 1, {"num_layers": 3, "conv_clamp": 0.2}, {"conv_clamp": 0.1}),
-    ("stylegan3", 64): (6, 3, {"num_layers": 2}, {"group_size": 2, "num_channels": 2}),
+    ("stylegan3-stylegan2", 32): (6, 1, {"num_layers": 3, "conv_clamp": 0.2}, {"conv_clamp": 0.1}),
+    ("stylegan3-stylegan2", 64): (6, 3, {"num_layers": 2}, {"group_size": 2, "num_channels": 2}),
     ("stylegan3-t", 32): (6, 3, {"num_layers": 2, "conv_clamp": 1.5}, {"conv_clamp": 0.5}),
     ("stylegan3-r", 32): (4, 1, {"num_layers": 1, "conv_clamp": 1.5}, {"conv_clamp": 0.5}),
 }
@@ -278,7 +280,7 @@ PEERS: dict[str, tuple[Any, ...]] = {
     "rosinality": (Rosinality,),
     "basicsr": (BasicSR,),
     "ada": (Nvidia, "training.networks", True),
-    "stylegan3": (Nvidia, "training.networks_stylegan2", False),
+    "stylegan3-stylegan2": (Nvidia, "training.networks_stylegan2", False),
     "stylegan3-t": (AliasFree, "t"),
     "stylegan3-r": (AliasFree, "r"),
 }

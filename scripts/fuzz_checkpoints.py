@@ -61,7 +61,8 @@ def seeds() -> dict[str, bytes]:
     torch.manual_seed(0)
     generator = Generator(8, 4, 1, channels={4: 4, 8: 4})
     discriminator = Discriminator(8, channels={4: 4, 8: 4})
-    found = {name: (FIXTURES / name).read_bytes() for name in ("ada_32.pkl", "stylegan3_32.pkl")}
+    names = ("ada_32.pkl", "stylegan3-stylegan2_32.pkl")
+    found = {name: (FIXTURES / name).read_bytes() for name in names}
     with tempfile.TemporaryDirectory() as folder:
         paths = Path(folder, "g"), Path(folder, "d")
         save_basicsr(paths[0], generator, discriminator, torch.zeros(4), paths[1])

@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import gc
 import hashlib
+import itertools
 import json
 import os
 import shlex
@@ -36,22 +37,129 @@ ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("resample_layers", "tests", "scripts", "examples", "pyproject.toml")
 # The server has imported hypothesis before pytest could rewrite its plugin, which does not matter
 QUIET = "ignore::pytest.PytestAssertRewriteWarning"
-PYTEST = ("-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:logging", "-W", QUIET)
+WITHOUT = ("cacheprovider", "logging", "unraisableexception")
+PLUGINS = [f"-pno:{name}" for name in WITHOUT]
+PYTEST = ("-x", "-q", "--tb=no", "-k", "not cuda", *PLUGINS, "-W", QUIET)  # natively, on the CPU
 SECONDS = 15  # of a processor; a mutant that takes more counts as found
 MEMORY = 4 * 2**30  # bytes that the tests of a mutant may take beyond the libraries
-GRADIENTS = (  # those that take a second, the fastest first
-    "tests/test_gradients.py::test_adjoint_identity",
-    "tests/test_bias_act.py::test_a_meta_operand_is_refused_by_the_operator",
-    "tests/test_gradients.py::test_gradients_have_the_dtypes_of_their_tensors",
-    "tests/test_gradients.py::test_only_what_is_asked_for_is_saved",
-    "tests/test_gradients.py::test_the_kernel_may_be_rewritten_between_forward_and_backward",
-    "tests/test_gradients.py::test_gradients_through_empty_batches",
-    "tests/test_gradients.py::test_expanded_gradients",
-    "tests/test_transforms.py::test_vmap",
-    "tests/test_transforms.py::test_vmap_of_separable_taps",
-    "tests/test_transforms.py::test_vmap_of_the_kernel_gradient",
-    "tests/test_gradients.py::test_kernel_gradient_function",
-    "tests/test_gradients.py::test_first_and_second_order[cpu-axes-separable-upfirdn2d]",
+
+
+def tests_of(file: str, *names: str) -> tuple[str, ...]:
+    """Tests of one file, as pytest takes them."""
+    return tuple(f"tests/{file}.py::{name}" for name in names)
+
+
+def left_out(*names: str) -> tuple[str, ...]:
+    """Tests of the defaults of public functions."""
+    test = "test_optional_arguments_left_out"
+    return tests_of("test_public_calls", *(f"{test}[ops.{name}]" for name in names))
+
+
+# The tests of gradients take a second for each mutant, or a few. The fastest come first
+GRADIENTS = (
+    *tests_of(
+        "test_gradients",
+        "test_adjoint_identity",
+        "test_gradients_have_the_dtypes_of_their_tensors",
+        "test_gradients_of_some_tensors_are_those_of_all",
+        "test_only_what_is_asked_for_is_saved",
+        "test_the_kernel_may_be_rewritten_between_forward_and_backward",
+        "test_gradients_through_empty_batches",
+        "test_expanded_gradients",
+        "test_kernel_gradient_function",
+        "test_first_and_second_order[cpu-axes-separable-upfirdn2d]",
+    ),
+    *tests_of(
+        "test_transforms",
+        "test_vmap",
+        "test_vmap_of_the_input_alone_is_one_call",
+        "test_vmap_of_separable_taps",
+        "test_vmap_of_the_kernel_gradient",
+    ),
+    *tests_of("test_bias_act", "test_a_meta_operand_is_refused_by_the_operator"),
+    *tests_of("test_doors", "test_subclasses_are_asked_first"),
+    *tests_of("test_devices", "test_ops_on_meta[upfirdn2d, separable]"),
+    *left_out("upfirdn2d"),
+)
+EPILOGUE = (
+    *tests_of(
+        "test_bias_act",
+        "test_one_pass_gives_the_gradients_of_the_composition",
+        "test_bias_act_alone",
+        "test_pieces_make_the_whole",
+        "test_native_works_in_pieces_where_nothing_learns",
+        "test_the_limit_of_the_gradient_is_that_of_the_result",
+        "test_operand_gradients_have_the_shapes_and_dtypes_of_the_operands",
+        "test_gradients_about_one_tap",
+        "test_gradients_of_bias_act",
+        "test_transforms_of_bias_act",
+        "test_gradients_of_some_tensors_are_those_of_all",
+        "test_third_order_equals_native",
+        "test_gradients_of_half_types",
+        "test_gradients_of_any_scale",
+        "test_gradient_of_a_scale_has_the_range_of_float32",
+        "test_the_gain_is_not_rounded_into_the_gradient",
+        "test_gradients_of_an_empty_batch",
+        "test_dtypes_that_the_gradient_refuses",
+        "test_gradients_that_nobody_asks_for_are_not_made",
+        "test_sums_that_nobody_asks_for_are_not_made",
+        "test_only_values_that_gradients_read_are_kept",
+        "test_writing_into_the_result_before_backward_raises",
+        "test_the_gradient_of_what_was_clamped_is_zero_and_that_of_infinity_is_not",
+        "test_operands_are_never_rounded_to_the_inputs_dtype",
+        "test_half_types_are_rounded_once",
+        "test_nan_passes_through_to_where_it_belongs",
+        "test_only_padding",
+        "test_batched_gradients",
+        "test_a_meta_operand_is_refused_by_the_operator",
+        "test_subclasses_get_every_argument",
+        "test_errors",
+        "test_fake_tensors_and_tracers",
+        "test_vmap_of_the_operators",
+        "test_transforms",
+        "test_opcheck_and_vmap_of_the_gradient",
+    ),
+    *tests_of("test_devices", "test_ops_on_meta[upfirdn2d_bias_act]"),
+    *left_out("upfirdn2d_bias_act", "bias_act"),
+)
+FILTERED = (
+    *tests_of(
+        "test_filtered_act",
+        "test_values[cpu-axes, continued-1]",
+        "test_values[cpu-crop, continued-1]",
+        "test_values[cpu-axes-0]",
+        "test_values[cpu-axes-2]",
+        "test_values[cpu-axes-3]",
+        "test_the_fused_gradient[cpu-axes, continued-torch.float64-0]",
+        "test_the_fused_gradient[cpu-axes-torch.float64-1]",
+        "test_the_fused_gradient[cpu-bare-torch.float16-2]",
+        "test_the_fused_gradient[cpu-bare-torch.float64-3]",
+        "test_values[cpu-bigvgan-1]",
+        "test_values[cpu-empty batch-1]",
+        "test_values[cpu-no channels-1]",
+        "test_every_choice_of_sums",
+        "test_gradients_of_some_tensors_are_those_of_all",
+        "test_bigvgan_as_its_code_has_it",
+        "test_half_types_are_rounded_once",
+        "test_padding_is_zero_and_not_activated",
+        "test_a_snake_of_zero_beta_is_finite_where_it_can_be",
+        "test_the_sums_of_half_types_are_not_rounded",
+        "test_gradient_where_clamped_and_at_zero",
+        "test_taps_may_be_written_between_forward_and_backward",
+        "test_one_number_for_alpha_and_beta_is_rounded_once",
+        "test_strides_of_any_kind",
+        "test_batched_gradients",
+        "test_errors",
+        "test_a_meta_operand_is_refused_by_the_operator",
+        "test_snake_alone_has_one_number_per_channel",
+        "test_gradients_of_both_orders[cpu-axes, continued-1]",
+        "test_gradients_of_both_orders[cpu-axes-0]",
+        "test_transforms",
+    ),
+    *tests_of(
+        "test_devices", "test_ops_on_meta[filtered_lrelu]", "test_ops_on_meta[filtered_snake]"
+    ),
+    *left_out("filtered_lrelu", "filtered_snake"),
 )
 # By module, the tests that must find its mutants
 MODULES = {
@@ -64,6 +172,24 @@ MODULES = {
         "tests/test_filtered_act.py::test_errors",
     ),
     "resample_layers/ops/upfirdn2d.py": GRADIENTS,
+    "resample_layers/ops/activation_grad.py": EPILOGUE,
+    "resample_layers/ops/epilogue.py": EPILOGUE,
+    "resample_layers/ops/activation.py": EPILOGUE,
+    "resample_layers/ops/autograd.py": ("tests/test_functions.py",),
+    "resample_layers/ops/leaky_relu.py": (
+        *tests_of("test_layers", "test_fused_leaky_relu"),
+        *tests_of("test_errors", "test_error"),
+        *tests_of("test_bias_act", "test_subclasses_get_every_argument"),
+        *left_out("fused_leaky_relu", "FusedLeakyReLU"),
+    ),
+    "resample_layers/ops/nonlinearity.py": tests_of(
+        "test_filtered_act",
+        "test_the_derivatives_of_the_nonlinearities",
+        *(f"test_values[cpu-axes-{activation}]" for activation in range(4)),
+        "test_a_snake_of_zero_beta_is_finite_where_it_can_be",
+        "test_gradient_where_clamped_and_at_zero",
+    ),
+    "resample_layers/ops/filtered_act.py": FILTERED,
 }
 CONFIG = """
 [cosmic-ray]
@@ -74,20 +200,25 @@ test-command = {command}
 [cosmic-ray.distributor]
 name = "local"
 [cosmic-ray.filters.operators-filter]
-exclude-operators = ["core/ReplaceBinaryOperator_(BitOr_.*|.*_(Bit.*|.Shift|Pow|Mod|Div))"]
-"""  # an arithmetic sign becomes + - * or //: a test finds the others as it finds these. The sign |
-# stands in annotations, which nothing executes
+exclude-operators = [
+    "core/ReplaceBinaryOperator_(BitOr_.*|.*_(Bit.*|.Shift|Pow|Mod|Div))",
+    "core/ReplaceComparisonOperator_((?!Is).*_Is.*|Is(Not)?_(?!Is).*)",
+]
+"""  # An arithmetic sign becomes + - * or //: a test finds the others as it finds these. The sign |
+# stands in annotations, which nothing executes. `is` becomes `is not` alone, and nothing else
+# becomes `is`: small ints that are equal are one object in CPython
 
 
 def serve(path: str) -> None:
     """For each connection, run pytest with the arguments that it brings, in a fork."""
     import resource
 
+    import functorch.compile  # noqa: F401
     import hypothesis  # noqa: F401
     import numpy  # noqa: F401
     import pytest
     import scipy.signal  # noqa: F401
-    import torch._dynamo
+    import torch._dynamo.testing
 
     torch.set_num_threads(1)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
@@ -113,7 +244,19 @@ def serve(path: str) -> None:
 
 
 def ask(path: str, is_mutant: bool, *arguments: str) -> int:
-    """The code with which pytest ends."""
+    """The code with which pytest ends: 0 where all pass.
+
+    Each file has a pytest of its own, and none comes after one that fails: most mutants are found
+    in the first file, and to collect the others takes longer than to run them.
+    """
+    for _, tests in itertools.groupby(arguments, lambda test: test.partition("::")[0]):
+        code = ask_once(path, is_mutant, *tests)
+        if code:
+            return code
+    return 0
+
+
+def ask_once(path: str, is_mutant: bool, *arguments: str) -> int:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
         connection.sendall(json.dumps([is_mutant, *PYTEST, *arguments]).encode() + b"\n")
@@ -136,7 +279,11 @@ def copy(folder: Path) -> None:
 def start_server(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     path = str(folder / "socket")
     Path(path).unlink(missing_ok=True)
-    environment = {**os.environ, "RESAMPLE_LAYERS_BACKEND": "native"}
+    environment = {
+        **os.environ,
+        "RESAMPLE_LAYERS_BACKEND": "native",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # other packages' plugins take time in each fork
+    }
     command = [sys.executable, __file__, "serve", path]
     with (folder / "tests.log").open("wb") as log:
         # In a session of its own: Ctrl-C stops the mutants, and then the server is asked once more

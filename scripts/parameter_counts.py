@@ -25,7 +25,7 @@ ALIAS_FREE = {  # options of the generator
         **{"channel_base": 65536, "channel_max": 1024},
     },
 }
-CODES = ("rosinality", "ada", "stylegan3")
+CODES = ("rosinality", "ada", "stylegan3-stylegan2")
 RESOLUTIONS = (64, 256, 1024)
 RESOLUTIONS_OF_3 = (256, 512, 1024)
 FILE = Path(__file__).parent.parent / "tests" / "fixtures" / "parameter_counts.json"
@@ -44,7 +44,7 @@ def main() -> int:
                     sum(parameter.numel() for parameter in network.parameters())
                     for network in (networks.generator, networks.discriminator)
                 ]
-    with original("stylegan3", Path(sys.argv[1])) as peer:
+    with original("stylegan3-stylegan2", Path(sys.argv[1])) as peer:
         model = importlib.import_module("training.networks_stylegan3")
         for name, options in ALIAS_FREE.items():
             counts[name] = {}

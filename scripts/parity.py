@@ -35,9 +35,9 @@ SAVES = {
     "rosinality": "rosinality",
     "basicsr": "basicsr",
     "ada": "rosinality",
-    "stylegan3": "rosinality",
+    "stylegan3-stylegan2": "rosinality",
 }
-OPTIONS: dict[str, dict[str, Any]] = {  # as training sets them; stylegan3's are its defaults
+OPTIONS: dict[str, dict[str, Any]] = {  # as training sets them; those of stylegan3 are its defaults
     "ada": {
         "g": {"num_fp16_res": 4, "conv_clamp": 256},
         "d": {"num_fp16_res": 4, "conv_clamp": 256},

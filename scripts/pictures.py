@@ -5,10 +5,12 @@
     python scripts/pictures.py classifier
     python scripts/pictures.py digits --run FOLDER
     python scripts/pictures.py photographs --run FOLDER
+    python scripts/pictures.py sticking --run FOLDER
 
-The first draws those that take seconds, or those of them that are named. The second trains the
-classifiers of examples.antialiased_cnn. The last two take the ``samples.png`` of a run of
-examples.stylegan.train, and ``digits`` its ``metrics.jsonl`` too. ``--out`` is the folder.
+The first command draws those that take seconds, or those of them that are named. The second trains
+the classifiers of examples.antialiased_cnn. The third and the fourth take the ``samples.png`` of a
+run of examples.stylegan.train, and ``digits`` its ``metrics.jsonl`` too. The last one takes the
+``strip.png`` of a run of examples.stylegan.sticking. ``--out`` is the folder of the pictures.
 """
 
 from __future__ import annotations
@@ -59,21 +61,25 @@ DASHES = ("-", (0, (1, 1)), (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (3, 1)))
 def stride(colours: Colours) -> Figure:
     """A zone plate, halved by stride 2 and by a layer of this package, above the responses."""
     image = plate.zone_plate(plate.SIZE)
-    names = {"stride 2": (1.0,), "UpFirDnDownsample": NAMED_TAPS["lanczos3"]}
+    results = (
+        ("stride 2", "no filter", (1.0,)),
+        ("UpFirDnDownsample", "lanczos3", NAMED_TAPS["lanczos3"]),
+    )
     left, gap, top = 8, 38, 22
     figure = make_figure(left + 3 * PANEL + 2 * gap + 14, top + PANEL + 180, colours)
     write(figure, left, top, "an image of all frequencies", 11, colours.ink, "bold")
     write(figure, left, top + 20, "may stay: inside the square", 10, colours.keep)
     plate.show(place_axes(figure, left, top + 28, PANEL, PANEL), image[0, 0])
     lines = (
-        "Below each picture stands the filter's gain\nat the frequencies of its columns. What is\n"
-        "left beyond 1/4 shows as rings that were\nnever in the image: aliases."
+        "Below both results stand the filters' gains\nat the frequencies of the columns.\n"
+        "What is left beyond 1/4 shows as rings\nthat were never in the image: aliases."
     )
     write(figure, left, top + 46 + PANEL, lines, 9, colours.muted, top=True)
-    for number, (name, taps) in enumerate(names.items(), 1):
+    for number, (name, filtered_by, taps) in enumerate(results, 1):
         x = left + number * (PANEL + gap)
         result = plate.measure(image, name, taps)
         write(figure, x, top, name, 11, colours.ink, "bold")
+        write(figure, x + PANEL, top, filtered_by, 9.5, colours.muted, right=True)
         plate.panel(figure, x, top + 20, result, colours)
     return figure
 
@@ -323,6 +329,39 @@ def photographs(colours: Colours, run: Path) -> Figure:
     return figure
 
 
+def sticking(colours: Colours, run: Path) -> Figure:
+    """Digits that a StyleGAN3 and a StyleGAN2 draw farther and farther to the right."""
+    from examples.stylegan.sticking import ENLARGED, SHIFTS
+
+    with Image.open(run / "strip.png") as image:
+        strip = np.asarray(image.convert("RGB"))
+    rows = ("StyleGAN3-T", "its difference", "StyleGAN2", "its difference")
+    cell, digits = 32 * ENLARGED, 3
+    shape = (len(rows) * cell, digits * SHIFTS * cell)
+    if strip.shape[:2] != shape:
+        raise ValueError(f"{run / 'strip.png'} must be {shape}, got {strip.shape[:2]}")
+    gap, top = 12, 46
+    side = 3 * cell // (2 * plate.DENSITY)  # a pixel of a network is 3 x 3 pixels of the file
+    left = WIDTH - digits * SHIFTS * side - (digits - 1) * gap
+    figure = make_figure(WIDTH, top + 2 * (2 * side + gap), colours)
+    write(figure, 0, top - 14, "moved [pixels]", 9.5, colours.muted)
+    for row, words in enumerate(rows):
+        y = top + row * side + (row // 2) * gap
+        look = (10.0, colours.ink, "bold") if row % 2 == 0 else (9.5, colours.muted)
+        write(figure, 0, y + side // 2 + 4, words, *look)
+        for digit in range(digits):
+            x = left + digit * (SHIFTS * side + gap)
+            start = digit * SHIFTS * cell
+            part = strip[row * cell : (row + 1) * cell, start : start + SHIFTS * cell]
+            axes = place_axes(figure, x, y, SHIFTS * side, side)
+            axes.imshow(part, interpolation="nearest")
+            axes.set_axis_off()
+            for pixels in range(SHIFTS if row == 0 else 0):
+                place = x + pixels * side + side // 2 - 3
+                write(figure, place, top - 14, str(pixels), 9.5, colours.muted)
+    return figure
+
+
 def beside(
     figure: Figure, samples: Path, real: Tensor, count: int, scale: int, colours: Colours
 ) -> None:
@@ -356,7 +395,7 @@ QUICK: tuple[Callable[[Colours], Figure], ...] = (
     positions,
     alias_free,
 )
-OF_RUNS: tuple[Callable[[Colours, Path], Figure], ...] = (digits, photographs)
+OF_RUNS: tuple[Callable[[Colours, Path], Figure], ...] = (digits, photographs, sticking)
 
 
 def main() -> None:
@@ -365,7 +404,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", help="of pictures; none: those that take seconds")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
-    parser.add_argument("--run", type=Path, help="folder of a run, for digits and photographs")
+    parser.add_argument(
+        "--run", type=Path, help="folder of a run, for digits, photographs and sticking"
+    )
     args = parser.parse_args()
     names = args.names or list(quick)
     known = [*quick, *of_runs, "classifier"]

@@ -127,6 +127,7 @@ def test(python: Path, wheel: Path, folder: Path) -> str:
     """
     pip(python, "install", wheel, *REQUIREMENTS)
     shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "docs", folder / "docs")  # the page that a test of compat runs
     shutil.copy(ROOT / "pyproject.toml", folder)
     names = "torch.__version__, torch.version.cuda, resample_layers.__file__"
     code = f"import resample_layers, torch; print({names}, sep='\\n')"

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """One call that several files of tests make, and what they need around a call."""
 
+import itertools
+
 import torch
 
 from resample_layers.ops import upfirdn2d
@@ -18,6 +20,21 @@ def as_operands(kernel):
     if isinstance(kernel, tuple):
         return kernel
     return kernel, kernel if kernel.dim() == 1 else None
+
+
+def assert_gradients_of_some_are_those_of_all(call, tensors, graph=False):
+    """Each tensor alone, and each two, get the gradients that they get where all of them learn."""
+    everything = [t.detach().clone().requires_grad_() for t in tensors]
+    out = call(*everything)
+    grad = torch.randn_like(out)
+    whole = torch.autograd.grad(out, everything, grad, create_graph=graph)
+    places = range(len(tensors))
+    for learn in (*itertools.combinations(places, 1), *itertools.combinations(places, 2)):
+        leaves = [t.detach().clone().requires_grad_(i in learn) for i, t in enumerate(tensors)]
+        wanted = [leaves[i] for i in learn]
+        ours = torch.autograd.grad(call(*leaves), wanted, grad, create_graph=graph)
+        for i, one in zip(learn, ours, strict=True):
+            torch.testing.assert_close(one, whole[i], msg=lambda m: f"{learn}: {m}")  # noqa: B023
 
 
 def logged_tensor() -> type[torch.Tensor]:

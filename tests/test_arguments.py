@@ -169,7 +169,7 @@ def test_a_number_for_each_channel_is_a_vector(shape):
 @pytest.mark.parametrize(
     "shape",
     [(2, 3, 4, 5), (3, 1, 4, 5), (2, 1, 3, 5), (2, 1, 5, 5), (2, 1, 4, 4), (2, 1, 4, 6), (1, 4, 5),
-     (0, 1, 4, 5), (1, 1, 1, 4, 5)],
+     (0, 1, 4, 5), (1, 1, 1, 4, 5), ()],
 )  # fmt: skip
 def test_noise_is_one_image_of_the_output(shape):
     with pytest.raises(ValueError, match=r"^noise must be "):
@@ -221,7 +221,7 @@ def test_pads():
     assert same(arguments.as_pads([1, 2, np.int8(3), 4]), (1, 2, 3, 4))
     for limit in (2**31 - 1, 1 - 2**31):
         assert arguments.as_pads((limit, 0))[0] == limit
-    for beyond in (2**31, -(2**31)):
+    for beyond in (2**31, -(2**31), -(2**31) - 1):
         with pytest.raises(ValueError, match=r"^pad must be made of ints of 32 bits"):
             arguments.as_pads((0, beyond))
     for place in range(4):
@@ -262,7 +262,13 @@ def test_constants():
 
 def test_long_values_are_named_by_their_type():
     """An error stays one sentence."""
-    for value, text in (([0.5] * 10, "[0.5, "), ([0.5] * 50, "list"), ("x" * 80, "str")):
+    longest = "x" * 58  # and its quotes
+    for value, text in (
+        ([0.5] * 10, "[0.5, "),
+        ([0.5] * 50, "list"),
+        (longest, f"'{longest}' (str)"),
+        (longest + "x", "str"),
+    ):
         with pytest.raises(TypeError) as caught:
             arguments.check_required("alpha", value)
         assert str(caught.value).startswith(f"alpha must be a tensor [C], got {text}")

@@ -4,38 +4,41 @@
 import argparse
 import itertools
 import json
+import shutil
 
 import pytest
 import torch
 
 from benchmarks import cpu, dimensions, filtered, measure, overhead
-from benchmarks.__main__ import SECTIONS, write
+from benchmarks.__main__ import SECTIONS, main, write
 
-KEPT = sorted(path.stem for path in measure.ROWS.glob("*.csv"))
+KEPT = sorted(path.stem for path in (measure.KEPT / "rows").glob("*.csv"))
 
 
 @pytest.mark.parametrize("name", KEPT)
-def test_results_are_made_of_the_rows(name, tmp_path, monkeypatch):
-    results = measure.RESULTS.read_text()
+def test_results_are_made_of_the_rows(name, tmp_path):
+    results = (measure.KEPT / "RESULTS.md").read_text()
     (tmp_path / "RESULTS.md").write_text(results)
-    monkeypatch.setattr(measure, "RESULTS", tmp_path / "RESULTS.md")
-    monkeypatch.setattr("benchmarks.__main__.RESULTS", tmp_path / "RESULTS.md")
-    write(name)
+    shutil.copytree(measure.KEPT / "rows", tmp_path / "rows")
+    write(name, tmp_path)
     assert (tmp_path / "RESULTS.md").read_text() == results
-    assert (tmp_path / f"{name}.svg").exists() == (SECTIONS[name].plot is not None)
+    plot = tmp_path / f"{name}.svg"
+    assert plot.exists() == (SECTIONS[name].plot is not None)
+    if plot.exists():
+        first = plot.read_bytes()
+        write(name, tmp_path)
+        assert plot.read_bytes() == first, "the same rows must give the same plot"
 
 
 def test_every_file_of_rows_has_a_section_and_tells_how_it_was_measured():
     assert set(KEPT) <= set(SECTIONS)
-    assert set(json.loads(measure.MEASURED.read_text())) == set(KEPT)
+    assert set(json.loads((measure.KEPT / "rows" / "measured.json").read_text())) == set(KEPT)
 
 
-def test_rows_are_kept_and_read_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(measure, "ROWS", tmp_path / "rows")
-    monkeypatch.setattr(measure, "MEASURED", tmp_path / "rows" / "measured.json")
+def test_rows_are_kept_and_read_again(tmp_path):
     first = {"op": "up 2", **measure.timing("time [ms]", [0.001, 0.002, 0.003], 1e-3)}
-    measure.save("one", [first, {"op": "down 2", "deviation": "1e-07"}])
-    rows = measure.load("one")
+    measure.save("one", [first, {"op": "down 2", "deviation": "1e-07"}], tmp_path / "new")
+    rows = measure.load("one", tmp_path / "new")
     assert rows[0] == {
         "op": "up 2",
         "time [ms]": "2",
@@ -46,7 +49,7 @@ def test_rows_are_kept_and_read_again(tmp_path, monkeypatch):
     assert measure.numbers(rows, "deviation") == [1e-7]
     assert measure.worst(rows, "deviation") == "1e-07"
     assert [labels for labels, _ in measure.grouped(rows, "op")] == [["up 2"], ["down 2"]]
-    assert torch.__version__ in measure.head("one")
+    assert torch.__version__ in measure.head("one", tmp_path / "new")
 
 
 def few(monkeypatch, module, **names):
@@ -66,14 +69,14 @@ def test_every_row_tells_its_deviation_and_its_spread(name, tmp_path, monkeypatc
     few(monkeypatch, filtered, SIGNALS=((1, 3, 60),), IMAGES=(((1, 3, 20, 20), 2, 2),))
     monkeypatch.setattr(overhead, "CALLS", 1)
     section = SECTIONS[name]
-    few(monkeypatch, measure, ROWS=tmp_path, MEASURED=tmp_path / "measured.json")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        measure.save(name, section.measure(argparse.Namespace(quick=False, seconds=0.0)))
+        arguments = argparse.Namespace(quick=False, seconds=0.0)
+        measure.save(name, section.measure(arguments), tmp_path)
     finally:
         torch.set_num_threads(threads)
-    rows = measure.load(name)
+    rows = measure.load(name, tmp_path)
     for row in rows:
         others = row.get("formulation") == "interpolate"  # another filter: it must be told apart
         bound = 0.02 if {"bfloat16", "float16"} & set(row.values()) else 1e-5
@@ -86,6 +89,26 @@ def test_every_row_tells_its_deviation_and_its_spread(name, tmp_path, monkeypatc
     for line in lines:
         assert float(line.split("|")[-2]) >= 1
         assert float(line.split("|")[-3]) >= 0
+
+
+def test_out_keeps_the_files_of_the_repository(tmp_path, monkeypatch):
+    def files(folder):
+        found = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc")
+        return {path: path.read_bytes() for path in found}
+
+    monkeypatch.setattr(overhead, "CALLS", 1)
+    threads, before = torch.get_num_threads(), files(measure.KEPT)
+    try:
+        main(["--only", "overhead", "--seconds", "0", "--out", str(tmp_path / "a" / "b")])
+    finally:
+        torch.set_num_threads(threads)
+    main(["--report", "--out", str(tmp_path / "a" / "b")])  # of what is there
+    assert files(measure.KEPT) == before
+    written = {str(path.relative_to(tmp_path)) for path in files(tmp_path)}
+    assert written == {
+        f"a/b/{n}" for n in ("RESULTS.md", "rows/overhead.csv", "rows/measured.json")
+    }
+    assert "# Results\n\n<!-- begin overhead -->" in (tmp_path / "a/b/RESULTS.md").read_text()
 
 
 def test_slow_calls_cost_few_rounds():
@@ -116,7 +139,7 @@ def test_slow_calls_cost_few_rounds():
 
 @pytest.mark.parametrize("name", ["overhead", "cpu", "epilogue", "filtered", "rational"])
 def test_a_column_without_a_figure_is_left_out(name):
-    rows = measure.load(name)
+    rows = measure.load(name, measure.KEPT)
     pieces = (f"{measure.SPREAD} |", "| deviation |", f"*{measure.SPREAD}*:", "*Deviation*:")
     for figures, is_there in (("0.5", "2", "1e-07"), True), (("", "", ""), False):
         columns = dict(zip(("p20", "p80", "deviation"), figures, strict=True))

@@ -3,6 +3,7 @@
 
 import math
 import random
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from functorch.compile import make_boxed_func
 from torch._dynamo.backends.common import aot_autograd
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import grad, jvp, vmap
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from resample_layers import UpFirDnSmooth, UpFirDnUpsample
 from resample_layers.ops import (
@@ -21,9 +23,10 @@ from resample_layers.ops import (
     upfirdn2d,
     upfirdn2d_bias_act,
 )
+from resample_layers.ops.epilogue import Operands, operand_grads
 
 from . import oracle
-from .calls import logged_tensor
+from .calls import assert_gradients_of_some_are_those_of_all, logged_tensor
 from .cases import CASES
 from .tools import require_compiler_of
 
@@ -220,6 +223,37 @@ def test_random_configurations_equal_native(device):
         assert ours.stride() == theirs.stride()
 
 
+def test_pieces_make_the_whole(device, monkeypatch):
+    """Native computes samples, channels and rows apart, each with its share of the operands."""
+    x, taps = torch.randn(3, 5, 9, 8, device=device), torch.randn(4, device=device)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = x.contiguous(memory_format=layout)
+        for epilogue in EPILOGUES.values():
+            operands = draw_operands(epilogue, 3, 5, 9, 8, device=device)
+            call = (x, (taps, taps), operands, (1, 1), (1, 1), (2, 1, 2, 1), *epilogue[4:])
+            whole = by_native(*call)
+            for budget in (2000, 300):  # bytes: some planes, some rows of a plane
+                monkeypatch.setattr(native, "PIECE_BYTES", {device.type: budget})
+                assert len(list(native._pieces(x, whole, torch.float32))) > 5
+                torch.testing.assert_close(by_native(*call), whole)
+            monkeypatch.undo()
+
+
+@pytest.mark.parametrize("learns", [None, 0, 1, 2, 3])
+def test_native_works_in_pieces_where_nothing_learns(learns, device, monkeypatch):
+    """Which of the two ways to sum is taken, of plain tensors and of those with a gradient."""
+    x, taps = torch.randn(2, 3, 4, 5, device=device), torch.randn(1, device=device)
+    operands = draw_operands(EPILOGUES["all"], 2, 3, 4, 5, device=device)
+    calls = [operands, (None,) * 4]
+    if learns is not None:
+        operands[learns].requires_grad_()
+        calls = [[t if i in (1, learns) else None for i, t in enumerate(operands)]]  # with noise
+    monkeypatch.setattr(native, "_pass" if learns is None else "_pass_in_place", None)
+    for given in calls:
+        out = by_native(x, (taps, taps), given, (1, 1), (1, 1), (0,) * 4, 0.2, 1.0, None)
+        assert out.requires_grad == (learns is not None)
+
+
 # Gradients
 
 
@@ -301,6 +335,27 @@ def test_gradients_of_half_types(dtype, device):
         assert (ours.double() - expected).abs().max() <= 4 * torch.finfo(dtype).eps * scale
 
 
+@pytest.mark.parametrize("graph", [False, True])
+def test_gradients_of_some_tensors_are_those_of_all(graph, device):
+    """With and without a filter; with the graph of the gradient and without it."""
+    args = double_arguments(EPILOGUES["all"], device)
+    call = bind(by_function, EPILOGUES["all"])
+    assert_gradients_of_some_are_those_of_all(call, args, graph)
+    x, _, _, bias, _, strength, scale = args
+    noise = torch.randn(2, 1, 4, 3, dtype=torch.float64, device=device)
+
+    def alone(x, bias, noise, strength, scale):
+        return bias_act(x, bias, noise, strength, scale=scale)
+
+    assert_gradients_of_some_are_those_of_all(alone, (x, bias, noise, strength, scale), graph)
+
+    def one_tap(x, tap_x, tap_y, bias, scale):
+        return upfirdn2d_bias_act(x, (tap_x, tap_y), bias, scale=scale)
+
+    tap_x, tap_y = (torch.tensor([tap], dtype=torch.float64, device=device) for tap in (0.5, -1.5))
+    assert_gradients_of_some_are_those_of_all(one_tap, (x, tap_x, tap_y, bias, scale), graph)
+
+
 def test_gradients_that_nobody_asks_for_are_not_made(device):
     x = torch.randn(1, 2, 6, 6, device=device, requires_grad=True)
     taps, bias = torch.ones(2, device=device), torch.zeros(2, device=device)
@@ -310,6 +365,28 @@ def test_gradients_that_nobody_asks_for_are_not_made(device):
     assert [t.shape for t in saved] == [taps.shape, taps.shape, out.shape]
     out.sum().backward()
     assert bias.grad is None
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_sums_that_nobody_asks_for_are_not_made(given, device):
+    """Where the input alone learns, whether there are operands or not."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    seen = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            results = func(*args, **(kwargs or {}))
+            if func in (GRAD, RAW_GRAD):
+                seen.append([tuple(result.shape) for result in results])
+            return results
+
+    operands = draw_operands(EPILOGUES["all"], 2, 3, 5, 6, device=device) if given else [None] * 4
+    x = torch.randn(2, 3, 5, 6, device=device, requires_grad=True)
+    out = bias_act(x, *operands[:3], scale=operands[3])
+    with Watch():
+        torch.autograd.grad(out, x, torch.ones_like(out))
+    assert seen == [[tuple(x.shape), (0,), (0,), (0,), (0,)]]
 
 
 def test_only_values_that_gradients_read_are_kept(device):
@@ -409,7 +486,9 @@ def draw_gradient(choose, device):
         lambda t: t[:, :1].expand_as(t),
     ]
     output, grad = choose.choice(layouts[:3])(output), choose.choice(layouts)(grad)
-    scaled = choose.choice((None, torch.randn(n, c, h, w).to(dtype)))
+    wide = torch.float32 if dtype == torch.float16 else dtype
+    kind = choose.choice((None, dtype, wide))
+    scaled = kind if kind is None else torch.randn(n, c, h, w).to(kind)
     scaled = scaled if scaled is None else choose.choice(layouts)(scaled.to(device))
     scale = choose.choice((None, torch.randn(n, c), torch.randn(c, n).t().to(dtype)))
     scale = scale if scale is None else scale.to(device)
@@ -460,6 +539,64 @@ def test_the_gradient_and_its_sums(path, device):
         )
 
 
+@pytest.mark.parametrize(
+    "path", [GRAD, RAW_GRAD, native.bias_act_grad], ids=["registered", "raw", "native"]
+)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_the_gradient_of_scales_of_any_size(dtype, layout, path, device):
+    """Planes of 1e-30 beside planes of 1e30, which a float16 does not hold."""
+    shape = 2, 21, 13, 16
+    grad, output = (torch.randn(shape, device=device).to(dtype) for _ in range(2))
+    size = torch.tensor([1e-30, 1.0, 1e30], device=device).repeat(7)[:, None, None]
+    scaled = torch.randn(shape, device=device) * size
+    scaled = scaled if dtype == torch.float16 else scaled.to(dtype)
+    grad, output, scaled = (t.contiguous(memory_format=layout) for t in (grad, output, scaled))
+    scale, bias = torch.randn(2, 21, device=device), torch.randn(1, device=device)
+    for taps, own, with_bias in (
+        ((None, None), None, True),
+        ((None, None), scale, False),
+        ((bias, None), scale, True),
+    ):
+        rest = own, None, None, with_bias, 0, 0.2, 1.3
+        result, of_bias, _, _, products = path(grad, output, scaled, *taps, *rest, 1.5)
+        wanted = gradient_of(grad, output, scaled, taps, own, None, None, 0, 0.2, 1.3, 1.5)
+        assert result.dtype == dtype
+        assert products.dtype == torch.float32
+        limit = LIMITS[dtype]
+        torch.testing.assert_close(
+            result.double().cpu(), torch.as_tensor(wanted[0]), rtol=limit, atol=limit
+        )
+        if with_bias:
+            expected = torch.as_tensor(wanted[1])
+            torch.testing.assert_close(of_bias.double().cpu(), expected, rtol=2e-6, atol=1e-4)
+        expected = torch.as_tensor(wanted[4])
+        limits = 1e-5 * 15 * size.cpu().double().reshape(1, 21)  # of about 15 = sqrt(13 * 16)
+        assert ((products.double().cpu() - expected).abs() <= limits).all()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "other", "sentence"),
+    [
+        (torch.float16, {"grad": torch.float32},
+         "grad must have output's dtype, float16, got float32"),
+        (torch.float16, {"scaled": torch.bfloat16},
+         "scaled must have output's dtype, float16, or float32, got bfloat16"),
+        (torch.bfloat16, {"scaled": torch.float32},
+         "scaled must have output's dtype, bfloat16, got float32"),
+    ],
+)  # fmt: skip
+def test_dtypes_that_the_gradient_refuses(dtype, other, sentence, device):
+    kinds = {"grad": dtype, "output": dtype, "scaled": dtype, **other}
+    rest = (None,) * 5 + (False, 0, 0.2, 1.0, None)
+    tensors = [torch.ones(1, 2, 3, 4, device=device, dtype=kind) for kind in kinds.values()]
+    if extension.choices[device.type].backend == "extension":
+        with pytest.raises(RuntimeError, match=sentence):
+            RAW_GRAD(*tensors, *rest)
+    with pytest.raises(ValueError, match=re.sub(r"(b?float\d+)", r"torch.\1", sentence)):
+        RAW_GRAD(*(t.to("meta") for t in tensors), *rest)
+
+
 @pytest.mark.parametrize("last", [False, True])
 def test_the_gradient_of_large_tensors(last, device):
     """Several stretches of a line, groups of lines and threads; not a number stays where it is."""
@@ -506,6 +643,30 @@ def test_the_gradient_of_what_was_clamped_is_zero_and_that_of_infinity_is_not(de
     grad = torch.ones_like(grad)
     wanted = torch.tensor([0.2, 1.0, 0.2, 1.0, 0.2], device=device)  # the gain is left out
     torch.testing.assert_close(RAW_GRAD(grad, output, *rest, None)[0].flatten(), wanted)
+
+
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "values"), [(torch.float32, [1e38, 3e38]), (torch.float64, [1e299, 1e300])], ids=str
+)
+def test_the_limit_of_the_gradient_is_that_of_the_result(dtype, values, graph, device):
+    """A clamp beyond the dtype is the largest number of it."""
+    x = torch.tensor(values, dtype=dtype, device=device)[None, None, None].requires_grad_()
+    out = bias_act(x, gain=2.0, clamp=1e300)
+    assert out.isfinite().all()
+    (grad,) = torch.autograd.grad(out.sum(), x, create_graph=graph)
+    assert grad.flatten().tolist() == [2.0, 0.0]
+
+
+@pytest.mark.parametrize("samples", ["1", "N"])
+def test_operand_gradients_have_the_shapes_and_dtypes_of_the_operands(samples, device):
+    """Autograd would hide a gradient of too many samples: it sums them."""
+    operands = draw_operands((True, samples, True, True), 2, 3, 4, 5, device=device)
+    operands = [t.to(dtype) for t, dtype in zip(operands, DTYPES, strict=True)]
+    grad, scaled = torch.randn(2, 3, 4, 5, device=device), torch.randn(2, 3, 4, 5, device=device)
+    kept = Operands.of(operands, (True,) * 4, True)
+    grads = operand_grads(grad, scaled, (), 1.5, kept, (True,) * 4)
+    assert [(g.shape, g.dtype) for g in grads] == [(t.shape, t.dtype) for t in operands]
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
@@ -641,6 +802,24 @@ def test_gradient_of_a_scale_has_the_range_of_float32(
     torch.testing.assert_close(grad.item(), expected, rtol=4e-3, atol=0.0)
 
 
+def test_no_tensor_of_16_bits_is_widened_for_the_gradient_of_a_scale(device):
+    """One pass reads what is scaled in float32 beside gradient and output in float16."""
+    seen = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is RAW_GRAD:
+                seen.append(tuple(t.dtype for t in args[:3]))
+            return func(*args, **(kwargs or {}))
+
+    x = torch.randn(2, 3, 6, 5, device=device).half().requires_grad_()
+    taps, scale = torch.ones(4, device=device), torch.ones(2, 3, device=device, requires_grad=True)
+    out = upfirdn2d_bias_act(x, taps, up=2, pad=(2, 1), scale=scale)
+    with Watch():
+        torch.autograd.grad(out, (x, scale), torch.ones_like(out))
+    assert seen == [(torch.float16, torch.float16, torch.float32)]
+
+
 @pytest.mark.parametrize(
     ("taps", "call", "learned"),
     [
@@ -649,6 +828,7 @@ def test_gradient_of_a_scale_has_the_range_of_float32(
         ((0.5,), {}, True),  # the taps are learned: z's gradient is needed
         ((0.5,), {"pad": (1, 0)}, False),
         ((0.5,), {"pad": (-1, 1)}, False),
+        ((0.5,), {"pad": (-1, 0)}, False),
         ((0.5,), {"up": 2}, False),
         ((0.5,), {"down": 2}, False),
         ((0.5, 0.25), {}, False),
@@ -840,6 +1020,16 @@ def test_subclasses_get_every_argument(device):
         assert isinstance(out, Logged)
         torch.testing.assert_close(out.as_subclass(torch.Tensor), call(x))
         Logged.calls.clear()
+    logged = bias.as_subclass(Logged)  # an operand is asked as the input is
+    for op, call in (
+        (upfirdn2d_bias_act, lambda: upfirdn2d_bias_act(x, taps, logged)),
+        (upfirdn2d_bias_act, lambda: upfirdn2d_bias_act(x, (taps, taps.as_subclass(Logged)))),
+        (bias_act, lambda: bias_act(x, logged)),
+        (fused_leaky_relu, lambda: fused_leaky_relu(x, logged)),
+    ):
+        call()
+        assert Logged.calls[0] is op
+        Logged.calls.clear()
 
 
 @pytest.mark.parametrize("operand", [1, 3, 4, 5, 6])
@@ -910,6 +1100,19 @@ def test_gradients_of_bias_act(size, device):
         torch.testing.assert_close(ours, expected)
 
 
+def test_transforms_of_bias_act(device):
+    """torch.func gets the formula in torch's own functions, and the checks of the call."""
+    x, noise = torch.randn(2, 3, 4, 5, device=device), torch.randn(2, 1, 4, 5, device=device)
+
+    def loss(x):
+        return bias_act(x, noise=noise, clamp=1.0).pow(2).sum()
+
+    leaf = x.clone().requires_grad_()
+    torch.testing.assert_close(grad(loss)(x), torch.autograd.grad(loss(leaf), leaf)[0])
+    with pytest.raises(ValueError, match="noise must be "):
+        grad(lambda x: bias_act(x, noise=noise[..., :4]).sum())(x)
+
+
 def test_symbolic_trace_of_activations(device):
     class Block(torch.nn.Module):
         def __init__(self):
@@ -956,6 +1159,8 @@ NOISE = torch.ones(1, 1, 3, 4)
          "noise_strength must be a tensor or None, got 0.5 (float)"),
         ({"noise": NOISE, "noise_strength": torch.ones(2)}, ValueError,
          "noise_strength must be a tensor of one element, got shape (2,)"),
+        ({"noise": NOISE, "noise_strength": torch.ones(0)}, ValueError,
+         "noise_strength must be a tensor of one element, got shape (0,)"),
         ({"scale": 2.0}, TypeError, "scale must be a tensor or None, got 2.0 (float)"),
         ({"scale": torch.ones(3)}, ValueError,
          "scale must be [N, C] with the N and C of input, [2, 3], got shape (3,)"),

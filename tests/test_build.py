@@ -89,6 +89,23 @@ def test_without_a_compiler_the_wheel_is_native(source, no_compilers, tmp_path):
     assert not [name for name in names if "/lib/" in name or name.endswith(".so")]
 
 
+def test_an_editable_install_is_found_from_every_folder(no_compilers, tmp_path):
+    """Also from the folder above a clone, where the clone looks like a package without a file."""
+    clone, site = copy_sources(tmp_path / "resample_layers"), tmp_path / "site"
+    code = f"import backend; backend.build_editable({str(tmp_path)!r})"
+    run(clone, "-c", code, PATH=no_compilers, PYTHONPATH=str(clone / "build_backend"))
+    (wheel,) = tmp_path.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(site)
+    code = f"""
+import importlib.util, site
+site.addsitedir({str(site)!r})
+print(importlib.util.find_spec("resample_layers").origin)
+"""
+    for folder in (tmp_path, clone, site):  # without the packages that are installed here
+        found = run(folder, "-S", "-c", code, PYTHONPATH="").stdout.strip()
+        assert found == str(clone / "resample_layers" / "__init__.py")
+
+
 BACKEND = "import backend; print(backend.get_requires_for_build_wheel())"
 
 

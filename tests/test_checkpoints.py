@@ -42,8 +42,8 @@ from scripts.fuzz_checkpoints import as_stream
 ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = Path(__file__).parent / "fixtures" / "checkpoints"
 KEYS = json.loads((FIXTURES / "keys.json").read_text())
-NAMES = ("rosinality_8", "basicsr_32", "basicsr_64", "ada_32", "ada_64", "stylegan3_32")
-NAMES = (*NAMES, "stylegan3_64", "ada_32.pkl", "stylegan3_32.pkl")
+NAMES = ("rosinality_8", "basicsr_32", "basicsr_64", "ada_32", "ada_64", "stylegan3-stylegan2_32")
+NAMES = (*NAMES, "stylegan3-stylegan2_64", "ada_32.pkl", "stylegan3-stylegan2_32.pkl")
 ALIAS_FREE = ("stylegan3-t_32.pkl", "stylegan3-r_32.pkl")
 NOTHING = (
     "must be a checkpoint of rosinality's, BasicSR's or NVIDIA's StyleGAN2, or of a StyleGAN3, got"
@@ -184,9 +184,9 @@ def our_scores(checkpoint, original):
 
 
 @pytest.mark.parametrize("resolution", [32, 64])
-@pytest.mark.parametrize("original", ["rosinality", "basicsr", "ada", "stylegan3"])
+@pytest.mark.parametrize("original", ["rosinality", "basicsr", "ada", "stylegan3-stylegan2"])
 def test_tables_have_every_key_and_shape_of_the_original_at_full_width(original, resolution):
-    dialect = "nvidia" if original in ("ada", "stylegan3") else original
+    dialect = "nvidia" if original in ("ada", "stylegan3-stylegan2") else original
     with torch.device("meta"):
         ours = Generator(resolution).state_dict(), Discriminator(resolution).state_dict()
     tables = (
@@ -241,7 +241,9 @@ def test_outputs_and_weights_equal_the_originals(name, tmp_path):
         assert ours == theirs
 
 
-@pytest.mark.parametrize(("name", "size"), [("basicsr_32", 4), ("ada_32", 4), ("stylegan3_64", 2)])
+@pytest.mark.parametrize(
+    ("name", "size"), [("basicsr_32", 4), ("ada_32", 4), ("stylegan3-stylegan2_64", 2)]
+)
 def test_groups_show_in_the_fixtures(name, size, tmp_path):
     """Or the test of outputs would not see groups of another size."""
     original = Original(name)
@@ -272,8 +274,8 @@ CONFIGURATIONS = {
     "rosinality_8": (8, 2, 3, {4: 512, 8: 512}, (None, None), {}),
     "basicsr_64": (64, 4, 3, {4: 8, 8: 8, 16: 8, 32: 8, 64: 8}, (None, None), {}),
     "ada_64": (64, 8, 3, {4: 6, 8: 6, 16: 6, 32: 6, 64: 4}, (0.3, 0.2), (4, 1)),
-    "stylegan3_32": (32, 3, 1, {4: 6, 8: 6, 16: 6, 32: 4}, (0.2, 0.1), (4, 1)),
-    "stylegan3_64": (64, 2, 3, {4: 6, 8: 6, 16: 6, 32: 6, 64: 4}, (256, 256), (2, 2)),
+    "stylegan3-stylegan2_32": (32, 3, 1, {4: 6, 8: 6, 16: 6, 32: 4}, (0.2, 0.1), (4, 1)),
+    "stylegan3-stylegan2_64": (64, 2, 3, {4: 6, 8: 6, 16: 6, 32: 6, 64: 4}, (256, 256), (2, 2)),
 }
 
 
@@ -620,7 +622,7 @@ def test_other_filters_are_refused(tmp_path):
     ],
 )
 def test_networks_of_nvidias_that_ours_cannot_be(part, path, change, sentence, tmp_path):
-    original = Original("stylegan3_32")
+    original = Original("stylegan3-stylegan2_32")
     original.attributes[part][path] |= change
     with pytest.raises(CheckpointError, match=re.escape(sentence)):
         load(*original.write(tmp_path))
@@ -647,7 +649,7 @@ def test_attributes_of_nvidias_may_be_anything(place, tmp_path):
     part, path, name = place
     where = f"{path} of its {part}" if path else f"its {part}"
     for value in ODD_ATTRIBUTES[place]:
-        original = Original("stylegan3_32")
+        original = Original("stylegan3-stylegan2_32")
         original.attributes[part][path] |= {name: value}
         file = original.write(tmp_path)[0]
         with pytest.raises(CheckpointError) as caught:
@@ -682,7 +684,7 @@ def test_the_learning_rate_in_our_own_settings_is_checked(value, tmp_path):
 
 
 def test_a_configuration_that_networks_refuse_names_the_file_too(tmp_path):
-    original = Original("stylegan3_32")
+    original = Original("stylegan3-stylegan2_32")
     original.attributes["discriminator"]["b4.mbstd"] |= {"num_channels": 5}
     path = original.write(tmp_path)[0]
     sentence = f"{path} stddev_channels must divide the channels at 4x4, 6, got 5"
@@ -1820,7 +1822,7 @@ def test_pipes_are_refused_and_not_waited_for(tmp_path):
         load(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["basicsr_32", "ada_32.pkl", "stylegan3_32.pkl"])
+@pytest.mark.parametrize("name", ["basicsr_32", "ada_32.pkl", "stylegan3-stylegan2_32.pkl"])
 def test_mutated_files_load_or_are_refused_by_name(name, tmp_path):
     whole = files(name, tmp_path)[0].read_bytes()
     rng = np.random.RandomState(0)

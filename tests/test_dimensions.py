@@ -587,6 +587,8 @@ CALLS = [
      "(tensor([1., 1., 1.]), tensor([1., 1., 1.]), 1) (tuple)"),
     (lambda: upfirdn3d(V, (K, K)), ValueError,
      "taps must be a tensor [taps] or three of them (taps_x, taps_y, taps_z), got 2 tensors"),
+    (lambda: upfirdn3d(V, (K, K, K, K)), ValueError,
+     "taps must be a tensor [taps] or three of them (taps_x, taps_y, taps_z), got 4 tensors"),
     (lambda: upfirdn1d(S, K[None]), ValueError,
      "taps must have 1 dimension [taps], got 2: shape (1, 3)"),
     (lambda: upfirdn1d(S, K[0]), ValueError,

@@ -223,6 +223,17 @@ def test_long_names_of_code_wrap_between_their_parts():
     )
 
 
+def test_options_stay_whole_in_commands_that_wrap():
+    """A browser breaks a line after a hyphen, and ``--`` alone at its end is no option."""
+    block = '<div class="highlight-{} notranslate"><pre>{}\n</pre></div>'.format
+    plain = "x --out y-z -v"
+    context = {"body": block("text", plain) + block("pycon", plain)}
+    conf.let_names_wrap(None, "", "", context, None)
+    whole = '<span class="whole">{}</span>'.format
+    command = f"x {whole('--out')} y-z {whole('-v')}"
+    assert context["body"] == block("text", command) + block("pycon", plain)
+
+
 @pytest.mark.parametrize(
     ("page", "module"),
     [("layers", "resample_layers"), ("ops", "resample_layers.ops")],

@@ -58,3 +58,11 @@ def test_native_makes_no_convolution(args):
         native.kernel_grad(args[0], call(*args), UP, DOWN, PAD, (4, 3))
     assert seen
     assert not [name for name in seen if any(word in name for word in ("conv", "mm", "dot"))]
+
+
+def test_the_raw_operator_records_no_gradient(args):
+    """Autograd passes it by: it is called where gradients are recorded elsewhere, or nowhere."""
+    raw = torch.ops.resample_layers._upfirdn2d.default
+    out = raw(args[0].requires_grad_(), args[1], None, UP, DOWN, PAD, False)
+    assert not out.requires_grad
+    torch.testing.assert_close(out, call(*args).detach())

@@ -60,6 +60,20 @@ CALLS = [
      "kernel must have at least one tap, got shape (0,)"),
     (lambda: upfirdn2d(X, torch.ones(2, 0)), ValueError,
      "kernel must have at least one tap, got shape (2, 0)"),
+    (lambda: upfirdn2d(X, torch.ones(0, 2)), ValueError,
+     "kernel must have at least one tap, got shape (0, 2)"),
+    (lambda: upfirdn2d(X, (K, K[0])), ValueError,
+     "kernel as a pair must be two tensors (taps_x, taps_y) of 1 dimension each, "
+     "got 2 of shapes [(2, 3), (3,)]"),
+    (lambda: upfirdn2d(X, (K[0, 0], K[0])), ValueError,
+     "kernel as a pair must be two tensors (taps_x, taps_y) of 1 dimension each, "
+     "got 2 of shapes [(), (3,)]"),
+    (lambda: upfirdn2d(X, (K[0], K[0, 0])), ValueError,
+     "kernel as a pair must be two tensors (taps_x, taps_y) of 1 dimension each, "
+     "got 2 of shapes [(3,), ()]"),
+    (lambda: upfirdn2d(X, (K[0], K[0], K[0])), ValueError,
+     "kernel as a pair must be two tensors (taps_x, taps_y) of 1 dimension each, "
+     "got 3 of shapes [(3,), (3,), (3,)]"),
     (lambda: upfirdn2d(X, (K[0], K)), ValueError,
      "kernel as a pair must be two tensors (taps_x, taps_y) of 1 dimension each, "
      "got 2 of shapes [(3,), (2, 3)]"),
@@ -211,6 +225,32 @@ CALLS = [
     (lambda: fused_leaky_relu(X, torch.ones(3)), ValueError,
      "bias must be [C] with the C of input [N, C, ...], got bias of shape (3,) and input of "
      "shape (1, 2, 4, 5)"),
+    (lambda: fused_leaky_relu(X, torch.ones(2, 1)), ValueError,
+     "bias must be [C] with the C of input [N, C, ...], got bias of shape (2, 1) and input of "
+     "shape (1, 2, 4, 5)"),
+    (lambda: fused_leaky_relu(X, torch.ones(())), ValueError,
+     "bias must be [C] with the C of input [N, C, ...], got bias of shape () and input of "
+     "shape (1, 2, 4, 5)"),
+    (lambda: fused_leaky_relu(X, torch.ones(1)), ValueError,
+     "bias must be [C] with the C of input [N, C, ...], got bias of shape (1,) and input of "
+     "shape (1, 2, 4, 5)"),
+    (lambda: fused_leaky_relu(torch.ones(2), torch.ones(2)), ValueError,
+     "bias must be [C] with the C of input [N, C, ...], got bias of shape (2,) and input of "
+     "shape (2,)"),
+    (lambda: fused_leaky_relu(X.to_sparse()), ValueError,
+     "input must be dense, got a tensor of layout torch.sparse_coo"),
+    (lambda: fused_leaky_relu(X, torch.ones(2).to_sparse()), ValueError,
+     "bias must be dense, got a tensor of layout torch.sparse_coo"),
+    (lambda: fused_leaky_relu(X, None, "1"), TypeError,
+     "negative_slope must be a number, got negative_slope='1'"),
+    (lambda: fused_leaky_relu(X, None, 0.2, float("inf")), ValueError,
+     "scale must be finite, got scale=inf"),
+    (lambda: FusedLeakyReLU(-1), ValueError, "channel must be >= 0, got -1"),
+    (lambda: FusedLeakyReLU(2, 1), TypeError, "bias must be a bool, got bias=1"),
+    (lambda: FusedLeakyReLU(2, True, float("nan")), ValueError,
+     "negative_slope must be finite, got negative_slope=nan"),
+    (lambda: FusedLeakyReLU(2, True, 0.2, "1"), TypeError,
+     "scale must be a number, got scale='1'"),
     (lambda: FusedLeakyReLU(3)(X), ValueError,
      "bias must be [C] with the C of input [N, C, ...], got bias of shape (3,) and input of "
      "shape (1, 2, 4, 5)"),

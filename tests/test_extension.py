@@ -4,9 +4,12 @@
 Most tests start a process with a copy of the package, whose libraries are what the test needs.
 """
 
+import atexit
 import base64
 import ctypes
+import functools
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -50,6 +53,26 @@ def copy(tmp_path) -> Path:
     return tmp_path
 
 
+@functools.cache
+def other_modules() -> list[str]:
+    """Python's path as it is here, but for the folders that hold a copy of the package.
+
+    Where torch lies beside it, as after the installation of a wheel, links lead to the rest.
+    """
+    folders = []
+    for folder in map(Path, map(os.path.abspath, sys.path)):
+        if not (folder / "resample_layers").is_dir():
+            folders.append(str(folder))
+        elif (folder / "torch").is_dir():
+            links = Path(tempfile.mkdtemp())
+            atexit.register(shutil.rmtree, links)
+            for path in folder.iterdir():
+                if path.name != "resample_layers":
+                    (links / path.name).symlink_to(path)
+            folders.append(str(links))
+    return folders
+
+
 def run(
     folder: Path,
     *arguments: str,
@@ -57,16 +80,20 @@ def run(
     input: str | None = None,
     **environment: str,
 ):
-    """A process that sees the package in ``folder``, and none of our variables but these."""
+    """A process that sees the copy of the package in ``folder``, and no other copy.
+
+    The environment of the tests may have one installed: ``-S`` keeps Python from finding it. Of the
+    variables that the package reads, the process has those that are given here.
+    """
     kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith("RESAMPLE_LAYERS_") and name not in VARIABLES
     }
     return subprocess.run(
-        [sys.executable, *arguments],
+        [sys.executable, "-S", *arguments],
         cwd=folder,
-        env={**kept, "PYTHONPATH": str(folder), **environment},
+        env={**kept, "PYTHONPATH": os.pathsep.join([str(folder), *other_modules()]), **environment},
         capture_output=True,
         text=True,
         check=check,
@@ -708,6 +735,36 @@ def test_the_report(copy):
     assert "native: there are no CPU kernels here" in text
     assert "does not exist. What helps: install a C++ compiler, then pip install" in text
     assert "no variable that matters is set" in text
+
+
+def test_the_report_advises_cuda_kernels_only_where_a_gpu_is(copy, tmp_path):
+    """Torch sees no GPU here: one is hidden from it, or it is built for the CPU."""
+    # The driver has a file for all GPUs, which may be there without any, and one for each
+    files = {"no driver": (), "no GPU": ("nvidiactl",), "a GPU": ("nvidiactl", "nvidia0")}
+    cases = []
+    for torch_is, (name, made) in itertools.product(("CUDA", "CPU"), files.items()):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        for file in made:
+            (folder / file).touch()
+        code = f"""
+import torch
+if {torch_is!r} == "CPU":
+    torch.version.cuda = None
+from resample_layers.ops import extension
+extension.GPUS = {str(folder / "nvidia[0-9]*")!r}
+"""
+        cases.append(({"CUDA_VISIBLE_DEVICES": "", "PATH": "/nowhere"}, code + REPORT))
+    *without, with_gpu, cpu_1, cpu_2, cpu_with_gpu = run_in_forks(copy, *cases)
+    path = library_of(copy, "cuda")
+    not_needed = "does not exist, and is not needed: no NVIDIA GPU is found here\n"
+    absent = f"there are no CUDA kernels here: {path} does not exist. What helps: "
+    for report in (*without, cpu_1, cpu_2):
+        assert f"{path}\n        {not_needed}" in report
+        assert "nvcc" not in report
+    assert f"{absent}install nvcc, then pip install" in with_gpu
+    another = "install a torch that is built for NVIDIA's CUDA, then install nvcc, then pip install"
+    assert absent + another in cpu_with_gpu
 
 
 def test_the_report_tells_of_libraries(copy):

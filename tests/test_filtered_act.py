@@ -24,6 +24,7 @@ from resample_layers.ops.nonlinearity import GELU, LEAKY_RELU, NONLINEARITIES, S
 from resample_layers.ops.upfirdn2d import UPFIRDN2D
 
 from . import oracle
+from .calls import assert_gradients_of_some_are_those_of_all
 from .tools import require
 
 OPS = torch.ops.resample_layers
@@ -308,6 +309,22 @@ def test_the_fused_gradient(case, dtype, activation, device):
                     )
 
 
+@ACTIVATIONS
+def test_the_derivatives_of_the_nonlinearities(activation, device):
+    """The rules in plain torch, which the composed and the native gradient share, by autograd."""
+    row, double = NONLINEARITIES[activation], {"dtype": torch.float64, "device": device}
+    m = torch.linspace(-3.0, 3.0, 31, **double).requires_grad_()
+    alpha, beta = torch.tensor([[[0.7], [1.9]], [[0.0], [1.3]]], **double)  # 0: see SNAKE_EPSILON
+    operands = [t.requires_grad_() for t in (alpha, beta)] if row.operand_grads else [None, None]
+    value = row.value(m.expand(2, 31), *operands, 0.2)
+    g = torch.randn_like(value)
+    wanted = torch.autograd.grad(value, [t for t in (m, *operands) if t is not None], g)
+    ours = [row.grad(g, m, *operands, 0.2).sum(0)]
+    if row.operand_grads is not None:
+        ours += [t.sum(1, keepdim=True) for t in row.operand_grads(g, m, *operands, 0.2)]
+    torch.testing.assert_close(ours, list(wanted))
+
+
 @pytest.mark.parametrize("activation", [LEAKY_RELU, SNAKE])
 @pytest.mark.parametrize("case", SMALL, **BY_NAME)
 def test_gradients_of_both_orders(case, activation, device):
@@ -330,6 +347,16 @@ def test_gradients_of_both_orders(case, activation, device):
     fixed = [t.detach() if i >= 4 else t for i, t in zip(places, tensors, strict=True)]
     assert gradcheck(call, fixed, fast_mode=True)
     assert gradgradcheck(call, fixed, fast_mode=True)
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_gradients_of_some_tensors_are_those_of_all(graph, device):
+    args = draw(CASES[6], SNAKE, torch.float64, device)
+
+    def call(*tensors):
+        return FILTERED_ACT(*tensors, *args[8:])
+
+    assert_gradients_of_some_are_those_of_all(call, args[:8], graph)
 
 
 def test_snake_alone_has_one_number_per_channel(device):
@@ -577,6 +604,9 @@ def test_transforms(device):
     alphas = torch.stack([args[2], args[2] + 1])
     both = vmap(lambda x, a: OPS.filtered_act.default(x, args[1], a, *args[3:]))(batch, alphas)
     torch.testing.assert_close(both[1], FILTERED_ACT(batch[1], args[1], alphas[1], *args[3:]))
+    biases = torch.stack([args[1], args[1] + 1])
+    both = vmap(lambda x, b: OPS.filtered_act.default(x, b, *args[2:]))(batch, biases)
+    torch.testing.assert_close(both[1], FILTERED_ACT(batch[1], biases[1], *args[2:]))
 
 
 def test_batched_gradients(device):
@@ -589,6 +619,29 @@ def test_batched_gradients(device):
         alone = torch.autograd.grad(out, leaves, vector, retain_graph=True)
         for a, b in zip(together, alone, strict=True):
             torch.testing.assert_close(a[i], b)
+
+
+@pytest.mark.parametrize("operand", range(1, 8))
+def test_a_meta_operand_is_refused_by_the_operator(operand):
+    args = list(draw(CASES[6], SNAKE, torch.float32, torch.device("cpu")))
+    args[operand] = args[operand].to("meta")
+    for op in (OPS.filtered_act.default, OPS._filtered_act.default):
+        with pytest.raises(ValueError, match="all tensors must be on one device, got cpu and meta"):
+            op(*args)
+    plain = list(draw(CASES[6], SNAKE, torch.float32, torch.device("meta")))
+    grad = torch.ones_like(OPS.filtered_act.default(*plain))
+    plain[operand] = torch.empty_like(plain[operand], device="cpu")
+    with pytest.raises(ValueError, match="all tensors must be on one device, got "):
+        OPS.filtered_act_grad.default(grad, *plain, [True] * 3)
+
+
+@pytest.mark.parametrize("kernel", range(4, 8))
+def test_one_kernel_of_float64_makes_all_sums_float64(kernel, device):
+    """They are rounded once to the input's dtype, as those of tensors of float64 are."""
+    args = list(draw(CASES[6], SNAKE, torch.float32, device))
+    wide = [t.double() if isinstance(t, torch.Tensor) else t for t in args]
+    args[kernel] = args[kernel].double()
+    assert torch.equal(OPS.filtered_act.default(*args), OPS.filtered_act.default(*wide).float())
 
 
 def test_autocast_changes_nothing(device):

@@ -8,6 +8,8 @@ from torch.autograd import gradcheck, gradgradcheck
 from resample_layers import geometry
 from resample_layers.ops import UpFirDn2d, UpFirDn2dBackward, upfirdn2d
 
+from .calls import assert_gradients_of_some_are_those_of_all
+
 UP, DOWN, PAD = (2, 1), (1, 2), (2, 1, 1, 2)
 KERNELS = {"2-D": (3, 4), "taps": (3,)}
 
@@ -28,6 +30,42 @@ def flipped(kernel):
 def backward_arguments(x, out, kernel_size):
     g_pad = geometry.adjoint_pads(x.shape[2:], out.shape[2:], UP, DOWN, PAD, kernel_size)
     return UP, DOWN, PAD, g_pad, x.shape, tuple(out.shape[2:])
+
+
+def calls(device):
+    """Both Functions, with a 2-D kernel, with taps for both axes and with other taps in y."""
+    x = draw(1, 2, 5, 4, device=device)
+    kernel, taps, taps_y = (draw(*size, device=device) for size in ((2, 3), (3,), (2,)))
+    for kernels in ((kernel,), (taps,), (taps, taps_y)):
+        size = kernel.shape if kernels[0] is kernel else (kernels[-1].shape[0], 3)
+        out = upfirdn2d(x, kernels if len(kernels) == 2 else kernels[0], UP, DOWN, PAD)
+        rest = backward_arguments(x, out, size)
+
+        def forward(x, kernel, *taps_y):
+            return UpFirDn2d.apply(x, kernel, UP, DOWN, PAD, *taps_y)
+
+        def backward(grad, kernel, *taps_y):
+            return UpFirDn2dBackward.apply(grad, kernel, None, *rest, *taps_y)  # noqa: B023
+
+        yield forward, (x, *kernels)
+        yield backward, (torch.randn_like(out), *kernels)
+
+
+def test_gradients_of_some_tensors_are_those_of_all(device):
+    for call, tensors in calls(device):
+        assert_gradients_of_some_are_those_of_all(call, tensors)
+
+
+def test_only_what_is_asked_for_is_saved(device):
+    """Without taps that learn, the first argument is not kept alive for backward."""
+    for call, (first, *taps) in calls(device):
+        taps = [t.detach() for t in taps]
+        out = call(first.detach().requires_grad_(), *taps)
+        saved = out.grad_fn.saved_tensors
+        assert saved[0] is None
+        assert [t.dim() for t in saved[1:] if t is not None] == [t.dim() for t in taps] * (
+            2 if len(taps) == 1 and taps[0].dim() == 1 else 1
+        )
 
 
 @pytest.mark.parametrize("kind", ["cpu", "meta"])

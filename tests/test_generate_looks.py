@@ -6,7 +6,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from examples.stylegan import generate
+from examples.stylegan import describe, equivariance, generate, sticking, train
 
 from .test_generate import SIDE, assert_same, checkpoint, pixels, run  # noqa: F401
 from .tools import require
@@ -120,6 +120,15 @@ def test_usage_errors_are_one_line(checkpoint, tmp_path, capsys, options, senten
         run(checkpoint, tmp_path, *options)
     (line,) = capsys.readouterr().err.splitlines()
     assert sentence in line
+    assert line.endswith("(--help lists the options)")
+
+
+@pytest.mark.parametrize("command", [describe, equivariance, generate, sticking, train])
+def test_every_command_says_a_usage_error_in_one_line(command, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["--sale", "2"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"python -m {command.__name__}: error: ")
     assert line.endswith("(--help lists the options)")
 
 

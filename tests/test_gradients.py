@@ -7,7 +7,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from resample_layers.ops import upfirdn2d, upfirdn2d_native
 
-from .calls import as_operands
+from .calls import as_operands, assert_gradients_of_some_are_those_of_all
 from .cases import CASES
 
 OPS = torch.ops.resample_layers
@@ -106,6 +106,25 @@ def test_kernel_gradient_function(device):
     assert gradcheck(by_function, (x, grad))
     assert gradgradcheck(by_function, (x, grad))
     assert gradgradcheck(OPS.upfirdn2d_kernel_grad.default, (x, grad, *settings, (3, 3)))
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.__name__)
+def test_gradients_of_some_tensors_are_those_of_all(path, device):
+    """Of input, taps_x and taps_y; and of input and gradient, which the kernel's gradient has."""
+    double = {"dtype": torch.float64, "device": device}
+    x, grad = torch.randn(1, 2, 5, 4, **double), torch.randn(1, 2, 4, 2, **double)
+    taps_x, taps_y = torch.randn(3, **double), torch.randn(2, **double)
+    settings = ((1, 1), (2, 1), (1, 1, 0, 0))
+
+    def op(x, taps_x, taps_y):
+        return path(x, (taps_x, taps_y), *settings)
+
+    def kernel_grad(x, grad):
+        kernel = torch.ones(2, 3, **double, requires_grad=True)
+        return torch.autograd.grad(path(x, kernel, *settings), kernel, grad, create_graph=True)[0]
+
+    assert_gradients_of_some_are_those_of_all(op, (x, taps_x, taps_y))
+    assert_gradients_of_some_are_those_of_all(kernel_grad, (x, grad))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

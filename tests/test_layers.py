@@ -472,3 +472,4 @@ def test_fused_leaky_relu(device):
     torch.testing.assert_close(layer(x[:, :, 0, 0]), ops.fused_leaky_relu(x, bias)[:, :, 0, 0])
     torch.testing.assert_close(ops.FusedLeakyReLU(3, bias=False)(x), F.leaky_relu(x, 0.2) * 2**0.5)
     assert "channel=3" in repr(layer)
+    assert ops.FusedLeakyReLU(0).bias.shape == (0,)

@@ -172,6 +172,10 @@ def test_vmap_of_separable_taps(device):
         x, taps
     )
     torch.testing.assert_close(ours, expected)
+    expected = torch.stack([upfirdn2d(x[0], (taps[0], t), 2) for t in taps])
+    rest = ((2, 2), (1, 1), (0,) * 4, False)
+    ours = vmap(lambda t: OPS.upfirdn2d.default(x[0], taps[0], t, *rest))(taps)  # taps_y alone
+    torch.testing.assert_close(ours, expected)
 
 
 @pytest.mark.parametrize("in_dims", [((0, None), (0, 0)), ((None, 0), (1, None)), ((2, 1), (0, 0))])

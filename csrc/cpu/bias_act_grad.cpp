@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "plan.h"
+#include "ranges.h"
 #include "upfirdn2d_cpu.h"
 
 namespace resample_layers {
@@ -17,8 +18,6 @@ namespace {
 constexpr int64_t kUnitSize = 65536;      // elements, where lines are long
 constexpr int64_t kGrain = 32768;         // elements of a thread, at least
 constexpr int64_t kPixelBlock = 1024;     // of the noise's gradient
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 struct Call {
   const BiasActGradPlan* plan;

@@ -61,9 +61,9 @@ struct BiasActGradArgs {
 };
 
 // kAlong, kAcross: the sums that are wanted; with a scale, those over the pixels at least.
-// V: elements of one access. With a scale, a thread asks for three tensors and not for two, and
-// two blocks have as much on its way as three.
-template <class T, int V, bool kAlong, bool kAcross, ScaleOf kScale>
+// V: elements of one access to the tensors of T. S: what `scaled` is stored as. With a scale, a
+// thread asks for three tensors and not for two, and two blocks have as much on its way as three.
+template <class T, class S, int V, bool kAlong, bool kAcross, ScaleOf kScale>
 __global__ void __launch_bounds__(kActGradThreads, kScale == ScaleOf::none ? 3 : 2)
     bias_act_grad_kernel(const BiasActGradArgs a, const BiasActGrad<T> activation) {
   using acc_t = Accumulate<T>;
@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(kActGradThreads, kScale == ScaleOf::none ? 3 :
   const int64_t begin = (n * a.lines + first_line) * a.line + first + lane * V;
   const T* const grad = static_cast<const T*>(a.grad) + begin;
   const T* const output = static_cast<const T*>(a.output) + begin;
-  const T* const scaled = a.scaled ? static_cast<const T*>(a.scaled) + begin : nullptr;
+  const S* const scaled = a.scaled ? static_cast<const S*>(a.scaled) + begin : nullptr;
   T* const result = static_cast<T*>(a.result) + begin;
   const acc_t limit = activation.limit();
   const acc_t gain = activation.gain;
@@ -131,7 +131,7 @@ __global__ void __launch_bounds__(kActGradThreads, kScale == ScaleOf::none ? 3 :
 #pragma unroll 1
     for (int k = 0; k < a.thread_lines; k += kActGradAtOnce) {
       Packed<T, V> g[kActGradAtOnce], out[kActGradAtOnce];
-      Packed<T, V> s[kScale == ScaleOf::none ? 1 : kActGradAtOnce];
+      Packed<S, V> s[kScale == ScaleOf::none ? 1 : kActGradAtOnce];
       acc_t line_factors[kOfLine ? kActGradAtOnce : 1];
       const int next = round * round_lines + k * a.slots + slot;
       auto has = [&](int j) { return size == V && next + j * a.slots < lines; };
@@ -360,6 +360,7 @@ __global__ void __launch_bounds__(kActSumThreads) bias_act_sum_kernel(const Bias
 
 struct BiasActGradPlan {
   bool vectors;          // 16 bytes an access; false: one element
+  bool wide;             // `scaled` is of WideScaled
   bool along, across;    // the sums that are wanted
   ScaleOf scale;
   int64_t blocks, sum_blocks;   // of the two stages; sum_blocks 0: there are no sums
@@ -387,6 +388,7 @@ inline BiasActGradPlan plan_bias_act_grad(const BiasActGradParams& p, void* work
   const bool channels = p.bias_grad != nullptr;
   const bool pixels = p.noise_grad != nullptr || p.strength_grad != nullptr;
   const bool scaled = p.scale != nullptr || p.scaled != nullptr;
+  plan.wide = scaled && p.scaled_dtype != p.dtype;
   plan.scale = !scaled ? ScaleOf::none : last ? ScaleOf::element : ScaleOf::line;
   plan.along = (last ? pixels : channels) || plan.scale == ScaleOf::line;
   plan.across = (last ? channels : pixels) || plan.scale == ScaleOf::element;
@@ -481,31 +483,43 @@ inline BiasActGradPlan plan_bias_act_grad(const BiasActGradParams& p, void* work
 template <class T>
 using BiasActGradKernel = void (*)(BiasActGradArgs, BiasActGrad<T>);
 
+template <class T, class S, int V>
+BiasActGradKernel<T> bias_act_grad_kernel_with_scale(const BiasActGradPlan& plan) {
+  if (plan.scale == ScaleOf::line) {
+    return plan.across ? bias_act_grad_kernel<T, S, V, true, true, ScaleOf::line>
+                       : bias_act_grad_kernel<T, S, V, true, false, ScaleOf::line>;
+  }
+  return plan.along ? bias_act_grad_kernel<T, S, V, true, true, ScaleOf::element>
+                    : bias_act_grad_kernel<T, S, V, false, true, ScaleOf::element>;
+}
+
+// What `scaled` is stored as beside T, if not as T.
+template <class T>
+struct WideScaled {
+  using type = T;
+};
+template <>
+struct WideScaled<Half> {
+  using type = float;
+};
+
 template <class T, int V>
-BiasActGradKernel<T> bias_act_grad_kernel_of(bool along, bool across, ScaleOf scale) {
-  switch (scale) {
-    case ScaleOf::line:
-      return across ? bias_act_grad_kernel<T, V, true, true, ScaleOf::line>
-                    : bias_act_grad_kernel<T, V, true, false, ScaleOf::line>;
-    case ScaleOf::element:
-      return along ? bias_act_grad_kernel<T, V, true, true, ScaleOf::element>
-                   : bias_act_grad_kernel<T, V, false, true, ScaleOf::element>;
-    case ScaleOf::none: break;
+BiasActGradKernel<T> bias_act_grad_kernel_of_vectors(const BiasActGradPlan& plan) {
+  if (plan.wide) return bias_act_grad_kernel_with_scale<T, typename WideScaled<T>::type, V>(plan);
+  if (plan.scale != ScaleOf::none) return bias_act_grad_kernel_with_scale<T, T, V>(plan);
+  if (plan.along) {
+    return plan.across ? bias_act_grad_kernel<T, T, V, true, true, ScaleOf::none>
+                       : bias_act_grad_kernel<T, T, V, true, false, ScaleOf::none>;
   }
-  if (along) {
-    return across ? bias_act_grad_kernel<T, V, true, true, ScaleOf::none>
-                  : bias_act_grad_kernel<T, V, true, false, ScaleOf::none>;
-  }
-  return across ? bias_act_grad_kernel<T, V, false, true, ScaleOf::none>
-                : bias_act_grad_kernel<T, V, false, false, ScaleOf::none>;
+  return plan.across ? bias_act_grad_kernel<T, T, V, false, true, ScaleOf::none>
+                     : bias_act_grad_kernel<T, T, V, false, false, ScaleOf::none>;
 }
 
 template <class T>
 BiasActGradKernel<T> bias_act_grad_kernel_of(const BiasActGradPlan& plan) {
   constexpr int kVector = 16 / static_cast<int>(sizeof(T));
-  return plan.vectors
-             ? bias_act_grad_kernel_of<T, kVector>(plan.along, plan.across, plan.scale)
-             : bias_act_grad_kernel_of<T, 1>(plan.along, plan.across, plan.scale);
+  return plan.vectors ? bias_act_grad_kernel_of_vectors<T, kVector>(plan)
+                      : bias_act_grad_kernel_of_vectors<T, 1>(plan);
 }
 
 }  // namespace resample_layers

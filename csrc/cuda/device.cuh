@@ -124,7 +124,7 @@ template <class T, int V>
 struct Packed {
   static constexpr int kBytes = V * static_cast<int>(sizeof(T));
   static constexpr int kWords = (kBytes + 3) / 4;
-  static_assert(kBytes == 2 || kBytes == 4 || kBytes == 8 || kBytes == 16, "one access");
+  static_assert(kBytes == 2 || kBytes == 4 || kBytes == 8 || kBytes % 16 == 0, "whole accesses");
   uint32_t word[kWords];
 
   DEVICE void clear() {
@@ -133,9 +133,12 @@ struct Packed {
   }
 
   DEVICE void load(const T* p) {
-    if constexpr (kBytes == 16) {
-      const uint4 q = load_16_bytes(p);
-      word[0] = q.x, word[1] = q.y, word[2] = q.z, word[3] = q.w;
+    if constexpr (kBytes % 16 == 0) {
+#pragma unroll
+      for (int i = 0; i < kWords; i += 4) {
+        const uint4 q = load_16_bytes(p + i * 4 / static_cast<int>(sizeof(T)));
+        word[i] = q.x, word[i + 1] = q.y, word[i + 2] = q.z, word[i + 3] = q.w;
+      }
     } else if constexpr (kBytes == 8) {
       const uint2 q = load_8_bytes(p);
       word[0] = q.x, word[1] = q.y;
@@ -147,8 +150,12 @@ struct Packed {
   }
 
   DEVICE void store(T* p) const {
-    if constexpr (kBytes == 16) {
-      store_16_bytes(p, uint4{word[0], word[1], word[2], word[3]});
+    if constexpr (kBytes % 16 == 0) {
+#pragma unroll
+      for (int i = 0; i < kWords; i += 4) {
+        store_16_bytes(p + i * 4 / static_cast<int>(sizeof(T)),
+                       uint4{word[i], word[i + 1], word[i + 2], word[i + 3]});
+      }
     } else if constexpr (kBytes == 8) {
       store_8_bytes(p, uint2{word[0], word[1]});
     } else if constexpr (kBytes == 4) {

@@ -17,13 +17,13 @@ if not __package__:  # the imports below would fail without saying why
         "python -m examples.stylegan.describe --config stylegan3-t-1024"
     )
 
-import argparse
 import re
 from collections.abc import Sequence
 
 import torch
 
 from .alias_free import AliasFreeGenerator, LayerPlan
+from .console import Parser
 
 HEADER = (
     *("layer", "channels", "side", "rate", "cutoff", "half width", "kernel", "up", "taps"),
@@ -32,7 +32,7 @@ HEADER = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m examples.stylegan.describe", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--config", required=True, help="such as stylegan3-t-1024")

@@ -41,6 +41,7 @@ from tqdm import tqdm
 from resample_layers.ops import upfirdn2d
 
 from .checkpoints import load
+from .console import Parser
 from .device import is_out_of_memory, pick_device
 from .files import say
 from .transforms import moved, rotation, transform_of, translation
@@ -291,7 +292,7 @@ def format_decibels(decibels: dict[str, float]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m examples.stylegan.equivariance",
         description="Measure how exactly a picture follows its input: EQ-T, EQ-T_frac, EQ-R.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

@@ -47,7 +47,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -57,6 +57,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .checkpoints import Checkpoint, load
+from .console import Parser
 from .data import to_bytes
 from .device import is_out_of_memory, pick_device
 from .files import explain_write, say, whole, writable
@@ -563,13 +564,6 @@ def parse_psis(text: str) -> list[float]:
             f"it must be numbers from -{MOST_PSI} to {MOST_PSI}, such as 0,0.5,1, got {text!r}"
         ) from None
     return psis
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line; the usage, which is long, is for ``--help``."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
 
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:

@@ -35,6 +35,7 @@ from torch import Tensor
 
 from . import equivariance
 from .checkpoints import load
+from .console import Parser
 from .data import to_bytes
 from .files import explain_write, say, writable
 from .generate import Sampler, parse_seeds, save_png, tile, to_picture
@@ -169,7 +170,7 @@ def strip(sampler: Sampler, seeds: Sequence[int]) -> list[Tensor]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m examples.stylegan.sticking",
         description="Train a small StyleGAN3 and a StyleGAN2 alike, and compare how they move.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

@@ -42,6 +42,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from .console import Parser
 from .data import load
 from .decode import ImageError
 from .device import is_out_of_memory
@@ -56,7 +57,7 @@ STOPPED = 130  # the exit status of a run that was asked to stop
 
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m examples.stylegan.train",
         description="Train a StyleGAN2 or StyleGAN3 on digits, photographs or a folder of images.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

@@ -9,7 +9,7 @@
 
 Each function has the signature of its original, and the same meaning of pads, flips and gains.
 Where the original computes something wrong without a word, these raise or compute what it
-promised; each module says where. The lines to change: ``docs/migrating.md``.
+promised; each module says where. ``docs/migrating.md`` says which lines to change.
 """
 
 from . import basicsr, bigvgan, mmcv, nvidia, rosinality

@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """BasicSR's ``basicsr.ops`` and the resampling layers of its StyleGAN2.
 
-A ``pad`` of two is *(before, after)* for both axes. A ``kernel`` may be ``[taps]``, separable, or a
-pair of such, where the original raises. The layers put nothing into a ``state_dict``.
+A ``pad`` of two is *(before, after)* for both axes. A ``kernel`` may be separable, as ``[taps]`` or
+a pair of such; the original refuses these. The layers put nothing into a ``state_dict``.
 
-What the original gets wrong without a word:
+What the original gets wrong without a word, and what happens here instead:
 
-- ``pad`` beyond its second value is ignored: raises, unless it repeats the first two
-- a kernel that is not square is padded by its height on both axes: the layers raise
+- It ignores the values of ``pad`` after the second. Here they are an error, unless they repeat the
+  first two.
+- It pads a kernel that is not square by its height on both axes. Here the layers refuse it.
 - ``UpFirDnSmooth`` with an upsample factor above 2 returns an image that is ``factor - 2`` too
-  small, and with both factors above 1 ignores the second: raises
-- taps that sum to zero become inf or nan: raises
-- on CUDA, the kernel gets no gradient, and third derivatives are wrong: right, on every device
+  small, and with both factors above 1 it ignores the second. Here both are errors.
+- Taps that sum to zero become inf or nan. Here they are an error.
+- On CUDA, the kernel gets no gradient, and third derivatives are wrong. Here they are right, on
+  every device.
 """
 
 from __future__ import annotations

@@ -9,20 +9,20 @@ A ``filter`` stays in float32 in a half model, where the original rounds it. The
 checkpoint replaces the designed one, as in the original, and a half type becomes float32. Where it
 is the designed filter, rounded to a half type, the designed one stands in for it.
 
-:class:`Activation1d` computes Snake and SnakeBeta and both filters as one operator, with gradients;
-what the original's fused CUDA kernel is for. Compiled kernels need one pass. Those of CUDA have run
-in the emulation of the tests, and not yet on a GPU. Without compiled kernels the signal is computed
-piece by piece in plain torch. The numbers are those of the original's torch path. The original's
-kernel has no gradient, takes 12 taps and ratio 2 for granted, and does not continue the activated
-signal, so that its first three and last three samples are others.
+:class:`Activation1d` computes Snake and SnakeBeta and both filters as one operator, with gradients.
+Compiled kernels need one pass. Those of CUDA have run in the emulation of the tests, and not yet on
+a GPU. Without compiled kernels the signal is computed piece by piece in plain torch. The numbers
+are those of the original's torch path. The original's fused CUDA kernel has no gradient, takes 12
+taps and ratio 2 for granted, and does not continue the activated signal, so that its first three
+and last three samples are others.
 
-What the original gets wrong, most of it without a word:
+What the original gets wrong, most of it without a word, and what happens here instead:
 
 - ``UpSample1d`` with a kernel that is shorter than twice the ratio returns an empty signal, or does
-  not continue the signal at its ends: raises
-- ``kaiser_sinc_filter1d`` with a cutoff of 0 ends in an UnboundLocalError: raises a ValueError
-- ``Snake`` and ``SnakeBeta`` with ``alpha_logscale`` start at 1, whatever ``alpha`` is: at
-  ``alpha``
+  not continue the signal at its ends. Here it is an error.
+- ``kaiser_sinc_filter1d`` with a cutoff of 0 ends in an UnboundLocalError. Here it is a ValueError.
+- ``Snake`` and ``SnakeBeta`` with ``alpha_logscale`` start at 1, whatever ``alpha`` is. Here they
+  start at ``alpha``.
 """
 
 from __future__ import annotations
@@ -337,9 +337,12 @@ class Activation1d(nn.Module):
         activation: a module or a function, which is called between the filters. :class:`Snake` and
             :class:`SnakeBeta` of this module are computed with them, as one operator, so hooks on
             them do not run.
-        up_ratio, down_ratio: the factors.
-        up_kernel_size, down_kernel_size: number of taps; the first at least twice ``up_ratio``.
-        fused: False: the activation is called, whatever it is.
+        up_ratio: factor of the upsampling before the activation.
+        down_ratio: factor of the downsampling after it.
+        up_kernel_size: number of taps of the first filter, at least twice ``up_ratio``.
+        down_kernel_size: number of taps of the second filter.
+        fused: whether the two activations of this module are computed with the filters as one
+            operator. False: every activation is called.
 
     Shape:
         - input: ``[B, C, T]``; output: ``[B, C, ceil(T * up_ratio / down_ratio)]``

@@ -4,18 +4,19 @@
 A ``padding`` of two is *[x, y]*, each for both sides, where rosinality's and BasicSR's is
 (before, after); ``up`` and ``down`` are an int or [x, y]. ``impl`` is accepted and chooses nothing.
 
-What the original gets wrong, most of it without a word:
+What the original gets wrong, most of it without a word, and what happens here instead:
 
 - ``setup_filter`` divides by a sum of zero, and writes into a float32 tensor or array that it was
-  given: raises, and writes nowhere
-- ``setup_filter(gain=g, separable=True)`` with ``g < 0`` is complex: raises
-- ``upfirdn2d`` with ``gain < 0`` and a separable filter loses it on the CPU: computed
-- ``bias_act`` ignores ``alpha`` unless ``act`` is 'lrelu': raises
-- ``bias_act`` has no third derivative on CUDA: has
+  given. Here a sum of zero is an error, and nothing is written to.
+- ``setup_filter(gain=g, separable=True)`` with ``g < 0`` is complex. Here it is an error.
+- ``upfirdn2d`` with ``gain < 0`` and a separable filter returns nearly zero on the CPU. Here the
+  result has that gain.
+- ``bias_act`` ignores ``alpha`` unless ``act`` is 'lrelu'. Here that is an error.
+- ``bias_act`` has no third derivative on CUDA. Here it has derivatives of every order.
 - ``filtered_lrelu`` on CUDA knows float16 and float32 alone, fails on an empty batch, and takes a
-  slow path with a warning for filters that are not in its table: no dtype, batch or filter is
-  special here
-- the filter has no gradient (an assertion): has
+  slow path with a warning for filters that are not in its table. Here no dtype, batch or filter is
+  special.
+- The filter has no gradient (an assertion). Here it has one.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def setup_filter(
             taps or more.
 
     Raises:
-        TypeError: if ``f`` is not made of numbers, or ``gain`` is none.
+        TypeError: if ``f`` is not made of numbers, or ``gain`` is not a number.
         ValueError: if ``f`` is ragged, empty, not finite, on the meta device, of another rank, of
             sum zero where it is normalised, or 2-D where separable is asked for; or a separable
             gain is negative; or there is no such device.

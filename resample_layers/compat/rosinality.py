@@ -2,7 +2,7 @@
 """rosinality's ``op`` package, and the layers of its ``model.py``.
 
 A ``pad`` of two is *(before, after)* for both axes; of four, (x0, x1, y0, y1). A ``kernel`` may be
-``[taps]``, separable, or a pair of such, where the original raises. The layers keep
+separable, as ``[taps]`` or a pair of such; the original refuses these. The layers keep
 ``kernel`` in their ``state_dict``, the gain ``factor ** 2`` included, so checkpoints load strictly
 both ways.
 
@@ -10,17 +10,21 @@ Two of its copies have more, which is served here too. GPEN passes a ``device``:
 chooses nothing, since tensors know where they are. LIA has a bias of shape ``[1, C, 1, 1]``, in its
 checkpoints too: these load strictly, and are saved again with ``[C]``.
 
-What the original gets wrong without a word:
+What the original gets wrong without a word, and what happens here instead:
 
-- a kernel that is not square is padded by its height on both axes: the layers raise
-- taps that sum to zero become inf or nan: raises
-- ``FusedLeakyReLU(channel, 0.1)``, which in older copies sets the slope, sets ``bias``: raises
-- on CPU, ``fused_leaky_relu`` takes 0.2 for every ``negative_slope``: takes the one given
-- on CUDA, the kernel gets no gradient, and third derivatives are wrong: right, on every device
+- It pads a kernel that is not square by its height on both axes. Here the layers refuse it.
+- Taps that sum to zero become inf or nan. Here they are an error.
+- ``FusedLeakyReLU(channel, 0.1)`` sets ``bias``, while in older copies it sets the slope. Here it
+  is an error.
+- On a CPU, ``fused_leaky_relu`` takes 0.2 for every ``negative_slope``. Here it takes the one that
+  is given.
+- On CUDA, the kernel gets no gradient, and third derivatives are wrong. Here they are right, on
+  every device.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +73,7 @@ def fused_leaky_relu(
     input: Tensor,  # [N, C, ...]
     bias: Tensor | None = None,  # [C] or [1, C, 1, 1]
     negative_slope: float = 0.2,
-    scale: float = activation.ROOT,
+    scale: float = math.sqrt(2.0),
     device: Device = None,
 ) -> Tensor:
     """``scale * leaky_relu(input + bias)``: :func:`resample_layers.ops.fused_leaky_relu`.
@@ -98,7 +102,7 @@ class FusedLeakyReLU(activation.FusedLeakyReLU):
         channel: int,
         bias: bool = True,
         negative_slope: float = 0.2,
-        scale: float = activation.ROOT,
+        scale: float = math.sqrt(2.0),
         device: Device = None,
     ) -> None:
         arguments.as_device(device)

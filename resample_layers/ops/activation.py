@@ -16,7 +16,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from .. import geometry
 from . import native
-from .activation_grad import NO_TAPS, first_order
+from .activation_grad import NO_TAPS, WIDE, first_order
 from .arguments import check_call, check_epilogue, check_input
 from .epilogue import Epilogue, Operands, activation_grad, operand_grads
 from .modes import is_differentiated_elsewhere, is_tracing
@@ -238,20 +238,20 @@ def _backward(needs: Sequence[bool], saved: Sequence[Any], constants: Any, grad:
     # Whether the gradient of z comes with tap and scale, as that of the input
     alone = not (needs[1] or needs[2]) and _is_one_tap(grad, kernel, taps_y, call)
     taps = (kernel, taps_y) if alone else NO_TAPS
-    scaled, dtype = None, grad.dtype
+    scaled = None
     if needs[6]:
         scaled = input if alone else _scaled(input, kernel, taps_y, up, down, pad)
-        grad = grad.to(scaled.dtype)
     if torch.is_grad_enabled():  # a graph of the gradient is asked for
-        grad = activation_grad(grad, output.detach(), slope, clamp)
-        grads = operand_grads(grad, scaled, taps, gain, operands, needs[3:7])
+        z_grad = grad if scaled is None else grad.to(scaled.dtype)  # as the products with it
+        z_grad = activation_grad(z_grad, output.detach(), slope, clamp)
+        grads = operand_grads(z_grad, scaled, taps, gain, operands, needs[3:7])
+        grad = z_grad.to(grad.dtype)
     else:
         grad, grads = first_order(
             grad, output, scaled, taps, operands, needs[3:7], slope, gain, clamp
         )
         if alone:
             return (grad if needs[0] else None), None, None, *grads
-    grad = grad.to(dtype)
     grad_input, grad_kernel, grad_taps_y = None, None, None
     size = native.kernel_size(kernel, taps_y)
     if needs[1] or needs[2]:
@@ -286,8 +286,7 @@ def _scaled(
     their dtype: in bfloat16 this moves each product with the gradient by at most 2^-9 of it, as
     much as the rounding of the gradient itself.
     """
-    if input.dtype == torch.float16:
-        input = input.to(native.accumulate_dtype(input))
+    input = input.to(WIDE.get(input.dtype, input.dtype))
     scaled: Tensor = UPFIRDN2D(input, kernel, taps_y, up, down, pad, False)
     return scaled
 

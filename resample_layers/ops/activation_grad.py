@@ -9,8 +9,8 @@
 - the gradients of bias ``[C]``, noise ``[noise_samples, 1, out_h, out_w]``, noise strength ``[1]``
   and scale ``[N, C]``, sums of the accumulate dtype; each is empty, ``[0]``, where it is not asked
   for: without ``with_bias``, at ``noise_samples`` of 0, without ``noise``, and without ``scaled``.
-  ``scaled`` is what the scale multiplies, of the dtype of ``output``, and is multiplied with the
-  tap where there is one.
+  ``scaled`` is what the scale multiplies, of the dtype of ``output`` or of its dtype in ``WIDE``,
+  and is multiplied with the tap where there is one.
 
 It has no gradient itself: where a graph of the gradient is wanted, epilogue.py has the same in
 differentiable functions.
@@ -24,15 +24,17 @@ import torch
 from torch import Tensor
 
 from . import native
-from .epilogue import Operands, rounded_limit
+from .epilogue import Operands
 from .op import Op
 from .upfirdn2d import check_one_device
 
 NO_TAPS = None, None
+WIDE = {torch.float16: torch.float32}
+"""The dtype of what is scaled, beside a dtype whose range the sums over taps may leave."""
 
 
 def first_order(
-    grad: Tensor,  # [N, C, out_h, out_w], of output; of output's dtype, or of a wider one
+    grad: Tensor,  # [N, C, out_h, out_w], of output
     output: Tensor,  # [N, C, out_h, out_w]
     scaled: Tensor | None,  # where the scale's gradient is asked for
     taps: tuple[Tensor | None, Tensor | None],  # the one tap of either axis, or NO_TAPS
@@ -42,13 +44,7 @@ def first_order(
     gain: float,
     clamp: float | None,
 ) -> tuple[Tensor, list[Tensor | None]]:
-    """The first of the list above, and the operands' gradients in their shapes and dtypes.
-
-    Everything is computed in the dtype of ``grad``, which is that of ``scaled`` and of the result.
-    """
-    if output.dtype != grad.dtype:
-        clamp = None if clamp is None else rounded_limit(clamp, output.dtype)
-        output = output.to(grad.dtype)
+    """The first of the list above, and the operands' gradients in their shapes and dtypes."""
     noise = operands.kinds[1]
     samples = noise[0][0] if noise is not None and needs[1] else 0
     result, *sums = BIAS_ACT_GRAD(
@@ -88,9 +84,14 @@ def _empty(
     clamp: float | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     check_one_device(output, grad, scaled, tap_x, tap_y, scale, noise, noise_strength)
-    for name, tensor in (("grad", grad), ("scaled", scaled)):
-        if tensor is not None and tensor.dtype != output.dtype:
-            raise ValueError(f"{name} must have output's dtype, {output.dtype}, got {tensor.dtype}")
+    if grad.dtype != output.dtype:
+        raise ValueError(f"grad must have output's dtype, {output.dtype}, got {grad.dtype}")
+    wide = WIDE.get(output.dtype)
+    if scaled is not None and scaled.dtype not in (output.dtype, wide):
+        other = "" if wide is None else f", or {wide}"
+        raise ValueError(
+            f"scaled must have output's dtype, {output.dtype}{other}, got {scaled.dtype}"
+        )
     samples, channels, height, width = output.shape
 
     def sums(wanted: bool, *shape: int) -> Tensor:

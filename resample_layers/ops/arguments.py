@@ -39,16 +39,17 @@ def check_call(
     """
     check_input(input)
     kernel, taps_y, kh, kw = _check_kernel("kernel", kernel, input)
-    up = as_factors("up", up)
-    down = as_factors("down", down)
+    # Most factors are one int for both axes, which is seen at once; a call for each costs more
+    up = (up, up) if type(up) is int and 0 < up < 2**31 else as_factors("up", up)
+    down = (down, down) if type(down) is int and 0 < down < 2**31 else as_factors("down", down)
     pad = as_pads(pad)
     if not is_tracing():  # traced sizes are tensors: comparing them would fix them
-        _, _, *size = input.shape
-        out_h, out_w = geometry.output_sizes(size, up, down, pad, (kh, kw))
+        _, _, h, w = input.shape
+        out_h, out_w = geometry.output_sizes((h, w), up, down, pad, (kh, kw))
         if out_h < 1 or out_w < 1:
             raise ValueError(
                 f"output must be at least 1x1 (height x width), got {out_h}x{out_w} from input "
-                f"{by(size)}, kernel {kh}x{kw}, up={up}, down={down}, pad={pad}"
+                f"{h}x{w}, kernel {kh}x{kw}, up={up}, down={down}, pad={pad}"
             )
     return kernel, taps_y, up, down, pad
 
@@ -177,7 +178,7 @@ def _taps_by_axis(dims: int, taps: Any, input: Tensor, name: str = "taps") -> tu
             raise ValueError(
                 f"{name} must have 1 dimension [taps]{why}, got {t.dim()}: shape {tuple(t.shape)}"
             )
-        _kernel_size(name, t, input)
+        _check_taps(name, t, input)
     return tuple(t for _, t in named) * (dims // len(named))
 
 
@@ -356,22 +357,23 @@ def as_pads(pad: Any, name: str = "pad") -> Pads:
 def _check_kernel(name: str, kernel: Any, input: Tensor) -> tuple[Tensor, Tensor | None, int, int]:
     """``(kernel, taps_y, kh, kw)`` of a 2-D kernel, of taps for both axes or of a pair of taps."""
     if isinstance(kernel, Tensor):
-        kh, kw = _kernel_size(name, kernel, input)
-        return kernel, kernel if kernel.dim() == 1 else None, kh, kw
+        return _check_taps(name, kernel, input)
     return _taps_pair(name, kernel, input)
 
 
-def _kernel_size(name: str, kernel: Tensor, input: Tensor) -> Pair:
-    """(height, width) of a kernel that is fit for ``input``."""
+def _check_taps(name: str, kernel: Tensor, input: Tensor) -> tuple[Tensor, Tensor | None, int, int]:
+    """``(kernel, taps_y, kh, kw)`` of a kernel, or of taps for both axes."""
     if kernel.dtype not in DTYPES:
         raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {kernel.dtype}")
     if kernel.layout != torch.strided:
         raise ValueError(f"{name} must be dense, got a tensor of layout {kernel.layout}")
     shape = kernel.shape
+    taps_y = None
     if len(shape) == 2:
         kh, kw = shape
     elif len(shape) == 1:
         kh = kw = shape[0]
+        taps_y = kernel
     else:
         raise ValueError(
             f"{name} must be [kh, kw], [taps] or a pair of taps ([kw], [kh]), "
@@ -384,7 +386,7 @@ def _kernel_size(name: str, kernel: Tensor, input: Tensor) -> Pair:
             f"{name} must be on the device of input, got {name} on {kernel.device} "
             f"and input on {input.device}"
         )
-    return kh, kw
+    return kernel, taps_y, kh, kw
 
 
 def _taps_pair(name: str, kernel: Any, input: Tensor) -> tuple[Tensor, Tensor, int, int]:
@@ -399,16 +401,16 @@ def _taps_pair(name: str, kernel: Any, input: Tensor) -> tuple[Tensor, Tensor, i
             f"{len(kernel)} of shapes {[tuple(t.shape) for t in kernel]}"
         )
     taps_x, taps_y = kernel
-    kw, _ = _kernel_size(f"{name}[0]", taps_x, input)
-    kh, _ = _kernel_size(f"{name}[1]", taps_y, input)
+    *_, kw = _check_taps(f"{name}[0]", taps_x, input)
+    *_, kh = _check_taps(f"{name}[1]", taps_y, input)
     return taps_x, taps_y, kh, kw
 
 
 def _as_int(name: str, value: Any, whole: Any) -> int:
     """An int, a numpy integer or a symbolic int; no bool, float, string or tensor."""
-    if isinstance(value, torch.SymInt):
-        return value  # type: ignore[return-value]  # it stands for an int
     if type(value) is not int:
+        if isinstance(value, torch.SymInt):
+            return value  # type: ignore[return-value]  # it stands for an int
         index = None if isinstance(value, Tensor) else as_index(value)
         if index is None:
             raise TypeError(f"{name} must be made of ints, got {name}={_describe(whole)}")

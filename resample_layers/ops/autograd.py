@@ -21,7 +21,7 @@ class UpFirDn2d(torch.autograd.Function):
     ``UpFirDn2d.apply(input, kernel, up, down, pad, taps_y=None)`` with ``input`` [N, C, H, W],
     ``kernel`` [kh, kw] or [kw], ``up`` and ``down`` as ``(x, y)``, ``pad`` as
     ``(x0, x1, y0, y1)``; ``taps_y`` [kh] goes with a separable ``kernel`` [kw] (None: the same
-    taps). Gives gradients to ``input``, ``kernel`` and ``taps_y``. Nothing is checked here:
+    taps). ``input``, ``kernel`` and ``taps_y`` get gradients. Nothing is checked here:
     :func:`resample_layers.ops.upfirdn2d` does that.
     """
 
@@ -67,9 +67,9 @@ class UpFirDn2dBackward(torch.autograd.Function):
     out_size, taps_y=None)``: ``up``, ``down`` and ``pad`` are the op's; ``grad_kernel`` is the
     flipped kernel, [kh, kw] or [taps], or None to read ``kernel`` (and ``taps_y``) backwards;
     ``g_pad`` ``(x0, x1, y0, y1)`` comes from :func:`resample_layers.geometry.adjoint_pads`;
-    ``in_size`` is the shape of the op's input, ``out_size`` ``(out_h, out_w)``. Gives gradients to
-    ``grad_output``, ``kernel`` and ``taps_y``. The kernel counts once: ``grad_kernel`` holds the
-    same values, so it gets no gradient of its own.
+    ``in_size`` is the shape of the op's input, ``out_size`` is ``(out_h, out_w)``. ``grad_output``,
+    ``kernel`` and ``taps_y`` get gradients. The kernel counts once: ``grad_kernel`` holds the same
+    values, so it gets no gradient of its own.
 
     Raises:
         ValueError: if ``grad_kernel`` comes with ``taps_y``, since it is one tensor for two.

@@ -18,6 +18,7 @@ the question, and compiled graphs, which call the operators directly, get the an
 from __future__ import annotations
 
 import ctypes
+import glob
 import os
 import re
 import shlex
@@ -40,6 +41,7 @@ from .owner import NAMESPACE, OWNER
 FOLDER = Path(__file__).resolve().parent.parent / "lib"
 VARIABLE = "RESAMPLE_LAYERS_BACKEND"
 COMPILERS = ("c++", "g++", "clang++")  # those that the build looks for
+GPUS = "/dev/nvidia[0-9]*"  # files that NVIDIA's driver makes on Linux, one for each GPU
 SCHEMAS = {name: op.schema for name, op in OPS.items()}
 SITE = FOLDER.parents[1]  # the clone, or the folder of an installation
 IS_CLONE = (SITE / "build_backend" / "toolchain.py").exists()
@@ -84,7 +86,7 @@ def open_library(device: str) -> tuple[ctypes.CDLL, dict[str, str]]:
         UnavailableError: if there is none, or it does not belong to this package and torch.
     """
     path = library_path(device)
-    if _is_absent(path):
+    if is_absent(path):
         raise _absence(device)
     fault = library_file.find_fault(path)
     if fault is not None:
@@ -118,7 +120,7 @@ def open_library(device: str) -> tuple[ctypes.CDLL, dict[str, str]]:
     return library, info
 
 
-def _is_absent(path: Path) -> bool:
+def is_absent(path: Path) -> bool:
     """Whether no file, readable or not, and no link has this name."""
     try:
         os.lstat(path)
@@ -138,6 +140,8 @@ def _absence(device: str) -> UnavailableError:
         cure = f"install {compiler}, then {REBUILD}"
     else:
         cure = f"set RESAMPLE_LAYERS_EXTENSION=1, which is tested on Linux only, then {REBUILD}"
+    if device == "cuda" and torch.version.cuda is None:
+        cure = f"install a torch that is built for NVIDIA's CUDA, then {cure}"
     reason = f"there are no {device.upper()} kernels here: {library_path(device)} does not exist"
     other = find_hidden(device)
     if other is not None:
@@ -166,6 +170,15 @@ def find_hidden(device: str) -> str | None:
         if isinstance(folder, str) and os.path.isfile(os.path.join(folder, library)):
             return os.path.abspath(folder)
     return None
+
+
+def finds_gpu() -> bool:
+    """Whether this machine has a GPU of NVIDIA's: torch sees one, or the driver has made its file.
+
+    A torch for the CPU sees none, nor does one from which CUDA_VISIBLE_DEVICES hides them.
+    """
+    is_seen = torch.version.cuda is not None and torch.cuda.is_available()
+    return is_seen or bool(glob.glob(GPUS))
 
 
 def _find_other_schema(info: dict[str, str]) -> str | None:
@@ -365,7 +378,7 @@ def _choose_cpu() -> None:
         _register(library)
     elif FORCED == "extension":
         raise RuntimeError(_forced_in_vain("cpu", choice.reason))
-    elif not _is_absent(library_path("cpu")) or find_hidden("cpu") or finds_compiler("cpu"):
+    elif not is_absent(library_path("cpu")) or find_hidden("cpu") or finds_compiler("cpu"):
         warnings.warn(
             "resample_layers computes natively on the CPU, which is several times slower: "
             f"{choice.reason.removesuffix('.')}, or set {VARIABLE}=native to compute natively "

@@ -97,8 +97,8 @@ def filtered_lrelu(
         The result, of the input's dtype, device and memory format, rounded once; half types are
         computed in float32. Gradients of every order exist in all tensors; where the activated
         signal was clamped they are zero. With compiled kernels the upsampled signal is never
-        stored: forward, and the first order in ``input`` and ``bias``, are one pass each. What is
-        saved for it are the arguments.
+        stored: forward, and the first order in ``input`` and ``bias``, are one pass each. Only
+        the arguments are saved for it.
 
     Shape:
         - input: ``[N, C, H, W]``, ``N`` and ``C`` may be 0; bias: ``[C]``
@@ -211,7 +211,7 @@ def filtered_snake(
         The result, of the input's dtype, device and order in memory, rounded once; half types are
         computed in float32. Gradients of every order exist in all tensors. With compiled kernels
         the upsampled signal is never stored: forward, and the first order in ``input``, ``alpha``,
-        ``beta`` and ``bias``, are one pass each. What is saved for it are the arguments.
+        ``beta`` and ``bias``, are one pass each. Only the arguments are saved for it.
 
     Shape:
         - input: ``[N, C, L]``, ``N`` and ``C`` may be 0; alpha, beta, bias: ``[C]``

@@ -88,14 +88,16 @@ class Op:
                 library.impl(full, native, "CompositeExplicitAutograd")
         self.registered = getattr(torch.ops.resample_layers, name).default
         self.raw = getattr(torch.ops.resample_layers, f"_{name}").default
+        # What a call of it calls; OpOverload.__call__ costs as much as the checks of an input
+        self._raw: Callable[..., Any] = getattr(self.raw, "_op", self.raw)
         kinds = [str(argument.type) for argument in self.registered._schema.arguments]
         self.tensors = sum(kind in ("Tensor", "Optional[Tensor]") for kind in kinds)
-        self._rest = (None,) * (len(kinds) - self.tensors)  # gradients of what is no tensor
+        self._others = len(kinds) - self.tensors  # arguments that are no tensors
         self.function: Any = None
         if setup is not None and backward is not None:
-            self.function = self._function(setup, backward)
+            self.function = self._function(setup, backward).apply
         if library is not None:
-            self._add_rules(library, setup, vmap or call_by_call)
+            self._add_rules(library, setup, backward, vmap or call_by_call)
             settle(name, schema)
         OPS[name] = self
 
@@ -116,33 +118,35 @@ class Op:
         if is_tracing() or is_differentiated_elsewhere():
             return self.native(*args)
         if torch.is_grad_enabled():
+            tensors = args[: self.tensors]
             # Only backward passes run under that vmap, where no tensor tells what it requires
             if _backward_pass() >= 0 and any(
-                tensor is not None and _is_batched(tensor) for tensor in args[: self.tensors]
+                tensor is not None and _is_batched(tensor) for tensor in tensors
             ):
                 return self.registered(*args)
-            for tensor in args[: self.tensors]:
+            for tensor in tensors:
                 if tensor is not None and tensor.requires_grad:
-                    return self.function.apply(*args)
+                    return self.function(*tensors, args[self.tensors :])
         try:
-            return self.raw(*args)
+            return self._raw(*args)
         except (RuntimeError, MemoryError) as error:
             self._raise(error, args)
 
     def compute(self, *args: Any) -> Any:
         """The raw operator, with one sentence before torch's own words where memory is lacking."""
         try:
-            return self.raw(*args)
+            return self._raw(*args)
         except (RuntimeError, MemoryError) as error:
             self._raise(error, args)
 
     # The gradient in eager mode and under compilers
 
     def _function(self, setup: Setup, rule: Backward) -> Any:
-        # Plain functions: Dynamo refuses methods when it compiles a backward pass
-        raw, rest = self.raw, self._rest
+        """The Function. Each argument of a Function costs: it takes the tensors and one tuple."""
+        raw = self._raw
 
-        def forward(ctx: Any, *args: Any) -> Tensor:
+        def forward(ctx: Any, *packed: Any) -> Tensor:
+            args = packed[:-1] + packed[-1]
             try:
                 out: Tensor = raw(*args)
             except (RuntimeError, MemoryError) as error:
@@ -151,10 +155,7 @@ class Op:
             ctx.save_for_backward(*saved)
             return out
 
-        def backward(ctx: Any, grad: Tensor) -> Grads:
-            return rule(ctx.needs_input_grad, ctx.saved_tensors, ctx.constants, grad) + rest
-
-        rules = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+        rules = {"forward": staticmethod(forward), "backward": staticmethod(_backward(rule, 1))}
         return type(self.name, (torch.autograd.Function,), rules)
 
     # What torch.library must know
@@ -163,8 +164,11 @@ class Op:
         self,
         library: torch.library.Library,
         setup: Setup | None,
+        backward: Backward | None,
         vmap: Callable[..., tuple[Any, Any]],
     ) -> None:
+        # Without this, autograd looks at every argument of each call of an operator without a rule
+        library.impl(f"_{self.name}", torch.library.fallthrough_kernel, "Autograd")
         for name, overload in ((self.name, self.registered), (f"_{self.name}", self.raw)):
             full = f"{NAMESPACE}::{name}"
             torch.library.register_fake(full, self.fake, lib=library)
@@ -172,7 +176,7 @@ class Op:
             torch.library.register_torch_dispatch(
                 full, ProxyTorchDispatchMode, self._trace, lib=library
             )
-        if setup is None:
+        if setup is None or backward is None:
             return
 
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -181,7 +185,7 @@ class Op:
 
         torch.library.register_autograd(
             f"{NAMESPACE}::{self.name}",
-            self.function.backward,
+            _backward(backward, self._others),
             setup_context=setup_context,
             lib=library,
         )
@@ -237,6 +241,19 @@ class Op:
             f"{self.name} ran out of memory on {args[0].device}, with tensors of shapes {shapes}\n"
             f"{str(cause).splitlines()[0]}"  # frames of C++ follow
         ) from None
+
+
+def _backward(rule: Backward, others: int) -> Callable[..., Grads]:
+    """What autograd calls; ``others`` are the arguments behind the tensors.
+
+    A plain function: Dynamo refuses methods when it compiles a backward pass.
+    """
+    none = (None,) * others
+
+    def backward(ctx: Any, grad: Tensor) -> Grads:
+        return rule(ctx.needs_input_grad, ctx.saved_tensors, ctx.constants, grad) + none
+
+    return backward
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

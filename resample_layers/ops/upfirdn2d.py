@@ -154,7 +154,8 @@ def setup(
     needs: Sequence[bool], inputs: tuple[Any, ...], output: Tensor
 ) -> tuple[tuple[Tensor | None, ...], Any]:
     input, kernel, taps_y, up, down, pad, flip = inputs
-    saved = (input if needs[1] or needs[2] else None, *keep_taps(kernel, taps_y))
+    kernel, taps_y = keep_taps(kernel, taps_y)
+    saved = input if needs[1] or needs[2] else None, kernel, taps_y
     return saved, (up, down, pad, flip, input.shape)
 
 

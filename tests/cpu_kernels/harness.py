@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -58,6 +59,7 @@ class BiasActGrad(ctypes.Structure):
         ("channels_last", ctypes.c_bool),
         *((name, ctypes.c_double) for name in ("slope", "gain", "clamp")),
         ("dtype", ctypes.c_int32),
+        ("scaled_dtype", ctypes.c_int32),
     )  # fmt: skip
 
 
@@ -100,21 +102,29 @@ def build(folder: Path, *flags: str, objects: Sequence[Path] = ()) -> Path:
     return library
 
 
-def built_by_setup() -> list[Path]:
-    """What setup.py has compiled of the present sources at its own flags, if it has: the objects.
+def built_by_setup(root: Path = CSRC.parent) -> list[Path]:
+    """Those objects of the kernels that setup.py has compiled, at its own flags, and that are new.
 
-    The library of the package is made of them. They are taken where each is newer than every file
-    of csrc.
+    The library of the package is made of them. An object is new where it is younger than its
+    source and than every file that its source includes.
     """
-    newest = max(path.stat().st_mtime for path in CSRC.rglob("*"))
-    for rules in CSRC.parent.glob("build/torch-*/upfirdn2d_cpu/build.ninja"):
-        compiled = [path for path in SOURCES if path.parent.name == "cpu"]
-        objects = [rules.parent / "csrc" / "cpu" / f"{path.stem}.o" for path in compiled]
-        flags = re.findall(r"(?<= )-(?:O|fsanitize)\S*", rules.read_text())
-        there = all(path.exists() and path.stat().st_mtime > newest for path in objects)
-        if there and set(flags) == {"-O3"}:
-            return objects
-    return []
+    found: dict[str, Path] = {}
+    for rules in root.glob("build/torch-*/upfirdn2d_cpu/build.ninja"):
+        if set(re.findall(r"(?<= )-(?:O|fsanitize)\S*", rules.read_text())) != {"-O3"}:
+            continue
+        for source in (root / "csrc" / "cpu").glob("*.cpp"):
+            compiled = rules.parent / "csrc" / "cpu" / f"{source.stem}.o"
+            if compiled.exists() and compiled.stat().st_mtime > last_change(source):
+                found[source.stem] = compiled
+    return list(found.values())
+
+
+def last_change(source: Path) -> float:
+    """When a source, or a file of the project that it includes, was last changed."""
+    command = ["g++", "-std=c++17", "-MM", str(source)]
+    rule = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    files = shlex.split(rule.partition(": ")[2].replace("\\\n", " "))
+    return max(Path(file).stat().st_mtime for file in files)
 
 
 def sweep(library: Path, count: int, seed: int, **environment: str) -> str:

@@ -246,9 +246,12 @@ def activation_gradient(library, rng) -> None:
     layout = "channels_last" if last else "contiguous"
     grad = Array(rng, (n, c, 1, pixels), layout, dtype, True)
     output = Array(rng, (n, c, 1, pixels), layout, dtype, True)
-    scaled = Array(rng, (n, c, 1, pixels), layout, dtype, True)
-    result = Array(rng, (n, c, 1, pixels), layout, dtype)
     accumulate = "float64" if dtype == "float64" else "float32"
+    scaled_dtype = pick(rng, dtype, "float32") if dtype == "float16" else dtype
+    scaled = Array(rng, (n, c, 1, pixels), layout, scaled_dtype, True)
+    if scaled_dtype != dtype:
+        scaled.view *= 2.0**20  # more than float16 holds
+    result = Array(rng, (n, c, 1, pixels), layout, dtype)
     samples, noises = pick(rng, 0, 1, n), pick(rng, 0, 1, n)
     tap, strength = rng.standard_normal((2, 2)).astype(accumulate)
     scale = rng.standard_normal((n, c)).astype(accumulate) if rng.random() < 0.5 else None
@@ -263,7 +266,7 @@ def activation_gradient(library, rng) -> None:
         noise.ctypes.data if noises else None, strength.ctypes.data,
         *(a.ctypes.data if w else None for a, w in zip(sums, wanted, strict=True)),
         n, c, pixels, pixels if noises > 1 else 0, samples, last, 0.3, 1.5, clamp,
-        harness.DTYPES.index(dtype),
+        harness.DTYPES.index(dtype), harness.DTYPES.index(scaled_dtype),
     )  # fmt: skip
     library.bias_act_grad(ctypes.addressof(params), int(rng.integers(1, 4)))
     result.check_guards()

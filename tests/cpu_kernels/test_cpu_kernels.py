@@ -34,6 +34,38 @@ def built(tmp_path_factory) -> Path:
     return harness.build(tmp_path_factory.mktemp("release"), objects=harness.built_by_setup())
 
 
+def test_only_what_changed_is_compiled_again(tmp_path):
+    sources = tmp_path / "csrc" / "cpu"
+    objects = tmp_path / "build" / "torch-2.11" / "upfirdn2d_cpu" / "csrc" / "cpu"
+    for folder in (sources, objects):
+        folder.mkdir(parents=True)
+    (sources / "both.h").touch()
+    (sources / "one.h").write_text('#include "both.h"\n')
+    (sources / "first.cpp").write_text('#include "one.h"\n#include <cstdint>\n')
+    (sources / "second.cpp").write_text('#include "both.h"\n')
+    rules = objects.parent.parent / "build.ninja"
+    rules.write_text("flags = -fPIC -O3\n")
+    first, second = objects / "first.o", objects / "second.o"
+    first.touch()
+    second.touch()
+
+    def found_after(changed: Path | None) -> set[Path]:
+        for path in tmp_path.rglob("*"):
+            os.utime(path, (1000, 2000 if path.suffix == ".o" else 1000))
+        if changed:
+            os.utime(changed, (3000, 3000))
+        return set(harness.built_by_setup(tmp_path))
+
+    assert found_after(None) == {first, second}
+    assert found_after(sources / "one.h") == {second}
+    assert found_after(sources / "second.cpp") == {first}
+    assert found_after(sources / "both.h") == set()
+    second.unlink()
+    assert found_after(None) == {first}
+    rules.write_text("flags = -fPIC -O3 -fsanitize=address\n")
+    assert found_after(None) == set()
+
+
 def test_no_warnings():
     """Of those that the compiler gives before it optimises."""
     command = ["g++", "-std=c++17", "-fsyntax-only", "-Wall", "-Wextra", "-Werror"]

@@ -63,6 +63,7 @@ struct ActGradCall {
   bool channels_last = false;
   bool bias = true, strength = true, noise_strength = true;  // the latter: the noise has one
   bool scale = true, scaled = true;                 // of the result; its gradient is asked for
+  bool wide = false;                                // what is scaled is of WideScaled, and large
   int64_t noise_samples = 1;                        // of the noise's gradient; 0: none
   bool noise_per_sample = false;                    // the noise that the strength's is made of
   bool tap = false, clamp = false;

@@ -352,9 +352,15 @@ double run_bias_act_grad(const ActGradCall& call) {
   Array<acc_t> taps(2, 0), noise(samples * call.pixels, 1), strength(1, 0);
   const auto grads = fill(all, grad.data, random), outputs = fill(all, output.data, random);
   const auto tap = fill_taps(2, taps.data, random), scale = fill_taps(1, strength.data, random);
-  Array<T> scaled(total, 0);
+  using Wide = typename WideScaled<T>::type;
+  Array<T> scaled(call.wide ? 0 : total, 0);
+  Array<Wide> wide(call.wide ? total : 0, 0);
   Array<acc_t> scales(call.n * call.c, 1), scale_grad(call.n * call.c, 0);
-  const auto scaled_values = fill(all, scaled.data, random);
+  auto scaled_values = call.wide ? fill(all, wide.data, random) : fill(all, scaled.data, random);
+  for (int64_t i = 0; i < total && call.wide; ++i) {  // more than float16 holds
+    wide.data[i] = from_accumulate<Wide>(to_accumulate(wide.data[i]) * acc_t(0x1p20));
+    scaled_values[static_cast<size_t>(i)] *= 0x1p20;
+  }
   const auto scale_values = fill_taps(call.n * call.c, scales.data, random);
   const auto noises = fill(image, noise.data, random);
   const int64_t noise_total = call.noise_samples * call.pixels;
@@ -367,7 +373,11 @@ double run_bias_act_grad(const ActGradCall& call) {
   if (call.strength) p.noise = noise.data, p.strength_grad = strength_grad.data;
   if (call.noise_strength) p.noise_strength = strength.data;
   if (call.scale) p.scale = scales.data;
-  if (call.scaled) p.scaled = scaled.data, p.scale_grad = scale_grad.data;
+  p.scaled_dtype = call.scaled && call.wide ? Traits<Wide>::dtype : Traits<T>::dtype;
+  if (call.scaled) {
+    p.scaled = call.wide ? static_cast<const void*>(wide.data) : scaled.data;
+    p.scale_grad = scale_grad.data;
+  }
   if (call.bias) p.bias_grad = bias_grad.data;
   if (call.noise_samples > 0) p.noise_grad = noise_grad.data;
   p.n = call.n, p.c = call.c, p.pixels = call.pixels;

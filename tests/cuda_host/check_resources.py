@@ -101,12 +101,13 @@ def readable(symbol: str, source: str) -> str:
         fused = " fused" if "BiasAct" in symbol else ""
         return f"pointwise vector {match[2]} {of}{layout}{fused}"
     if match := re.search(
-        r"bias_act_grad_kernelI(\w+?)Li(\d+)ELb(\d)ELb(\d)E\w*?ScaleOfE(\d)E", symbol
+        r"bias_act_grad_kernelI(\w+?)(f|d|S\d*_)Li(\d+)ELb(\d)ELb(\d)E\w*?ScaleOfE(\d)E", symbol
     ):
         sums = {"00": "no sums", "10": "sums along", "01": "sums across", "11": "both sums"}
-        scale = ("", ", scale of a line", ", scale of an element")[int(match[5])]
-        of = f"vector {match[2]} {type_of(match[1])}"
-        return f"activation {of} {sums[match[3] + match[4]]}{scale}"
+        scale = ("", ", scale of a line", ", scale of an element")[int(match[6])]
+        of = f"vector {match[3]} {type_of(match[1])}"
+        wide = " of float32" if match[2] == "f" and match[1] != "f" else ""
+        return f"activation {of} {sums[match[4] + match[5]]}{scale}{wide}"
     for kernel in (
         "bias_act_sum_kernel",
         "generic_kernel",

@@ -423,7 +423,7 @@ ActGradCall activation_call(Random& random, int64_t n, int64_t c, int64_t pixels
   p.n = n, p.c = c, p.pixels = pixels, p.channels_last = last;
   p.bias = random(0, 3) != 0, p.strength = random(0, 2) != 0;
   p.noise_strength = random.coin();
-  p.scale = random(0, 2) == 0, p.scaled = random(0, 2) == 0;
+  p.scale = random(0, 2) == 0, p.scaled = random(0, 2) == 0, p.wide = random.coin();
   const int64_t samples[] = {0, 1, n};
   p.noise_samples = samples[random(0, 2)];
   p.noise_per_sample = random.coin(), p.tap = random(0, 3) == 0, p.clamp = random.coin();

@@ -30,7 +30,7 @@ std::string ActGradCall::text() const {
   s << "activation " << n << "x" << c << "x" << pixels << (channels_last ? " channels_last" : "")
     << (bias ? " bias" : "") << (strength ? " strength" : "")
     << (noise_strength ? " noise strength" : "") << (scale ? " scale" : "")
-    << (scaled ? " scaled" : "") << " noise samples " << noise_samples << (noise_per_sample ? " per sample" : "")
+    << (scaled ? " scaled" : "") << (wide ? " wide" : "") << " noise samples " << noise_samples << (noise_per_sample ? " per sample" : "")
     << (tap ? " tap" : "") << (clamp ? " clamp" : "") << " offset " << offset << " blocks " << few
     << "," << many << " seed " << seed;
   return s.str();

@@ -18,7 +18,7 @@ from .copies import CODES, COMPAT, SOURCES, Copied, get
 from .syntax import UNREADABLE, Parts, base_of, bound_names, chain, parse, walk_top
 
 PKG_RESOURCES = (
-    "setuptools 82 dropped pkg_resources; write instead: "
+    "setuptools 82 dropped pkg_resources; import its parse_version so instead: "
     "from torch.torch_version import TorchVersion as parse_version"
 )
 
