@@ -36,37 +36,44 @@ Row = dict[str, Any]
 def interleaved(
     calls: dict[str, Callable[[], object]],
     seconds: float,
-    few: Collection[str] = (),
+    subject: Collection[str] = (),
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Time all calls in turn, round after round, each round in another order.
 
     What disturbs one call disturbs its neighbours, and no call always has the same neighbour: what
     it leaves in the caches and in the allocator is not always the same call's gain or loss. For
-    that reason too, calls that are compared closely take part in every round. Those named in
-    ``few``, which are slow, sit out as soon as they have had three rounds and their share of
-    ``seconds``, an equal part for each call.
+    that reason too, the calls that a row is about (``subject``; none named: all) take part in every
+    round, and so does every other one that takes at most ten times as long as the slowest of them.
+    What is slower sits out as soon as it has had three rounds and its share of ``seconds``, an
+    equal part for each call.
 
     Returns:
         Seconds of every round of a call, sorted, by name. There are seven rounds at least, and more
         until the calls of every round have had their shares together.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call()
+
+    def take(name: str) -> float:
+        start = clock()
+        result = calls[name]()
+        taken = clock() - start
+        del result
+        return taken
+
+    for name in calls:
+        take(name)
+    first = {name: take(name) for name in calls}  # now that it is warm
     gc.collect()
     share, order, shuffler = seconds / len(calls), list(calls), random.Random(0)
-    steady = [name for name in calls if name not in few]
+    slowest = max(first[name] for name in subject or calls)
+    steady = [name for name in calls if first[name] <= 10 * slowest]
     rounds = 0
     while rounds < 7 or sum(sum(times[n]) for n in steady) < share * len(steady):
         shuffler.shuffle(order)
         for name in order:
-            if name in few and rounds >= 3 and sum(times[name]) >= share:
-                continue
-            start = clock()
-            result = calls[name]()
-            times[name].append(clock() - start)
-            del result
+            if name in steady or rounds < 3 or sum(times[name]) < share:
+                times[name].append(take(name))
         rounds += 1
     return {name: sorted(values) for name, values in times.items()}
 
@@ -155,13 +162,8 @@ def provenance() -> str:
     )
 
 
-def command() -> str:
-    """The command that makes a section again."""
-    return " ".join(["python -m benchmarks", *sys.argv[1:]])
-
-
-def save(name: str, rows: list[Row], folder: Path) -> None:
-    """Keep the rows of a section, and how they were measured."""
+def save(name: str, rows: list[Row], command: str, folder: Path) -> None:
+    """Keep the rows of a section, and how they were measured: where, when, with which command."""
     path, how = rows_file(name, folder), folder / "rows" / "measured.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     header = list(dict.fromkeys(key for row in rows for key in row))
@@ -170,7 +172,7 @@ def save(name: str, rows: list[Row], folder: Path) -> None:
         writer.writeheader()
         writer.writerows(rows)
     measured = json.loads(how.read_text()) if how.exists() else {}
-    measured[name] = {"where": provenance(), "command": command()}
+    measured[name] = {"where": provenance(), "command": command}
     how.write_text(json.dumps(measured, indent=2, sort_keys=True) + "\n")
 
 
