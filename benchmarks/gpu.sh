@@ -34,7 +34,7 @@
 # each has a limit of its own: one that no longer fits is NOT RUN, one that lasts longer is
 # interrupted and FAILED. Where nothing limits a command: --minutes 60.
 #
-# FOLDER is $OUT, or runs/gpu; at most nine files come into it. CHECKOUT is NVIDIA's stylegan3, to
+# FOLDER is $OUT, or runs/gpu. CHECKOUT is NVIDIA's stylegan3, to
 # compare with. PYTHON names the Python with torch; MAX_JOBS bounds compilers and test processes;
 # PYTEST_ADDOPTS goes to pytest. Without a GPU each step does what it can (builds, tests on the CPU,
 # tiny benchmarks) and says NOT RUN of the rest. benchmarks/NOTES.md says how long the steps take.

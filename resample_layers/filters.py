@@ -54,10 +54,11 @@ def normalise_taps(name: str, k: Any) -> tuple[Any, ...]:
     Raises:
         TypeError, ValueError: as :func:`make_resample_kernel`, with ``name`` for the argument.
     """
-    if isinstance(k, Tensor) and (k.is_meta or isinstance(k, FakeTensor)):
-        raise ValueError(f"{name} must hold values, got a tensor on the meta device")
-    if isinstance(k, Tensor) and k.layout != torch.strided:
-        raise ValueError(f"{name} must be dense, got a tensor of layout {k.layout}")
+    for part in (k, *k) if isinstance(k, (list, tuple)) else (k,):  # rows and taps may be tensors
+        if isinstance(part, Tensor) and (part.is_meta or isinstance(part, FakeTensor)):
+            raise ValueError(f"{name} must hold values, got a tensor on the meta device")
+        if isinstance(part, Tensor) and part.layout != torch.strided:
+            raise ValueError(f"{name} must be dense, got a tensor of layout {part.layout}")
     values = k.tolist() if hasattr(k, "tolist") else k
     if not isinstance(values, (list, tuple)):
         if isinstance(values, Real):

@@ -56,7 +56,7 @@ def _libraries() -> list[str]:
         path = extension.library_path(device)
         lines.append(f"  {device:<5} {path}")
         if device == "cuda" and extension.is_absent(path) and not extension.finds_gpu():
-            lines.append("        does not exist, and is not needed: no NVIDIA GPU is found here")
+            lines.append("        does not exist; it is for NVIDIA GPUs, and none is found here")
             continue
         if differs_from_record(path):
             lines.append(

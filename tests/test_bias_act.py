@@ -802,7 +802,7 @@ def test_gradient_of_a_scale_has_the_range_of_float32(
     torch.testing.assert_close(grad.item(), expected, rtol=4e-3, atol=0.0)
 
 
-def test_no_tensor_of_16_bits_is_widened_for_the_gradient_of_a_scale(device):
+def test_gradient_and_output_are_not_widened_for_the_gradient_of_a_scale(device):
     """One pass reads what is scaled in float32 beside gradient and output in float16."""
     seen = []
 

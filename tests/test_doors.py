@@ -2,6 +2,7 @@
 """What stands before the doors of a call, and what is behind the native one."""
 
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from resample_layers.ops import native, upfirdn2d
 
@@ -61,8 +62,26 @@ def test_native_makes_no_convolution(args):
 
 
 def test_the_raw_operator_records_no_gradient(args):
-    """Autograd passes it by: it is called where gradients are recorded elsewhere, or nowhere."""
+    """Autograd passes it by: Functions call it in their forward, or no gradient is asked for."""
     raw = torch.ops.resample_layers._upfirdn2d.default
     out = raw(args[0].requires_grad_(), args[1], None, UP, DOWN, PAD, False)
     assert not out.requires_grad
     torch.testing.assert_close(out, call(*args).detach())
+
+
+def test_a_traced_graph_can_be_differentiated(args):
+    """It holds the registered operator, where the call that was traced used the raw one."""
+    x, k = args
+
+    def product(x, factor):
+        return (upfirdn2d(x * factor, k, UP, DOWN, PAD) ** 2).sum() * factor
+
+    factor = torch.tensor(2.0, dtype=x.dtype, device=x.device, requires_grad=True)
+    (expected,) = torch.autograd.grad(product(x, factor), factor)
+    with torch.no_grad():
+        graph = make_fx(product)(x, factor)
+    assert torch.ops.resample_layers.upfirdn2d.default in {
+        node.target for node in graph.graph.nodes
+    }
+    (found,) = torch.autograd.grad(graph(x, factor), factor)
+    torch.testing.assert_close(found, expected)

@@ -214,6 +214,10 @@ def test_the_command_prints_a_line_for_each_figure(tmp_path, capsys):
     ("options", "sentence"),
     [
         ((), "error: generator must have a Fourier input, which can be moved and turned, as Style"),
+        (
+            ("--checkpoint", "none.pt"),
+            "error: --checkpoint must be a file that can be read, got 'none",
+        ),
         (("--images", "0"), "error: --images must be >= 1, got 0"),
         (("--batch", "-2"), "error: --batch must be >= 1, got -2"),
         (("--seed", "-1"), "error: --seed must be between 0 and 2**63 - 1, got -1"),

@@ -749,15 +749,14 @@ def test_the_report_advises_cuda_kernels_only_where_a_gpu_is(copy, tmp_path):
             (folder / file).touch()
         code = f"""
 import torch
-if {torch_is!r} == "CPU":
-    torch.version.cuda = None
+torch.version.cuda = {None if torch_is == "CPU" else "13.0"!r}
 from resample_layers.ops import extension
 extension.GPUS = {str(folder / "nvidia[0-9]*")!r}
 """
         cases.append(({"CUDA_VISIBLE_DEVICES": "", "PATH": "/nowhere"}, code + REPORT))
     *without, with_gpu, cpu_1, cpu_2, cpu_with_gpu = run_in_forks(copy, *cases)
     path = library_of(copy, "cuda")
-    not_needed = "does not exist, and is not needed: no NVIDIA GPU is found here\n"
+    not_needed = "does not exist; it is for NVIDIA GPUs, and none is found here\n"
     absent = f"there are no CUDA kernels here: {path} does not exist. What helps: "
     for report in (*without, cpu_1, cpu_2):
         assert f"{path}\n        {not_needed}" in report

@@ -4,6 +4,8 @@
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
+from torch.func import functional_call
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from resample_layers import geometry
 from resample_layers.ops import UpFirDn2d, UpFirDn2dBackward, upfirdn2d
@@ -177,3 +179,38 @@ def test_backward_function_gives_a_gradient_of_the_shape_that_it_was_passed(devi
     rest = backward_arguments(x, out, kernel.shape)
     (v,) = torch.autograd.grad(UpFirDn2dBackward.apply(grad, kernel, None, *rest).sum(), grad)
     assert v.shape == grad.shape
+
+
+class Between(torch.nn.Module):
+    """A factor before and after ``UpFirDn2d``, and after that ``UpFirDn2dBackward``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.tensor(2.0))
+        self.register_buffer("kernel", torch.rand(3, 4))
+
+    def forward(self, x):
+        out = UpFirDn2d.apply(x * self.factor, self.kernel, UP, DOWN, PAD)
+        rest = backward_arguments(x, out, (3, 4))
+        return UpFirDn2dBackward.apply(out * self.factor, self.kernel, None, *rest) * self.factor
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated")  # Dynamo of torch 2.11
+@pytest.mark.parametrize("how", ["compiled", "strict", "not strict", "traced"])
+def test_graphs_of_the_functions_have_gradients(how):
+    """The raw operator, which Dynamo cannot trace and which has no gradient, is in no graph."""
+    net, x = Between(), torch.randn(2, 3, 6, 5)
+    (expected,) = torch.autograd.grad(net(x).sum(), net.factor)
+    factor = net.factor
+    if how == "compiled":
+        out = torch.compile(net, backend="aot_eager", fullgraph=True)(x)
+    elif how == "traced":
+        graph = make_fx(lambda x, factor: functional_call(net, {"factor": factor}, (x,)))
+        out = graph(x, factor)(x, factor)
+    else:
+        module = torch.export.export(net, (x,), strict=how == "strict").module()
+        out, factor = module(x), module.factor
+    torch.testing.assert_close(out, net(x))
+    if how != "strict":  # torch drops the gradients of all Functions there
+        (found,) = torch.autograd.grad(out.sum(), factor)
+        torch.testing.assert_close(found, expected)

@@ -230,6 +230,8 @@ FOUND = [
     (lambda: ops.upfirdn2d(X, torch.ones(2).to_sparse()), "kernel must be dense, got a tensor of"),
     (lambda: ops.bias_act(X, torch.ones(2).to_sparse()), "bias must be dense, got a tensor of"),
     (lambda: UpFirDnUpsample(torch.ones(2).to_sparse()), "resample_kernel must be dense, got a ten"),
+    (lambda: UpFirDnUpsample([torch.ones(2).to_sparse()]), "resample_kernel must be dense, got a t"),
+    (lambda: basicsr.make_resample_kernel([torch.ones(2).to_sparse()]), "k must be dense, got a tens"),
     (lambda: UpFirDnUpsample([torch.ones((), device="meta")]), "resample_kernel must hold values, g"),
     (lambda: UpFirDnUpsample(padding_mode=np.ones(2)), "padding_mode must be one of zeros, reflect"),
     (lambda: ops.fused_leaky_relu(X, None, set()), "negative_slope must be a number, got negative_s"),

@@ -497,7 +497,8 @@ KINDS = {
 def test_places_that_cannot_be_written_to_are_found_first(
     name, checkpoint, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(generate, "load", lambda path: pytest.fail("the checkpoint was read"))
+    reading = "load_checkpoint"
+    monkeypatch.setattr(generate, reading, lambda path: pytest.fail("the checkpoint was read"))
     (tmp_path / "file").write_text("mine")
     (tmp_path / name).mkdir()
     for folder, reason in (
@@ -569,7 +570,7 @@ def test_interrupts_and_too_little_memory_are_one_sentence(grey, tmp_path, capsy
 
     full = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ...")
     for place, error, status, said in (
-        ("load", KeyboardInterrupt(), 130, "stopped before the first picture"),
+        ("load_checkpoint", KeyboardInterrupt(), 130, "stopped before the first picture"),
         ("save_grid", KeyboardInterrupt(), 130, "stopped; the pictures that were finished are who"),
         ("save_grid", full, 1, "error: out of memory: try --batch 4, or fewer --seeds"),
         ("save_grid", MemoryError(), 1, "error: out of memory: try --batch 4, or fewer --seeds"),
@@ -579,7 +580,7 @@ def test_interrupts_and_too_little_memory_are_one_sentence(grey, tmp_path, capsy
             assert run(grey, tmp_path / "out") == status
         *taken, last = capsys.readouterr().err.splitlines()
         summary = f"{grey}: our StyleGAN2 of 16 pixels: generator at g_ema"
-        assert taken == ([] if place == "load" else [summary])
+        assert taken == ([] if place == "load_checkpoint" else [summary])
         assert said in last
 
 

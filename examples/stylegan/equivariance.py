@@ -40,8 +40,7 @@ from tqdm import tqdm
 
 from resample_layers.ops import upfirdn2d
 
-from .checkpoints import load
-from .console import Parser
+from .console import Parser, load_checkpoint
 from .device import is_out_of_memory, pick_device
 from .files import say
 from .transforms import moved, rotation, transform_of, translation
@@ -311,16 +310,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"--{name} must be >= 1, got {getattr(args, name)}")
     try:
         device = pick_device(args.device)
-        checkpoint = load(args.checkpoint)
+        checkpoint = load_checkpoint(args.checkpoint)
         print(f"{args.checkpoint}: {checkpoint.summary}", file=sys.stderr)
         generator = checkpoint.generator.eval().requires_grad_(False).to(device)
         decibels = measure(generator, args.images, args.seed, args.batch)
     except (OSError, ValueError, FloatingPointError) as error:
-        parser.error(str(error))
+        parser.fail(str(error))
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        parser.error(f"out of memory: try a lower --batch, got {args.batch}")
+        parser.fail(f"out of memory: try a lower --batch, got {args.batch}")
     except KeyboardInterrupt:
         print("stopped before the figures were known", file=sys.stderr)
         return 130

@@ -56,8 +56,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
 
-from .checkpoints import Checkpoint, load
-from .console import Parser
+from .checkpoints import Checkpoint
+from .console import Parser, load_checkpoint
 from .data import to_bytes
 from .device import is_out_of_memory, pick_device
 from .files import explain_write, say, whole, writable
@@ -566,7 +566,7 @@ def parse_psis(text: str) -> list[float]:
     return psis
 
 
-def parse(argv: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+def parse(argv: Sequence[str] | None) -> tuple[Parser, argparse.Namespace]:
     parser = Parser(
         prog="python -m examples.stylegan.generate",
         description="Generate images from a checkpoint.",
@@ -715,13 +715,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with writable(folder, names_of(args)):
             device = pick_device(args.device)
-            try:
-                checkpoint = load(args.checkpoint)
-            except OSError as error:
-                raise ValueError(
-                    "--checkpoint must be a file that can be read, "
-                    f"got {args.checkpoint!r}: {error.strerror or error}"
-                ) from error
+            checkpoint = load_checkpoint(args.checkpoint)
             print(f"{args.checkpoint}: {checkpoint.summary}", file=sys.stderr)
             check_bytes(args, checkpoint.generator)
             layers = checkpoint.generator.num_styles
@@ -740,11 +734,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 movement=movement_of(args) if args.moves else None,
             )
     except (OSError, ValueError) as error:
-        parser.error(str(error))
+        parser.fail(str(error))
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        parser.error(f"out of memory before the first picture: {str(error).splitlines()[0]}")
+        parser.fail(f"out of memory before the first picture: {str(error).splitlines()[0]}")
     except KeyboardInterrupt:
         print("stopped before the first picture", file=sys.stderr)
         return STOPPED

@@ -210,9 +210,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        parser.error(explain_write(error))
+        parser.fail(explain_write(error))
     except (ValueError, FloatingPointError) as error:
-        parser.error(str(error))
+        parser.fail(str(error))
     except KeyboardInterrupt:
         print("stopped; the same command goes on", file=sys.stderr)
         return STOPPED

@@ -56,7 +56,7 @@ from .training import DivergedError, Training
 STOPPED = 130  # the exit status of a run that was asked to stop
 
 
-def parse(argv: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+def parse(argv: Sequence[str] | None) -> tuple[Parser, argparse.Namespace]:
     parser = Parser(
         prog="python -m examples.stylegan.train",
         description="Train a StyleGAN2 or StyleGAN3 on digits, photographs or a folder of images.",
@@ -361,11 +361,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             with run.writable():
                 training, inception = prepare(args, run, world, device)
         except (OSError, ValueError) as error:
-            parser.error(str(error))
+            parser.fail(str(error))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            parser.error(f"out of memory before the first step: {str(error).splitlines()[0]}")
+            parser.fail(f"out of memory before the first step: {str(error).splitlines()[0]}")
         except KeyboardInterrupt:
             print("stopped before the first step", file=sys.stderr)
             return STOPPED

@@ -16,7 +16,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from .. import geometry
 from . import native
-from .activation_grad import NO_TAPS, WIDE, first_order
+from .activation_grad import NO_TAPS, first_order
 from .arguments import check_call, check_epilogue, check_input
 from .epilogue import Epilogue, Operands, activation_grad, operand_grads
 from .modes import is_differentiated_elsewhere, is_tracing
@@ -242,7 +242,9 @@ def _backward(needs: Sequence[bool], saved: Sequence[Any], constants: Any, grad:
     if needs[6]:
         scaled = input if alone else _scaled(input, kernel, taps_y, up, down, pad)
     if torch.is_grad_enabled():  # a graph of the gradient is asked for
-        z_grad = grad if scaled is None else grad.to(scaled.dtype)  # as the products with it
+        z_grad = (
+            grad if scaled is None else grad.to(scaled.dtype)
+        )  # of the dtype of the products with it
         z_grad = activation_grad(z_grad, output.detach(), slope, clamp)
         grads = operand_grads(z_grad, scaled, taps, gain, operands, needs[3:7])
         grad = z_grad.to(grad.dtype)
@@ -286,7 +288,7 @@ def _scaled(
     their dtype: in bfloat16 this moves each product with the gradient by at most 2^-9 of it, as
     much as the rounding of the gradient itself.
     """
-    input = input.to(WIDE.get(input.dtype, input.dtype))
+    input = input.to(native.WIDE.get(input.dtype, input.dtype))
     scaled: Tensor = UPFIRDN2D(input, kernel, taps_y, up, down, pad, False)
     return scaled
 

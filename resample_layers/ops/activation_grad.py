@@ -9,8 +9,8 @@
 - the gradients of bias ``[C]``, noise ``[noise_samples, 1, out_h, out_w]``, noise strength ``[1]``
   and scale ``[N, C]``, sums of the accumulate dtype; each is empty, ``[0]``, where it is not asked
   for: without ``with_bias``, at ``noise_samples`` of 0, without ``noise``, and without ``scaled``.
-  ``scaled`` is what the scale multiplies, of the dtype of ``output`` or of its dtype in ``WIDE``,
-  and is multiplied with the tap where there is one.
+  ``scaled`` is what the scale multiplies, of the dtype of ``output`` or of its dtype in
+  ``native.WIDE``, and is multiplied with the tap where there is one.
 
 It has no gradient itself: where a graph of the gradient is wanted, epilogue.py has the same in
 differentiable functions.
@@ -29,8 +29,6 @@ from .op import Op
 from .upfirdn2d import check_one_device
 
 NO_TAPS = None, None
-WIDE = {torch.float16: torch.float32}
-"""The dtype of what is scaled, beside a dtype whose range the sums over taps may leave."""
 
 
 def first_order(
@@ -84,14 +82,7 @@ def _empty(
     clamp: float | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     check_one_device(output, grad, scaled, tap_x, tap_y, scale, noise, noise_strength)
-    if grad.dtype != output.dtype:
-        raise ValueError(f"grad must have output's dtype, {output.dtype}, got {grad.dtype}")
-    wide = WIDE.get(output.dtype)
-    if scaled is not None and scaled.dtype not in (output.dtype, wide):
-        other = "" if wide is None else f", or {wide}"
-        raise ValueError(
-            f"scaled must have output's dtype, {output.dtype}{other}, got {scaled.dtype}"
-        )
+    native.check_gradient_dtypes(grad, output, scaled)
     samples, channels, height, width = output.shape
 
     def sums(wanted: bool, *shape: int) -> Tensor:

@@ -178,6 +178,23 @@ def kernel_grad(
     return total
 
 
+# The dtype of what is scaled, beside a dtype whose range the sums over taps may leave. The compiled
+# kernels have it as `may_be_wide` in csrc/upfirdn2d_ops.cpp and as their two `WideScaled`
+WIDE = {torch.float16: torch.float32}
+
+
+def check_gradient_dtypes(grad: Tensor, output: Tensor, scaled: Tensor | None) -> None:
+    """Those that :func:`bias_act_grad` takes, and the compiled kernels with it."""
+    if grad.dtype != output.dtype:
+        raise ValueError(f"grad must have output's dtype, {output.dtype}, got {grad.dtype}")
+    wide = WIDE.get(output.dtype)
+    if scaled is not None and scaled.dtype not in (output.dtype, wide):
+        other = "" if wide is None else f", or {wide}"
+        raise ValueError(
+            f"scaled must have output's dtype, {output.dtype}{other}, got {scaled.dtype}"
+        )
+
+
 def bias_act_grad(
     grad: Tensor,  # [N, C, out_h, out_w], of output
     output: Tensor,  # [N, C, out_h, out_w]
@@ -194,6 +211,7 @@ def bias_act_grad(
     clamp: float | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """What activation_grad.py states, piece by piece, as :func:`resample` works."""
+    check_gradient_dtypes(grad, output, scaled)
     dtype = accumulate_dtype(output)
     result = torch.empty(
         output.shape,

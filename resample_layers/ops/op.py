@@ -88,14 +88,15 @@ class Op:
                 library.impl(full, native, "CompositeExplicitAutograd")
         self.registered = getattr(torch.ops.resample_layers, name).default
         self.raw = getattr(torch.ops.resample_layers, f"_{name}").default
-        # What a call of it calls; OpOverload.__call__ costs as much as the checks of an input
-        self._raw: Callable[..., Any] = getattr(self.raw, "_op", self.raw)
+        # The builtin behind `raw`, without the frame of OpOverload.__call__, which costs as much as
+        # the checks of an input. Dynamo cannot trace it
+        self._call_raw: Callable[..., Any] = getattr(self.raw, "_op", self.raw)
         kinds = [str(argument.type) for argument in self.registered._schema.arguments]
         self.tensors = sum(kind in ("Tensor", "Optional[Tensor]") for kind in kinds)
         self._others = len(kinds) - self.tensors  # arguments that are no tensors
-        self.function: Any = None
+        self._apply: Any = None  # of the Function
         if setup is not None and backward is not None:
-            self.function = self._function(setup, backward).apply
+            self._apply = self._function(setup, backward).apply
         if library is not None:
             self._add_rules(library, setup, backward, vmap or call_by_call)
             settle(name, schema)
@@ -126,24 +127,29 @@ class Op:
                 return self.registered(*args)
             for tensor in tensors:
                 if tensor is not None and tensor.requires_grad:
-                    return self.function(*tensors, args[self.tensors :])
+                    return self._apply(*tensors, args[self.tensors :])
         try:
-            return self._raw(*args)
+            return self._call_raw(*args)
         except (RuntimeError, MemoryError) as error:
             self._raise(error, args)
 
     def compute(self, *args: Any) -> Any:
-        """The raw operator, with one sentence before torch's own words where memory is lacking."""
+        """The raw operator, with one sentence before torch's own words where memory is lacking.
+
+        Functions of other modules call it. A compiler that traces one gets the registered operator.
+        """
+        if torch.compiler.is_compiling():
+            return self.registered(*args)
         try:
-            return self._raw(*args)
+            return self._call_raw(*args)
         except (RuntimeError, MemoryError) as error:
             self._raise(error, args)
 
     # The gradient in eager mode and under compilers
 
     def _function(self, setup: Setup, rule: Backward) -> Any:
-        """The Function. Each argument of a Function costs: it takes the tensors and one tuple."""
-        raw = self._raw
+        """The Function. Each argument makes its call slower: it takes the tensors and one tuple."""
+        raw = self._call_raw
 
         def forward(ctx: Any, *packed: Any) -> Tensor:
             args = packed[:-1] + packed[-1]
@@ -200,6 +206,9 @@ class Op:
     ) -> Any:
         """Put the operator into a graph; or standard operators, where ONNX's exporter asks.
 
+        The graph holds the registered operator, whichever is called: a graph may be differentiated
+        later, and the raw operator has no gradient.
+
         A program that was exported before ONNX's exporter sees it came through door 3. A
         decomposition in torch's table would do the same, and would end every compilation by
         Inductor where the variable CI is set: Inductor wants none for operators that it does not
@@ -208,6 +217,7 @@ class Op:
         if torch.onnx.is_in_onnx_export():
             with mode:
                 return self.native(*args, **(kwargs or {}))
+        op = self.registered if op is self.raw else op
         return mode.__torch_dispatch__(op, types, args, kwargs)  # type: ignore[no-untyped-call]
 
     # Errors

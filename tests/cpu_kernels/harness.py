@@ -105,18 +105,20 @@ def build(folder: Path, *flags: str, objects: Sequence[Path] = ()) -> Path:
 def built_by_setup(root: Path = CSRC.parent) -> list[Path]:
     """Those objects of the kernels that setup.py has compiled, at its own flags, and that are new.
 
-    The library of the package is made of them. An object is new where it is younger than its
-    source and than every file that its source includes.
+    All are of one build, with one torch: that which has most of them. An object is new where it is
+    younger than its source and than every file that its source includes.
     """
-    found: dict[str, Path] = {}
+    found: list[Path] = []
     for rules in root.glob("build/torch-*/upfirdn2d_cpu/build.ninja"):
         if set(re.findall(r"(?<= )-(?:O|fsanitize)\S*", rules.read_text())) != {"-O3"}:
             continue
+        new = []
         for source in (root / "csrc" / "cpu").glob("*.cpp"):
             compiled = rules.parent / "csrc" / "cpu" / f"{source.stem}.o"
             if compiled.exists() and compiled.stat().st_mtime > last_change(source):
-                found[source.stem] = compiled
-    return list(found.values())
+                new.append(compiled)
+        found = max(found, new, key=len)
+    return found
 
 
 def last_change(source: Path) -> float:
