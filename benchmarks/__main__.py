@@ -7,6 +7,7 @@ What is measured goes to ``rows/``; the sections of RESULTS.md and ``cpu.svg`` a
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -75,9 +76,22 @@ def write(name: str, folder: Path) -> None:
         draw(section.plot(rows), folder / f"{name}.svg")
 
 
+def command(argv: Sequence[str] | None) -> str:
+    """The command that makes a section again; folders of this machine are not told."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    for i, word in enumerate(words):
+        if word == "--out":
+            words[i + 1] = "DIR"
+        elif word.startswith("--out="):
+            words[i] = "--out=DIR"
+    return " ".join(["python -m benchmarks", *words])
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, measure and write."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, allow_abbrev=False
+    )
     parser.add_argument("--quick", action="store_true", help="fewer shapes and dtypes")
     parser.add_argument("--seconds", type=float, default=0.3, help="time for each row, in seconds")
     parser.add_argument("--steps", type=int, default=1000, help="steps of the demo")
@@ -88,15 +102,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="write here, and leave the files of the repository as they are",
     )  # fmt: skip
     arguments = parser.parse_args(argv)
+    names = arguments.only or list(SECTIONS)
+    if arguments.report:
+        names = [name for name in names if rows_file(name, arguments.out).exists()]
+        if not names:
+            parser.error(f"--out must be a folder with rows to report, got {arguments.out}")
+    else:
+        try:  # before minutes of measuring
+            (arguments.out / "rows").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            parser.error(f"--out must be a folder that can be written to: {error}")
     began = time.monotonic()
-    for name in arguments.only or SECTIONS:
+    for name in names:
         start = time.monotonic()
         if not arguments.report:
             torch.set_num_threads(2)
             torch.manual_seed(0)
-            save(name, SECTIONS[name].measure(arguments), arguments.out)
-        if rows_file(name, arguments.out).exists():
-            write(name, arguments.out)
+            save(name, SECTIONS[name].measure(arguments), command(argv), arguments.out)
+        write(name, arguments.out)
         print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
     print(f"the whole: {time.monotonic() - began:.0f} s")
 

@@ -131,7 +131,8 @@ def measure_formulations(quick: bool, seconds: float) -> list[Row]:
             name: partial(function, x, kernel, up, down, pad)  # type: ignore[arg-type]
             for name, function in others.items()
         }
-        times = interleaved(calls, seconds)
+        ours = "compiled" if compiled else "native"
+        times = interleaved(calls, seconds, subject=["fill", "sum", ours])
         floor = median(times["fill"]) + median(times["sum"])
         truth = exact(x, kernel, up, down, pad)
         for name in [n for n in ("compiled", "native", *others) if n in calls]:

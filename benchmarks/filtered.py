@@ -190,7 +190,7 @@ def measure(seconds: float) -> list[Row]:
                 expected = chosen["ours"]()
                 for name, other in chosen.items():
                     assert_alike(other(), expected, dtype, name + suffix)
-                times = interleaved(chosen, seconds)
+                times = interleaved(chosen, seconds, subject=["ours", "three"])
                 exact = few_channels(calls["exact" + suffix]())
             ours = median(times["ours"])
             rows.append(

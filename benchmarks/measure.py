@@ -12,11 +12,12 @@ import csv
 import gc
 import json
 import platform
+import random
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import date
 from itertools import groupby
 from pathlib import Path
@@ -35,30 +36,45 @@ Row = dict[str, Any]
 def interleaved(
     calls: dict[str, Callable[[], object]],
     seconds: float,
-    least: int = 3,
+    subject: Collection[str] = (),
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Time all calls in turn, round after round: what disturbs one disturbs its neighbours.
+    """Time all calls in turn, round after round, each round in another order.
 
-    A call takes part in ``least`` rounds, and then until its own times add up to its share of
-    ``seconds``, an equal part for each call: slow calls cost few rounds, and quick ones get many.
+    What disturbs one call disturbs its neighbours, and no call always has the same neighbour: what
+    it leaves in the caches and in the allocator is not always the same call's gain or loss. For
+    that reason too, the calls that a row is about (``subject``; none named: all) take part in every
+    round, and so does every other one that takes at most ten times as long as the slowest of them.
+    What is slower sits out as soon as it has had three rounds and its share of ``seconds``, an
+    equal part for each call.
 
     Returns:
-        Seconds of every round of a call, sorted, by name.
+        Seconds of every round of a call, sorted, by name. There are seven rounds at least, and more
+        until the calls of every round have had their shares together.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call()
+
+    def take(name: str) -> float:
+        start = clock()
+        result = calls[name]()
+        taken = clock() - start
+        del result
+        return taken
+
+    for name in calls:
+        take(name)
+    first = {name: take(name) for name in calls}  # now that it is warm
     gc.collect()
-    left = dict.fromkeys(calls, seconds / len(calls))
-    while waiting := [n for n in calls if left[n] > 0 or len(times[n]) < least]:
-        for name in waiting:
-            start = clock()
-            result = calls[name]()
-            taken = clock() - start
-            times[name].append(taken)
-            left[name] -= taken
-            del result
+    share, order, shuffler = seconds / len(calls), list(calls), random.Random(0)
+    slowest = max(first[name] for name in subject or calls)
+    steady = [name for name in calls if first[name] <= 10 * slowest]
+    rounds = 0
+    while rounds < 7 or sum(sum(times[n]) for n in steady) < share * len(steady):
+        shuffler.shuffle(order)
+        for name in order:
+            if name in steady or rounds < 3 or sum(times[name]) < share:
+                times[name].append(take(name))
+        rounds += 1
     return {name: sorted(values) for name, values in times.items()}
 
 
@@ -146,13 +162,8 @@ def provenance() -> str:
     )
 
 
-def command() -> str:
-    """The command that makes a section again."""
-    return " ".join(["python -m benchmarks", *sys.argv[1:]])
-
-
-def save(name: str, rows: list[Row], folder: Path) -> None:
-    """Keep the rows of a section, and how they were measured."""
+def save(name: str, rows: list[Row], command: str, folder: Path) -> None:
+    """Keep the rows of a section, and how they were measured: where, when, with which command."""
     path, how = rows_file(name, folder), folder / "rows" / "measured.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     header = list(dict.fromkeys(key for row in rows for key in row))
@@ -161,7 +172,7 @@ def save(name: str, rows: list[Row], folder: Path) -> None:
         writer.writeheader()
         writer.writerows(rows)
     measured = json.loads(how.read_text()) if how.exists() else {}
-    measured[name] = {"where": provenance(), "command": command()}
+    measured[name] = {"where": provenance(), "command": command}
     how.write_text(json.dumps(measured, indent=2, sort_keys=True) + "\n")
 
 
@@ -224,8 +235,8 @@ def widest(rows: list[Row]) -> str:
 SPREAD = "p80 / p20"
 # How `interleaved` times, for the reader of a table
 TURNS = (
-    "Calls take turns; each has an equal share of the time and three rounds at least, so that slow "
-    "calls have fewer rounds than quick ones."
+    "Calls take turns in rounds, each round in another order; slow formulations have fewer rounds, "
+    "three at least."
 )
 
 

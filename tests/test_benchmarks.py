@@ -2,7 +2,6 @@
 """RESULTS.md and its plots say what the kept rows say; nothing is timed here."""
 
 import argparse
-import itertools
 import json
 import shutil
 
@@ -37,7 +36,7 @@ def test_every_file_of_rows_has_a_section_and_tells_how_it_was_measured():
 
 def test_rows_are_kept_and_read_again(tmp_path):
     first = {"op": "up 2", **measure.timing("time [ms]", [0.001, 0.002, 0.003], 1e-3)}
-    measure.save("one", [first, {"op": "down 2", "deviation": "1e-07"}], tmp_path / "new")
+    measure.save("one", [first, {"op": "down 2", "deviation": "1e-07"}], "python", tmp_path / "new")
     rows = measure.load("one", tmp_path / "new")
     assert rows[0] == {
         "op": "up 2",
@@ -73,7 +72,7 @@ def test_every_row_tells_its_deviation_and_its_spread(name, tmp_path, monkeypatc
     torch.set_num_threads(1)
     try:
         arguments = argparse.Namespace(quick=False, seconds=0.0)
-        measure.save(name, section.measure(arguments), tmp_path)
+        measure.save(name, section.measure(arguments), "python -m benchmarks", tmp_path)
     finally:
         torch.set_num_threads(threads)
     rows = measure.load(name, tmp_path)
@@ -108,22 +107,56 @@ def test_out_keeps_the_files_of_the_repository(tmp_path, monkeypatch):
     assert written == {
         f"a/b/{n}" for n in ("RESULTS.md", "rows/overhead.csv", "rows/measured.json")
     }
-    assert "# Results\n\n<!-- begin overhead -->" in (tmp_path / "a/b/RESULTS.md").read_text()
+    results = (tmp_path / "a/b/RESULTS.md").read_text()
+    assert "# Results\n\n<!-- begin overhead -->" in results
+    assert "`python -m benchmarks --only overhead --seconds 0 --out DIR`" in results.replace(
+        "\n", " "
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "rule"),
+    [
+        (["--report"], "typo", "--out must be a folder with rows to report, got "),
+        (["--only", "demo"], "file", "--out must be a folder that can be written to: [Errno "),
+    ],
+)
+def test_an_odd_folder_is_refused_before_anything_is_measured(
+    options, name, rule, tmp_path, capsys
+):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match="2"):
+        main([*options, "--out", str(tmp_path / name)])
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert rule in error
+    assert str(tmp_path / name) in error
+    assert {path.name for path in tmp_path.iterdir()} == {"file"}
 
 
 def test_slow_calls_cost_few_rounds():
-    now = 0
+    now, taken = 0, []
 
-    def call(durations):
+    def call(name, duration):
         def take():
             nonlocal now
-            now += next(durations)
+            taken.append(name)
+            now += duration
 
         return take
 
-    calls = {"slow": call(itertools.repeat(30)), "quick": call(itertools.cycle((2, 1)))}
-    times = measure.interleaved(calls, 60, clock=lambda: now)
-    assert times == {"slow": [30] * 3, "quick": [1] * 10 + [2] * 10}  # a share is 30; 3 at least
+    calls = {name: call(name, t) for name, t in (("ours", 2), ("slow", 30), ("quick", 1))}
+    times = measure.interleaved(calls, 90, subject=["ours"], clock=lambda: now)
+    # A share is 30: the slow call has had it after one round, and takes part in three. The others
+    # take part in all, until they have had 60 together
+    assert times == {"ours": [2] * 20, "slow": [30] * 3, "quick": [1] * 20}
+    rounds = list(zip(*[iter(taken[15:])] * 2, strict=True))  # two calls of each, three rounds
+    assert set(rounds) == {("ours", "quick"), ("quick", "ours")}
+    # Ten times as long as what the row is about is not slow, nor is anything where all count
+    for subject in (["slow"], []):
+        times = measure.interleaved(calls, 0, subject, clock=lambda: now)
+        assert [len(values) for values in times.values()] == [7] * 3
+    with pytest.raises(KeyError, match="hours"):
+        measure.interleaved(calls, 0, ["hours"], clock=lambda: now)
 
 
 @pytest.mark.parametrize("name", ["overhead", "cpu", "epilogue", "filtered", "rational"])
