@@ -24,7 +24,7 @@ from resample_layers.ops.nonlinearity import GELU, LEAKY_RELU, NONLINEARITIES, S
 from resample_layers.ops.upfirdn2d import UPFIRDN2D
 
 from . import oracle
-from .calls import assert_gradients_of_some_are_those_of_all
+from .calls import assert_gradients_of_some_are_those_of_all, logged_tensor
 from .tools import require
 
 OPS = torch.ops.resample_layers
@@ -642,6 +642,24 @@ def test_one_kernel_of_float64_makes_all_sums_float64(kernel, device):
     wide = [t.double() if isinstance(t, torch.Tensor) else t for t in args]
     args[kernel] = args[kernel].double()
     assert torch.equal(OPS.filtered_act.default(*args), OPS.filtered_act.default(*wide).float())
+
+
+@pytest.mark.parametrize("op", [filtered_lrelu, filtered_snake])
+def test_a_subclass_is_asked_first_wherever_it_stands(op, device):
+    Logged = logged_tensor()
+    x, taps, row = torch.randn(1, 3, 8, device=device), *torch.rand(2, 3, device=device)
+    alpha = {"alpha": row} if op is filtered_snake else {}
+    x = x if alpha else x[..., None].expand(1, 3, 8, 8)
+    logged = {
+        "input": {"input": x.as_subclass(Logged)},
+        "up_kernel": {"up_kernel": taps.as_subclass(Logged)},
+        "bias": {"bias": row.as_subclass(Logged)},
+    }
+    logged |= {"pair": {"up_kernel": (taps, taps.as_subclass(Logged))}} if not alpha else {}
+    for name, argument in logged.items():
+        op(**({"input": x, "up": 2, "pad": (1, 1)} | alpha | argument))
+        assert op in Logged.calls, name
+        Logged.calls.clear()
 
 
 def test_autocast_changes_nothing(device):
