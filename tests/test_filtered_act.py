@@ -609,6 +609,19 @@ def test_transforms(device):
     torch.testing.assert_close(both[1], FILTERED_ACT(batch[1], biases[1], *args[2:]))
 
 
+@pytest.mark.parametrize("operand", range(1, 8))
+def test_vmap_of_the_input_and_one_other_tensor(operand, device):
+    args = draw(CASES[3], SNAKE, torch.float64, device)
+    batches = [torch.stack([t, t + 1]) for t in (args[0], args[operand])]
+
+    def call(x, t):
+        return OPS.filtered_act.default(x, *args[1:operand], t, *args[operand + 1 :])
+
+    both = vmap(call)(*batches)
+    for out, *tensors in zip(both, *batches, strict=True):
+        torch.testing.assert_close(out, call(*tensors))
+
+
 def test_batched_gradients(device):
     args = draw(CASES[3], SNAKE, torch.float64, device, separable=False)
     leaves = [t.requires_grad_() for t in args[:4]]
@@ -643,6 +656,14 @@ def test_one_kernel_of_float64_makes_all_sums_float64(operand, device):
     args[operand] = args[operand].double()
     out = OPS.filtered_act.default(*args)
     assert torch.equal(out, OPS.filtered_act.default(*wide).to(args[0].dtype))
+
+
+@pytest.mark.parametrize("operand", [1, 2, 3])  # bias, alpha and beta
+def test_an_operand_of_float64_leaves_the_sums_in_float32(operand, device):
+    args = list(draw(CASES[6], SNAKE, torch.float32, device))
+    out = OPS.filtered_act.default(*args)
+    args[operand] = args[operand].double()
+    assert torch.equal(OPS.filtered_act.default(*args), out)
 
 
 @pytest.mark.parametrize("op", [filtered_lrelu, filtered_snake])
