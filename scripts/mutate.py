@@ -127,6 +127,7 @@ FILTERED = (
         "test_filtered_act",
         "test_values[cpu-axes, continued-1]",
         "test_values[cpu-crop, continued-1]",
+        "test_values[cpu-wider border in x-1]",
         "test_values[cpu-axes-0]",
         "test_values[cpu-axes-2]",
         "test_values[cpu-axes-3]",

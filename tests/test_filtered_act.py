@@ -63,6 +63,7 @@ CASES = (
     Case("long signal", "more than one block of a signal", (1, 2, 1, 5000), (1, 12), (1, 12), (2, 1), (2, 1), (6, 5, 0, 0), (5, 6, 0, 0), True),
     Case("empty batch", "N = 0", (0, 3, 5, 4), (4, 4), (4, 4), (2, 2), (2, 2), (2, 1, 2, 1)),
     Case("no channels", "C = 0", (2, 0, 5, 4), (4, 4), (4, 4), (2, 2), (2, 2), (2, 1, 2, 1)),
+    Case("wider border in x", "the smaller factor has the wider pad", (1, 2, 5, 6), (5, 3), (4, 2), (2, 4), (3, 2), (8, 7, 2, 3), (2, 1, 3, 0), True),
 )  # fmt: skip
 SMALL = [c for c in CASES if 0 < c.shape[0] * c.shape[1] < 37 and c.shape[3] < 5000]
 EMPTY_INPUT = Case("nothing but padding", "H = 0", (1, 2, 0, 4), (2, 2), (2, 2), pad=(1, 1, 3, 2))
@@ -464,7 +465,9 @@ def test_every_choice_of_sums(device):
 
 
 def test_one_number_for_alpha_and_beta_is_rounded_once(device):
-    generator = torch.Generator().manual_seed(2)
+    generator = torch.Generator().manual_seed(
+        3
+    )  # two gradients rounded apart would be 39 steps off
     x = torch.randn(4, 8, 500, generator=generator).to(device)
     alpha = (torch.rand(8, generator=generator) + 0.5).to(device, torch.bfloat16).requires_grad_()
     wide = alpha.detach().double().requires_grad_()
