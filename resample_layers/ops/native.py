@@ -211,7 +211,7 @@ def bias_act_grad(
     gain: float,
     clamp: float | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """What activation_grad.py states, piece by piece, as :func:`resample` works."""
+    """What activation_grad.py states, piece by piece where only values are asked for."""
     check_gradient_dtypes(grad, output, scaled)
     dtype = accumulate_dtype(output)
     taps = [tap.reshape(()).to(dtype) for tap in (tap_x, tap_y) if tap is not None]
