@@ -37,6 +37,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from .. import filters, geometry, ops
 from ..alias_free import exponential
+from ..buffers import keep_learned
 from ..ops.arguments import as_factors
 from ..ops.border import MODES, extend
 from ..values import shown
@@ -82,7 +83,8 @@ def _filter(taps: Sequence[float], device: torch.device | None = None) -> Tensor
 class _Filtering(nn.Module):
     """A module with the buffer ``filter``, which no half type rounds and no move loses.
 
-    A filter that the user has made a parameter stays as it is.
+    A filter that the user trains is moved as a parameter is: one that has been made a parameter,
+    or that requires a gradient.
     """
 
     filter: Tensor  # [1, 1, taps]
@@ -94,9 +96,9 @@ class _Filtering(nn.Module):
 
     def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move the module, then take the values anew, so that none is rounded or unset."""
-        before = self._buffers.get("filter")
+        buffers = dict(self._buffers)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        after = self._buffers.get("filter")
+        before, after = buffers.get("filter"), keep_learned(self, ["filter"], buffers).get("filter")
         if before is None or after is None:
             return self
         dtype = torch.promote_types(after.dtype, torch.float32)
