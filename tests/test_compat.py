@@ -1216,6 +1216,19 @@ def test_numbers_and_pads_that_stand_for_others():
 # What the originals get wrong without a word, and other errors
 
 
+def test_setup_filter_is_on_the_device_that_it_is_given():
+    """By default the CPU, where ``torch.device`` as a context names another."""
+    given = torch.tensor(TAPS)
+    expected = nvidia.setup_filter(TAPS)
+    with torch.device("meta"):
+        for taps in (TAPS, np.array(TAPS), given, tuple(TAPS)):
+            assert torch.equal(nvidia.setup_filter(taps), expected)
+        assert nvidia.setup_filter(None).device.type == "cpu"
+        assert nvidia.setup_filter(TAPS, "meta").is_meta
+    with torch._subclasses.FakeTensorMode():  # no values, and what they must be is not checked
+        assert nvidia.setup_filter(TAPS).shape == (4, 4)
+
+
 def test_setup_filter_leaves_what_it_is_given():
     given = torch.tensor(UNEVEN)
     before = given.clone()

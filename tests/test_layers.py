@@ -227,6 +227,41 @@ def test_layers_made_under_fake_tensors():
     assert out.shape == (1, 2, 10, 12)
 
 
+def test_fake_tensors_load_as_the_filters_of_checkpoints():
+    """They have no values to compare: their shapes must be right."""
+    mode = torch._subclasses.FakeTensorMode()
+    with mode:
+        for kernel in (torch.empty(4), torch.empty(1, 1, 4, 4), torch.empty(4, 4).half()):
+            UpFirDnDownsample().load_state_dict({"kernel": kernel})
+        sentence = r"kernel must hold the taps of this layer, shape \(4, 4\), got shape \(3, 4\)"
+        with pytest.raises(RuntimeError, match=sentence):
+            UpFirDnDownsample().load_state_dict({"kernel": torch.empty(3, 4)})
+    UpFirDnDownsample().load_state_dict({"kernel": mode.from_tensor(torch.ones(4, 4))})
+    real, filter = {"kernel": torch.ones(4, 4) / 16}, {"filter": torch.ones(1, 1, 12).half()}
+    with mode:  # torch refuses real tensors beside fake ones
+        with pytest.raises(
+            RuntimeError, match=r"kernel must hold taps, got (.|\n)*convert all Tens"
+        ):
+            UpFirDnDownsample().load_state_dict(real)
+        with pytest.raises(
+            RuntimeError, match=r'the parameter named "filter"(.|\n)*convert all Tens'
+        ):
+            bigvgan.UpSample1d().load_state_dict(filter)
+    with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True):
+        UpFirDnDownsample().load_state_dict(real)
+        bigvgan.UpSample1d().load_state_dict(filter)
+
+
+def test_the_filters_of_checkpoints_are_compared_under_a_device_too():
+    """``torch.device("meta")`` as a context took their values away."""
+    state = {"kernel": UpFirDnUpsample().kernel}
+    with torch.device("meta"):
+        layer = UpFirDnUpsample()
+        layer.load_state_dict(state)
+        with pytest.raises(RuntimeError, match="kernel must hold the taps of this layer"):
+            layer.load_state_dict({"kernel": state["kernel"] * 2})
+
+
 TRAINED = [
     (lambda: UpFirDnUpsample(), "kernel_x"),
     (lambda: UpFirDnDownsample([[1, 2, 1], [2, 5, 2]]), "kernel_2d"),
