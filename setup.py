@@ -117,10 +117,10 @@ def remove_libraries(folder: Path, but: Collection[str] = ()) -> None:
 def exchange_libraries(built: list[Path]) -> None:
     """Let LIBRARIES hold the libraries of this build and no other: none, if it has made none.
 
-    This is the last step of a build for the source tree. Before it nothing in LIBRARIES is touched,
-    so a build that fails or is interrupted leaves the kernels of the build before. Here all that
-    may fail is the copying, which comes first. Then each library takes its place in one step, and a
-    process that has loaded the earlier one keeps that.
+    A build for the source tree calls this when all is compiled and linked, and touches nothing in
+    LIBRARIES before. So a build that fails or is interrupted leaves the kernels of the build
+    before. What may fail here is the copying, which comes first. Then each library takes its place
+    in one step, and a process that has loaded the earlier one keeps that.
     """
     LIBRARIES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=LIBRARIES) as folder:
