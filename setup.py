@@ -103,7 +103,7 @@ DEVELOPING = {"editable_wheel", "develop", "--inplace", "-i"}
 
 
 def developing() -> bool:
-    """Whether the build is for the source tree: its kernels are those of LIBRARIES."""
+    """Whether the build is for the source tree, whose kernels lie in LIBRARIES."""
     return not DEVELOPING.isdisjoint(sys.argv)
 
 

@@ -184,7 +184,7 @@ class _Resample(FilterBuffers):
             ours = self._as_stored(with_gain)
             try:
                 theirs, eps = _stored_kernel(stored, self.dims)
-            # An AssertionError is torch's of real tensors beside fake ones
+            # Torch raises an AssertionError for real tensors beside fake ones
             except (TypeError, ValueError, RuntimeError, AssertionError) as error:
                 error_msgs.append(f"{prefix}{name} must hold taps, got {stored!r}: {error}")
                 continue
@@ -699,7 +699,7 @@ def _outer(taps: Sequence[Tensor]) -> Tensor:
 
 def _stored_kernel(stored: Any, dims: int) -> tuple[Tensor, float]:
     """A checkpoint's filter on all axes in float64, and the resolution of the dtype it had."""
-    # The device is named: what has none would follow torch.device("meta") as a context
+    # Without a device, a context such as torch.device("meta") would take the values away
     device = stored.device if isinstance(stored, Tensor) else "cpu"
     kernel = torch.as_tensor(stored, device=device).detach()
     eps = torch.finfo(kernel.dtype).eps if kernel.is_floating_point() else 0.0
@@ -741,7 +741,7 @@ def _warn_uneven_phases(taps: tuple[Any, ...], factors: tuple[int, ...]) -> None
 
 
 def _short_taps(kernel: Tensor) -> str:
-    """Its numbers; the shape of a fake tensor, which has none."""
+    """The numbers of a kernel; of a fake tensor, which has none, the shape."""
     is_fake = isinstance(kernel, FakeTensor)
     return f"shape {tuple(kernel.shape)}" if is_fake else _short(kernel.tolist())
 

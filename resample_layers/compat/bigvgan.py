@@ -124,9 +124,8 @@ class _Filtering(nn.Module):
         key = prefix + "filter"
         stored, own = state_dict.get(key), self._buffers.get("filter")
         if own is not None and isinstance(stored, Tensor) and stored.dtype in HALF:
-            with suppress(
-                AssertionError
-            ):  # real beside fake tensors: below torch says what is wrong
+            # Torch refuses real tensors beside fake ones, and says so once more below
+            with suppress(AssertionError):
                 state_dict[key] = self._widened(stored)  # the dict is a copy of the user's
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         missing: list[str] = args[2] if len(args) > 2 else kwargs["missing_keys"]
@@ -137,7 +136,7 @@ class _Filtering(nn.Module):
         """A filter of a half type in float32: the designed one, if it is that one rounded."""
         wide = stored.float()
         designed = _filter(self._taps, stored.device)
-        if stored.is_meta or FakeTensor in (type(wide), type(designed)):  # without values
+        if stored.is_meta or FakeTensor in (type(wide), type(designed)):  # they have no values
             return wide
         if wide.shape != designed.shape:
             return wide

@@ -112,7 +112,7 @@ def setup_filter(
     gain = as_number("gain", gain)
     if separable and gain < 0:
         raise ValueError(f"gain must be >= 0 for a separable filter, got gain={gain!r}")
-    if not isinstance(taps, FakeTensor):  # which has no values
+    if not isinstance(taps, FakeTensor):  # a fake tensor has no values to check
         if not bool(taps.isfinite().all()):
             raise ValueError(f"f must be finite, got {shown(f)}")
         if normalize:
@@ -330,7 +330,7 @@ def _as_taps(f: Any) -> Tensor:
         dtype = getattr(f, "dtype", None)
         if dtype in (torch.complex64, torch.complex128) or getattr(dtype, "kind", "") == "c":
             raise TypeError  # torch drops the imaginary part
-        # The device is named: what has none would follow torch.device("meta") as a context
+        # Without a device, a context such as torch.device("meta") would take the values away
         device = f.device if isinstance(f, Tensor) else "cpu"
         taps = torch.as_tensor(f, dtype=torch.float32, device=device)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
