@@ -315,6 +315,15 @@ def test_sigterm_stops_all(who, tmp_path, monkeypatch, capsys):
     assert "stopped; the same command goes on" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) == before
 
+    # A run that has begun, and has saved nothing yet
+    processes.clear()
+    run = tmp_path / sticking.CONFIGS[1]
+    run.mkdir()
+    (run / "metrics.jsonl").touch()
+    assert sticking.main(["--out", str(tmp_path)]) == sticking.STOPPED
+    said = "stopped before the first checkpoint; --overwrite starts anew"
+    assert said in capsys.readouterr().err
+
 
 def test_a_training_that_is_killed_without_a_word_is_told(tmp_path, monkeypatch):
     for config in sticking.CONFIGS:

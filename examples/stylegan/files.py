@@ -249,16 +249,16 @@ def locked(path: Path, of_process: bool = False) -> Iterator[bool]:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
+            free = True
             try:
                 lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                if error.errno in (errno.EACCES, errno.EAGAIN):
-                    yield False
-                    return
-                _remove(path)
-                raise NoLockError(error.errno, error.strerror) from error
-            if _is_at(path, descriptor):
-                yield True
+                if error.errno not in (errno.EACCES, errno.EAGAIN):
+                    _remove(path)
+                    raise NoLockError(error.errno, error.strerror) from error
+                free = False
+            if not free or _is_at(path, descriptor):
+                yield free
                 return
         finally:
             os.close(descriptor)

@@ -63,8 +63,9 @@ class Run:
     def claim(self) -> Iterator[None]:
         """Make the folder, make sure that it takes files, and keep other runs out of it.
 
-        They are kept out until :meth:`release`, or until this process ends, however it ends. If the
-        body fails, they are let in again, and the folder is removed if it was made here.
+        They are kept out until :meth:`release`, or until this process ends, however it ends; other
+        threads of this process are not kept out. If the body fails, other runs are let in again,
+        and the folder is removed if it was made here.
 
         Raises:
             OSError: if files cannot be written in it, or another run works there.
@@ -90,14 +91,13 @@ class Run:
             try:
                 free = stack.enter_context(locked(path, of_process=True))
             except NoLockError as error:
+                free = True
                 print(
                     f"note: --out {self.folder} takes no locks ({error.strerror}): make sure that "
                     "no other run works there",
                     file=sys.stderr,
                     flush=True,
                 )
-                yield
-                return
             except OSError as error:
                 raise OSError(
                     "--out must be a folder that can be written to, got "
@@ -153,17 +153,18 @@ class Run:
         if data in BUNDLED or not os.path.exists(data):
             return
         images, folder = (Path(os.path.realpath(path)) for path in (data, self.folder))
-        if folder.is_relative_to(images):
-            raise ValueError(
-                "--out must not lie in the folder of images, which would then hold generated "
-                f"images too, got --out {folder} and --data {images}"
-            )
-        for name in FOLDERS:
-            written = Path(os.path.realpath(folder / name))  # it may be a link to another disk
-            if images.is_relative_to(written) or written.is_relative_to(images):
+        places = {name: Path(os.path.realpath(folder / name)) for name in FOLDERS}  # links, perhaps
+        for name, place in {"": folder, **places}.items():
+            said = f"got --out {folder}"
+            if place != folder / name:
+                said += f", whose {name} leads to {place},"
+            said += f" and --data {images}"
+            if name and images.is_relative_to(place):
+                raise ValueError(f"--data must not lie where the run writes, {said}")
+            if place.is_relative_to(images):
                 raise ValueError(
-                    "--data must not lie where the run writes, nor hold a folder that it writes "
-                    f"to, got --data {images} and --out {folder} with {name} at {written}"
+                    "--out must not lie in the folder of images, which would then hold generated "
+                    f"images too, {said}"
                 )
 
     def begin(self, training: Training, resumed: bool = False) -> None:

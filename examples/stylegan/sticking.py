@@ -8,8 +8,9 @@
 3. It writes ``strip.png``: for each network, images that are drawn farther and farther to the
    right; and below each, how far it is from the first one, moved: black where they are equal.
 
-A run that was stopped, by Ctrl-C or SIGTERM, goes on when the command is given again. So does one
-that was killed after its first checkpoint; ``--overwrite`` starts an earlier one anew.
+A run that was stopped, by Ctrl-C or SIGTERM, goes on when the command is given again, and so does
+one that was killed after its first checkpoint. Where there is no checkpoint yet, ``--overwrite``
+deletes what is there and starts anew.
 """
 
 from __future__ import annotations
@@ -231,7 +232,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, FloatingPointError) as error:
         parser.fail(str(error))
     except KeyboardInterrupt:
-        print("stopped; the same command goes on", file=sys.stderr)
+        runs = [Run(folder / config) for config in CONFIGS]
+        if any(run.metrics.exists() and not run.checkpoint.exists() for run in runs):
+            print("stopped before the first checkpoint; --overwrite starts anew", file=sys.stderr)
+        else:
+            how = " without --overwrite" if args.overwrite else ""
+            print(f"stopped; the same command{how} goes on", file=sys.stderr)
         return STOPPED
     say(f"\n{time.perf_counter() - start:.0f} s in all; see {path}")
     return 0
