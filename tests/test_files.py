@@ -129,21 +129,23 @@ options = ["--out", out, "--log-every", "1", "--save-every", "1", *options]
 child = os.fork()  # what was imported is there already; no thread runs yet
 if child == 0:
     os._exit(train.main([*options, "--steps", "1000000"]))
-while not run.checkpoint.exists():
+try:
+    while not run.checkpoint.exists():
+        assert os.waitpid(child, os.WNOHANG) == (0, 0), "it ended"
+        time.sleep(0.01)
+    for more in (["--resume"], ["--overwrite"], []):
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(said):
+                train.main([*options, *more, "--steps", "1"])
+            raise AssertionError("two runs work in one folder")
+        except SystemExit as stop:
+            assert stop.code == 2, stop.code
+        rule = f"error: --out must be free of a run that still works, got {out!r}: stop it, wait"
+        assert rule in said.getvalue(), said.getvalue()
     assert os.waitpid(child, os.WNOHANG) == (0, 0), "it ended"
-    time.sleep(0.01)
-for more in (["--resume"], ["--overwrite"], []):
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            train.main([*options, *more, "--steps", "1"])
-        raise AssertionError("two runs work in one folder")
-    except SystemExit as stop:
-        assert stop.code == 2, stop.code
-    rule = f"error: --out must be free of a run that still works, got {out!r}: stop it, wait"
-    assert rule in said.getvalue(), said.getvalue()
-assert os.waitpid(child, os.WNOHANG) == (0, 0), "it ended"
-os.kill(child, signal.SIGKILL)
+finally:
+    os.kill(child, signal.SIGKILL)
 os.waitpid(child, 0)
 reached = run.read()["steps"]  # its worker may still live
 assert train.main([*options, "--resume", "--steps", str(reached + 1)]) == 0
@@ -346,3 +348,11 @@ def test_the_script_of_the_fixtures_says_what_it_lacks(
         compat_fixtures.main()
     assert stop.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1].endswith(f"error: {said}")
+
+
+def test_the_zone_plate_that_is_run_as_a_file_says_how_it_is_run(tmp_path):
+    file = ROOT / "examples" / "zone_plate.py"
+    ran = subprocess.run([sys.executable, file], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 1
+    said = "zone_plate.py must be run as a module, from the root of the clone: python -m examples."
+    assert ran.stderr == f"{said}zone_plate\n"
