@@ -19,8 +19,14 @@ Run: ``python -m examples.zone_plate --out zone_plate.png``
 
 from __future__ import annotations
 
-import argparse
+if not __package__:  # the imports below would fail without saying why
+    raise SystemExit(
+        "zone_plate.py must be run as a module, from the root of the clone: "
+        "python -m examples.zone_plate"
+    )
+
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +42,9 @@ from torch import Tensor
 
 from resample_layers import UpFirDnDownsample
 from resample_layers.filters import NAMED_TAPS, kaiser_beta, kaiser_lowpass
+
+from .stylegan.console import Parser, ending_without_output
+from .stylegan.files import explain_write, say, whole, writable
 
 SIZE = 256  # [pixels] of the plate, shown one to one
 NYQUIST = 0.25  # [cycles per pixel of the plate] of the halved picture
@@ -277,31 +286,46 @@ def save(figure: Figure, path: Path) -> None:
     image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     image = image.quantize(256, dither=Image.Dither.NONE)
     path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, "PNG", optimize=True)
+    with whole(path) as file:
+        image.save(file, "PNG", optimize=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+@ending_without_output
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = Parser(
+        prog="python -m examples.zone_plate", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("zone_plate.png"), help="the picture, a PNG [%(default)s]"
     )
     parser.add_argument("--dark", action="store_true", help="draw for a dark page")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    try:
+        with writable(args.out.parent, [args.out.name], option="the folder of --out"):
+            plate = zone_plate(SIZE)
+            results = [measure(plate, name, taps) for name, taps in FILTERS]
+            say(table(results))
+            save(draw(plate, results, DARK if args.dark else LIGHT), args.out)
+    except OSError as error:
+        parser.fail(explain_write(error))
+    say(f"\n{args.out}")
+    return 0
 
-    plate = zone_plate(SIZE)
-    results = [measure(plate, name, taps) for name, taps in FILTERS]
-    print(f"A zone plate of {SIZE} x {SIZE} halved; energies in percent of the plate's.")
-    print("kept: where frequencies may stay. aliased: where nothing may be left.")
-    print("In brackets: what the frequency response predicts.\n")
-    print(f"{'filter':<22}{'taps':>4}{'kept':>10}{'':10}{'aliased':>12}")
+
+def table(results: Sequence[Result]) -> str:
+    """The energies of the results, a line for each."""
+    lines = [
+        f"A zone plate of {SIZE} x {SIZE} halved; energies in percent of the plate's.",
+        "kept: where frequencies may stay. aliased: where nothing may be left.",
+        "In brackets: what the frequency response predicts.",
+        "",
+        f"{'filter':<22}{'taps':>4}{'kept':>10}{'':10}{'aliased':>12}",
+    ]
     for r in results:
-        print(
-            f"{r.name:<22}{len(r.taps):>4}{r.kept:>10.1f} ({r.kept_predicted:.1f})".ljust(46)
-            + f"{r.aliased:>12.3f} ({r.aliased_predicted:.3f})"
-        )
-    save(draw(plate, results, DARK if args.dark else LIGHT), args.out)
-    print(f"\n{args.out}")
+        kept = f"{r.name:<22}{len(r.taps):>4}{r.kept:>10.1f} ({r.kept_predicted:.1f})"
+        lines.append(kept.ljust(46) + f"{r.aliased:>12.3f} ({r.aliased_predicted:.3f})")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Write ``tests/compat_fixtures.npz`` anew: what the originals compute, as numbers.
 
-``python scripts/compat_fixtures.py PEERS_DIR``; the folder is described in
+``python scripts/compat_fixtures.py PEERS``; the folder is described in
 ``tests/compat_originals.py``, which also holds the calls.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -17,7 +18,8 @@ sys.path.insert(0, str(ROOT))
 from tests import compat_originals  # noqa: E402
 
 
-def main(peers: str) -> None:
+def write(peers: str) -> None:
+    """Run every call on the originals in a folder of checkouts, and write what they compute."""
     originals = compat_originals.load(peers)
     originals["nvidia"] = originals["stylegan3"]
     arrays = {call.name: call.run(originals[call.convention]) for call in compat_originals.CALLS}
@@ -37,5 +39,14 @@ def main(peers: str) -> None:
     print(f"{len(arrays)} arrays")
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("peers", metavar="PEERS", help="the folder with checkouts of the originals")
+    folder = parser.parse_args().peers
+    if not Path(folder).is_dir():
+        parser.error(f"PEERS must be a folder, got {folder!r}")
+    write(folder)
+
+
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

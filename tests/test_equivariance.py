@@ -258,6 +258,35 @@ def test_a_training_that_fails_is_told(tmp_path, capsys):
     assert not (tmp_path / "strip.png").exists()
 
 
+def test_a_training_deletes_no_file_unless_told_to(tmp_path, capsys):
+    """Neither those of an earlier run, nor those of others."""
+    folder = tmp_path / sticking.CONFIGS[0]
+    (folder / "samples").mkdir(parents=True)
+    for name in ("samples/mine.txt", "metrics.jsonl", "diverged.pt"):
+        (folder / name).write_text("mine")
+    assert sticking.main(["--out", str(tmp_path), "--steps", "1"]) == 1
+    said = "error: --out must not hold a run or files of the same names, got "
+    assert f"{said}{folder / 'diverged.pt'}: add --overwrite to delete" in capsys.readouterr().err
+    assert [path.read_text() for path in folder.rglob("*") if path.is_file()] == ["mine"] * 3
+
+
+def test_a_training_goes_on_or_starts_anew_as_told(tmp_path, monkeypatch):
+    start, commands = subprocess.Popen, []
+
+    def popen(command, **options):
+        commands.append(command)
+        return start([sys.executable, "-c", ""], **options)
+
+    monkeypatch.setattr(sticking.subprocess, "Popen", popen)
+    first = tmp_path / sticking.CONFIGS[0]
+    first.mkdir()
+    (first / "checkpoint.pt").write_text("an earlier run's")
+    sticking.train(tmp_path, 1)
+    sticking.train(tmp_path, 1, overwrite=True)
+    added = [set(command) & {"--resume", "--overwrite"} for command in commands]
+    assert added == [{"--resume"}, set(), {"--overwrite"}, {"--overwrite"}]
+
+
 def test_a_place_that_takes_no_files_is_told(tmp_path, capsys):
     (tmp_path / "taken").write_text("not a folder")
     with pytest.raises(SystemExit):
@@ -285,6 +314,15 @@ def test_sigterm_stops_all(who, tmp_path, monkeypatch, capsys):
     assert [process.returncode for process in processes] == [first, -signal.SIGTERM]
     assert "stopped; the same command goes on" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) == before
+
+    # A run that has begun, and has saved nothing yet
+    processes.clear()
+    run = tmp_path / sticking.CONFIGS[1]
+    run.mkdir()
+    (run / "metrics.jsonl").touch()
+    assert sticking.main(["--out", str(tmp_path)]) == sticking.STOPPED
+    said = "stopped before the first checkpoint; --overwrite starts anew"
+    assert said in capsys.readouterr().err
 
 
 def test_a_training_that_is_killed_without_a_word_is_told(tmp_path, monkeypatch):

@@ -95,6 +95,22 @@ def test_a_film(checkpoint, tmp_path):  # noqa: F811
     assert difference.mean() < 16  # a film keeps colours at half the resolution
 
 
+@pytest.mark.parametrize("folder", ["2026-11-28T15:30", "-films"])
+def test_a_film_in_a_folder_whose_name_means_something_to_ffmpeg(
+    folder,
+    checkpoint,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+):
+    require("ffmpeg")
+    monkeypatch.chdir(tmp_path)
+    options = ("--seeds", "0,1", "--interpolate", 1, "--format", ".mp4")
+    assert (
+        generate.main(["--checkpoint", str(checkpoint), f"--out={folder}", *map(str, options)]) == 0
+    )
+    assert (tmp_path / folder / "interpolation.mp4").read_bytes()[4:8] == b"ftyp"
+
+
 def test_a_film_without_ffmpeg(checkpoint, tmp_path, monkeypatch, capsys):  # noqa: F811
     monkeypatch.setenv("PATH", "")
     with pytest.raises(SystemExit, match="2"):

@@ -352,7 +352,11 @@ def test_overwriting_leaves_nothing_of_the_earlier_run(tmp_path, monkeypatch, no
 
 
 @pytest.mark.parametrize(
-    "name", ["losses.png", "checkpoint.pt.tmp", "samples/mine.png", "tensorboard/mine"]
+    "name",
+    [
+        *("losses.png", "checkpoint.pt.tmp", "losses.png.0123456789abcdef.tmp"),
+        *("samples/mine.png", "tensorboard/mine"),
+    ],
 )
 def test_a_new_run_deletes_no_file_of_others_unless_told_to(name, tmp_path, capsys, no_report):
     path = tmp_path / name

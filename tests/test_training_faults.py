@@ -272,11 +272,12 @@ def test_a_checkpoint_whose_parts_do_not_fit_is_named_and_stays(tmp_path, capsys
         train.main([*out, "--resume"])
     assert "it is without augmentation, counts, d, d_optim" in capsys.readouterr().err
     checkpoint.write_bytes(whole)
-    for line in ("3", "{}", '{"step": "1"}', "{"):
-        (tmp_path / "metrics.jsonl").write_text(f"{line}\n")
+    for line in (b"3", b"{}", b'{"step": "1"}', b"{", b"\xff"):
+        (tmp_path / "metrics.jsonl").write_bytes(line + b"\n")
         with pytest.raises(SystemExit):
             train.main([*out, "--resume"])
-        said = f"metrics must be one JSON object a line, with a step, got {line!r} in line 1 of "
+        text = line.decode(errors="replace")
+        said = f"metrics must be one JSON object a line, with a step, got {text!r} in line 1 of "
         assert said in capsys.readouterr().err.splitlines()[-1]
 
 

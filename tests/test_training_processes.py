@@ -151,6 +151,46 @@ def test_batches_that_cannot_be_dealt_are_refused():
         start({"world": World(1, 4)})
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        (
+            "WORLD_SIZE",
+            "two",
+            "WORLD_SIZE must be a whole number >= 1, as torchrun sets it, got 'two'",
+        ),
+        ("WORLD_SIZE", "0", "WORLD_SIZE must be a whole number >= 1, as torchrun sets it, got '0'"),
+        ("WORLD_SIZE", "", "WORLD_SIZE must be a whole number >= 1, as torchrun sets it, got ''"),
+        (
+            "LOCAL_RANK",
+            None,
+            "LOCAL_RANK must be a whole number >= 0, as torchrun sets it, got none",
+        ),
+        ("LOCAL_RANK", "b", "LOCAL_RANK must be a whole number >= 0, as torchrun sets it, got 'b'"),
+        ("RANK", "-1", "RANK must be a whole number >= 0, as torchrun sets it, got '-1'"),
+        ("RANK", "2", "RANK must be < WORLD_SIZE, got 2 and 2"),
+        (
+            "MASTER_PORT",
+            "a",
+            "MASTER_PORT must be a whole number >= 0, as torchrun sets it, got 'a'",
+        ),
+    ],
+)
+def test_an_environment_that_torchrun_does_not_make(
+    name, value, said, tmp_path, monkeypatch, capsys
+):
+    right = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "RANK": "0", "MASTER_PORT": "29500"}
+    for variable, text in {**right, name: value}.items():
+        if text is None:
+            monkeypatch.delenv(variable, raising=False)
+        else:
+            monkeypatch.setenv(variable, text)
+    with pytest.raises(SystemExit) as stop:
+        train.main(["--out", str(tmp_path / "run"), *TINY])
+    assert stop.value.code == 2
+    assert f"error: {said}\n" in capsys.readouterr().err
+
+
 def torchrun(*options, processes=2):
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone"),

@@ -103,3 +103,36 @@ def test_weights_in_a_home_that_is_closed_are_absent(tmp_path, monkeypatch):
             os.seteuid(0)
         (tmp_path / "hub").chmod(0o700)
     assert evaluate.find_inception() == path
+
+
+@pytest.mark.parametrize("kind", ["page", "bytes", "half", "code", "list"])
+def test_weights_that_are_found_damaged_are_told_and_left_out(
+    kind, tmp_path, monkeypatch, capsys, no_report
+):
+    """Nobody has asked for them; given by ``--inception`` they are an error. None is executed."""
+    pytest.importorskip("torch_fidelity")
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    path = tmp_path / "hub" / "checkpoints" / evaluate.INCEPTION
+    path.parent.mkdir(parents=True)
+    torch.save({"a": torch.ones(999)} if kind != "list" else [], path)
+    whole = path.read_bytes()
+    content = {
+        "page": b"<html>",
+        "bytes": b"\x80\x02}q\x00K",
+        "half": whole[: len(whole) // 2],
+        "code": b"cos\nsystem\n(S'touch " + str(tmp_path / "executed").encode() + b"'\ntR.",
+        "list": whole,
+    }[kind]
+    path.write_bytes(content)
+    reason = "it is damaged, or not a file of tensors that torch.save wrote"
+    if kind == "list":
+        reason = "it holds no dict of tensors"
+    said = f"inception must be weights that torch-fidelity reads, got {str(path)!r}: {reason}\n"
+    options = ["--out", str(tmp_path / "run"), *TINY, "--steps", "1"]
+    with pytest.raises(SystemExit):
+        train.main([*options, "--inception", str(path)])
+    assert capsys.readouterr().err.endswith(f"error: {said}")
+    assert train.main(options) == 0
+    assert capsys.readouterr().err.startswith(f"note: FID is left out: {said}")
+    assert not (tmp_path / "executed").exists()

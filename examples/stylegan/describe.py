@@ -23,7 +23,8 @@ from collections.abc import Sequence
 import torch
 
 from .alias_free import AliasFreeGenerator, LayerPlan
-from .console import Parser
+from .console import Parser, ending_without_output
+from .files import say
 
 HEADER = (
     *("layer", "channels", "side", "rate", "cutoff", "half width", "kernel", "up", "taps"),
@@ -31,6 +32,7 @@ HEADER = (
 )
 
 
+@ending_without_output
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(
         prog="python -m examples.stylegan.describe", description=__doc__.splitlines()[0]
@@ -38,9 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", required=True, help="such as stylegan3-t-1024")
     config = parser.parse_args(argv).config
     try:
-        print(describe(config))
+        table = describe(config)
     except ValueError as error:
         parser.error(str(error))
+    say(table)
     return 0
 
 

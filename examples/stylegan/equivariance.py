@@ -40,7 +40,7 @@ from tqdm import tqdm
 
 from resample_layers.ops import upfirdn2d
 
-from .console import Parser, load_checkpoint
+from .console import Parser, ending_without_output, load_checkpoint
 from .device import is_out_of_memory, pick_device
 from .files import say
 from .transforms import moved, rotation, transform_of, translation
@@ -290,6 +290,7 @@ def format_decibels(decibels: dict[str, float]) -> str:
 # Command line
 
 
+@ending_without_output
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(
         prog="python -m examples.stylegan.equivariance",

@@ -14,7 +14,6 @@ images reduced to 64 pixels a side, where they are larger.
 from __future__ import annotations
 
 import os
-import pickle
 import tempfile
 import warnings
 from pathlib import Path
@@ -27,6 +26,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .data import Files, Images, to_bytes, to_pixels
+from .device import is_out_of_memory
 from .generator import Generator
 
 CONFIDENT = 0.9
@@ -95,15 +95,20 @@ def find_inception() -> Path | None:
 
 def check_inception(weights: Path) -> None:
     """Raise a ValueError if these are no weights; nothing in the file is executed."""
+    cause = None
     try:
         state = torch.load(weights, weights_only=True)
-        if not isinstance(state, dict) or not state:
-            raise TypeError(f"a {type(state).__name__}")
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, TypeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = None if isinstance(state, dict) and state else "it holds no dict of tensors"
+    except OSError as error:
+        reason, cause = error.strerror or str(error), error
+    except Exception as error:  # of many types, and torch's advice is to execute what is in a file
+        if is_out_of_memory(error):
+            raise
+        reason, cause = "it is damaged, or not a file of tensors that torch.save wrote", error
+    if reason is not None:
         raise ValueError(
             f"inception must be weights that torch-fidelity reads, got {str(weights)!r}: {reason}"
-        ) from error
+        ) from cause
 
 
 class _Pictures(Dataset[Tensor]):

@@ -1,17 +1,32 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Files that are written whole or not at all, folders that are known to take them, and output."""
+"""Files that are written whole or not at all, folders that take them, locks, and output."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import re
+import secrets
 import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None
+
+
+class OutputError(Exception):
+    """Standard output takes no more text."""
+
+
+class NoLockError(OSError):
+    """The system, or the file system, has no locks."""
 
 
 @contextlib.contextmanager
@@ -34,6 +49,8 @@ def writable(folder: Path, names: Iterable[str], option: str = "--out") -> Itera
                 file.write(b"0")  # a full disk still takes empty files
         except (OSError, ValueError) as error:  # ValueError: a name with a null byte
             reason = error.strerror if isinstance(error, OSError) else str(error)
+            if isinstance(error, FileExistsError) and path.is_symlink():
+                reason = f"{path} is a link to nowhere"
             raise OSError(
                 f"{option} must be a folder that can be written to, got {str(folder)!r}: {reason}"
             ) from error
@@ -55,8 +72,9 @@ def writable(folder: Path, names: Iterable[str], option: str = "--out") -> Itera
 def whole(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
     """Open a file to write, which replaces the one at ``path`` when the body has ended.
 
-    Until then it has another name in the same folder. If the body fails, it is removed, and the
-    file at ``path`` stays as it was.
+    Until then it has another name in the same folder, which no other process writes to: where
+    several write ``path`` at once, it is the whole file of the one that ends last. If the body
+    fails, its file is removed, and the one at ``path`` stays as it was.
 
     Args:
         path: where the file is to be.
@@ -65,19 +83,16 @@ def whole(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
     Raises:
         OSError: with ``filename`` set to ``path``, if it cannot be written.
     """
-    try:
-        with _naming(path):
-            with open(temporary(path), "w+b") as file:
+    with _naming(path):
+        with _own_name(path) as name:
+            with open(name, "w+b") as file:
                 yield file
                 if durable:
                     file.flush()
                     os.fsync(file.fileno())
-            os.replace(temporary(path), path)
-            if durable:
-                sync_folder(path.parent)
-    except BaseException:
-        _remove(temporary(path))
-        raise
+            os.replace(name, path)
+        if durable:
+            sync_folder(path.parent)
 
 
 def write_pair(
@@ -92,7 +107,7 @@ def write_pair(
     :func:`waiting_second` before :func:`waiting`; then the second takes its place, and the first
     does. Each of these moves is on the disk before the next. So the pair is half replaced where
     the first file waits and the second does not: :func:`find_half_replaced` sees that, and the
-    next call finishes that pair before it writes.
+    next call finishes that pair before it writes. One process at a time may write a pair.
 
     Args:
         path: where the first file is to be.
@@ -107,28 +122,30 @@ def write_pair(
     """
     first_waits, second_waits = waiting(path), waiting_second(second_path)
     try:
-        if find_half_replaced(path, second_path):
-            with _naming(path):
-                _move(first_waits, path)
-        for place, writer in ((path, write), (second_path, write_second)):
-            with _naming(place):
-                if place.is_dir():
-                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-                with open(temporary(place), "w+b") as file:
-                    writer(file)
-                    file.flush()
-                    os.fsync(file.fileno())
-        for place, source, target in (
-            (second_path, temporary(second_path), second_waits),
-            (path, temporary(path), first_waits),
-            (second_path, second_waits, second_path),
-            (path, first_waits, path),
-        ):
-            with _naming(place):
-                _move(source, target)
+        with _own_name(path) as name, _own_name(second_path) as second_name:
+            if find_half_replaced(path, second_path):
+                with _naming(path):
+                    _move(first_waits, path)
+            for place, own, writer in (
+                (path, name, write),
+                (second_path, second_name, write_second),
+            ):
+                with _naming(place):
+                    if place.is_dir():
+                        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+                    with open(own, "w+b") as file:
+                        writer(file)
+                        file.flush()
+                        os.fsync(file.fileno())
+            for place, source, target in (
+                (second_path, second_name, second_waits),
+                (path, name, first_waits),
+                (second_path, second_waits, second_path),
+                (path, first_waits, path),
+            ):
+                with _naming(place):
+                    _move(source, target)
     except BaseException as error:
-        _remove(temporary(path))
-        _remove(temporary(second_path))
         half = True  # where the system does not say, nothing more is removed
         with contextlib.suppress(OSError):
             half = find_half_replaced(path, second_path)
@@ -171,8 +188,88 @@ def collide(path: Path, second_path: Path) -> bool:
 
 
 def temporary(path: Path) -> Path:
-    """The name of a file while it is written."""
+    """The name of a file while it is written, unless that name is taken."""
     return path.with_name(f"{path.name}.tmp")
+
+
+def left_over(path: Path) -> list[Path]:
+    """The files that processes left which were killed while they wrote ``path``.
+
+    Files that other processes still write are among them.
+    """
+    names = re.compile(re.escape(path.name) + r"(\.[0-9a-f]{16})?\.tmp")
+    return [
+        found
+        for found in path.parent.iterdir()
+        if names.fullmatch(found.name) and (found.is_symlink() or not found.is_dir())
+    ]
+
+
+@contextlib.contextmanager
+def _own_name(path: Path) -> Iterator[Path]:
+    """A name in the folder of ``path`` that no other process writes to; removed if the body fails.
+
+    It is :func:`temporary`, which is locked until the body has ended, so that the next write takes
+    over what a killed process left. Where that name cannot be locked, it is a random one.
+    """
+    name = temporary(path)
+    with contextlib.ExitStack() as stack:
+        try:
+            mine = stack.enter_context(locked(name))
+        except OSError:  # there are no locks, or no file can have this name
+            mine = False
+        if not mine:
+            name = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+        try:
+            yield name
+        except BaseException:
+            _remove(name)
+            raise
+
+
+@contextlib.contextmanager
+def locked(path: Path, of_process: bool = False) -> Iterator[bool]:
+    """Lock a file until the body has ended, and say whether that was possible.
+
+    It was not where another process has locked the file. The file is made where there is none; the
+    body may move or remove it. However a process ends, the system ends its locks.
+
+    Args:
+        path: the file, which is not to be a link.
+        of_process: the lock ends with this process, and not only when the processes that were
+            forked from it have ended too. Such a lock does not keep threads of a process apart.
+
+    Raises:
+        NoLockError: if the system or the file system has no locks; no file is left then.
+        OSError: if the file cannot be opened to write.
+    """
+    if fcntl is None:
+        raise NoLockError(errno.ENOSYS, "this system has no locks of fcntl")
+    lock = fcntl.lockf if of_process else fcntl.flock
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            free = True
+            try:
+                lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN):
+                    _remove(path)
+                    raise NoLockError(error.errno, error.strerror) from error
+                free = False
+            if not free or _is_at(path, descriptor):
+                yield free
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether an open file still has this name: its last user may have moved or removed it."""
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def waiting(path: Path) -> Path:
@@ -250,9 +347,15 @@ def say(text: str) -> None:
     """Print a line at once; characters that the encoding of the output lacks are escaped.
 
     Standard error needs no such function: Python escapes them there.
+
+    Raises:
+        OutputError: if standard output takes no more text.
     """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    except OSError as error:
+        raise OutputError(f"standard output could not be written: {error.strerror}") from error
 
 
 def explain_write(error: OSError) -> str:

@@ -57,7 +57,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .checkpoints import Checkpoint
-from .console import Parser, load_checkpoint
+from .console import Parser, ending_without_output, load_checkpoint, parse_folder
 from .data import to_bytes
 from .device import is_out_of_memory, pick_device
 from .files import explain_write, say, whole, writable
@@ -389,7 +389,8 @@ def save_film(frames: Iterator[Image.Image], rate: float, path: Path) -> Path:
         command = ["ffmpeg", "-loglevel", "error", "-y"]
         command += ["-f", "image2pipe", "-c:v", "bmp", "-framerate", f"{rate:g}", "-i", "-"]
         command += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p"]
-        command += ["-f", "mp4", file.name]
+        # Without "file:" ffmpeg would take "a:b" for a protocol, and "-a" for an option
+        command += ["-f", "mp4", f"file:{file.name}"]
         with tempfile.TemporaryFile() as said:
             with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=said) as process:
                 assert process.stdin is not None
@@ -574,7 +575,7 @@ def parse(argv: Sequence[str] | None) -> tuple[Parser, argparse.Namespace]:
     )
     add = parser.add_argument
     add("--checkpoint", required=True, metavar="FILE", help="ours, or another code's")
-    add("--out", required=True, metavar="DIR", help="where pictures go")
+    add("--out", type=parse_folder, required=True, metavar="DIR", help="where pictures go")
     add("--seeds", type=parse_seeds, default="0-15", help="numbers and ranges, such as 0-3,7")
     add("--psi", type=float, default=1.0, help="truncation: below 1 less variety, fewer failures")
     kind = parser.add_mutually_exclusive_group()
@@ -708,9 +709,10 @@ def there_and_back(args: argparse.Namespace) -> list[Tensor]:
     return [movement_of(args, share / n) for share in (*range(n), *range(n, 0, -1))]
 
 
+@ending_without_output
 def main(argv: Sequence[str] | None = None) -> int:
     parser, args = parse(argv)
-    folder = Path(args.out)
+    folder = args.out
     look = Look(args.scale, args.gap, args.labels)
     try:
         with writable(folder, names_of(args)):

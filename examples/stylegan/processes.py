@@ -83,13 +83,13 @@ def join(device: str) -> Iterator[tuple[World, torch.device]]:
         ValueError: if torch does not find the device here, one GPU is named for all processes, or
             the environment is not as ``torchrun`` makes it.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = _number("WORLD_SIZE", 1) if "WORLD_SIZE" in os.environ else 1
     if size == 1:
         yield World(), pick_device(device)
         return
-    local = os.environ.get("LOCAL_RANK")
-    if local is None:
-        raise ValueError("LOCAL_RANK must be set where WORLD_SIZE is, as torchrun does, got none")
+    local, rank, _ = (_number(name) for name in ("LOCAL_RANK", "RANK", "MASTER_PORT"))
+    if rank >= size:
+        raise ValueError(f"RANK must be < WORLD_SIZE, got {rank} and {size}")
     if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
         device = f"cuda:{local}"  # decided before this process touches any GPU
     elif device.startswith("cuda:"):
@@ -102,3 +102,18 @@ def join(device: str) -> Iterator[tuple[World, torch.device]]:
         yield World(dist.get_rank(), size), chosen
     finally:
         dist.destroy_process_group()
+
+
+def _number(name: str, least: int = 0) -> int:
+    """A variable of the environment that ``torchrun`` sets."""
+    text = os.environ.get(name)
+    try:
+        number = int(text or "")
+    except ValueError:
+        number = least - 1
+    if number < least:
+        raise ValueError(
+            f"{name} must be a whole number >= {least}, as torchrun sets it, got "
+            f"{'none' if text is None else repr(text)}"
+        )
+    return number

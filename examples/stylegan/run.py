@@ -8,6 +8,7 @@ import io
 import json
 import os
 import shutil
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from torchvision.utils import make_grid, save_image
 
 from .checkpoints import CheckpointError, read_values
 from .device import is_out_of_memory
-from .files import append, sync_folder, whole, writable
+from .files import NoLockError, append, left_over, locked, sync_folder, whole, writable
 from .settings import BUNDLED
 from .training import Training
 
@@ -39,6 +40,7 @@ FILES = (
     *("losses.png", "samples.png"),
 )
 FOLDERS = ("samples", "tensorboard")
+LOCK = ".run.lock"  # the file that a run holds locked while it works in its folder
 
 
 class Run:
@@ -55,13 +57,18 @@ class Run:
         self.checkpoint = self.folder / "checkpoint.pt"
         self.metrics = self.folder / "metrics.jsonl"
         self._writer: SummaryWriter | None = None
+        self._held = contextlib.ExitStack()
 
     @contextlib.contextmanager
-    def writable(self) -> Iterator[None]:
-        """Make the folder and make sure that it takes files; remove it if the body fails.
+    def claim(self) -> Iterator[None]:
+        """Make the folder, make sure that it takes files, and keep other runs out of it.
+
+        They are kept out until :meth:`release`, or until this process ends, however it ends; other
+        threads of this process are not kept out. If the body fails, other runs are let in again,
+        and the folder is removed if it was made here.
 
         Raises:
-            OSError: if files cannot be written in it.
+            OSError: if files cannot be written in it, or another run works there.
         """
         if not self.main:
             yield
@@ -69,9 +76,47 @@ class Run:
         with contextlib.ExitStack() as stack:
             stack.enter_context(writable(self.folder, FILES))
             for name in FOLDERS:
-                if (self.folder / name).exists():
+                if os.path.lexists(self.folder / name):
                     stack.enter_context(writable(self.folder / name, ()))
-            yield
+            with contextlib.ExitStack() as held:
+                held.enter_context(self._alone())
+                yield
+                self._held = held.pop_all()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the lock of the folder until the body has ended."""
+        path = self.folder / LOCK
+        with contextlib.ExitStack() as stack:
+            try:
+                free = stack.enter_context(locked(path, of_process=True))
+            except NoLockError as error:
+                free = True
+                print(
+                    f"note: --out {self.folder} takes no locks ({error.strerror}): make sure that "
+                    "no other run works there",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            except OSError as error:
+                raise OSError(
+                    "--out must be a folder that can be written to, got "
+                    f"{str(path)!r}: {error.strerror}"
+                ) from error
+            if not free:
+                raise OSError(
+                    f"--out must be free of a run that still works, got {str(self.folder)!r}: stop "
+                    "it, wait for its end, or choose another folder"
+                )
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):  # a file that stays does no harm
+                    path.unlink()
+
+    def release(self) -> None:
+        """Let other runs work in the folder."""
+        self._held.close()
 
     def check_free(self) -> None:
         """Make sure that a new run replaces no file.
@@ -79,15 +124,21 @@ class Run:
         Raises:
             FileExistsError: if the folder holds a file or folder of a name that a run writes.
         """
-        names = (*FILES, *(f"{name}.tmp" for name in FILES), *FOLDERS)
-        taken = [self.folder / name for name in names if os.path.lexists(self.folder / name)]
-        if not (self.main and taken):  # the main process may have begun before the others
+        if not self.main:  # the main process may have begun before the others
+            return
+        names = (self.folder / name for name in (*FILES, *FOLDERS))
+        taken = [*(path for path in names if os.path.lexists(path)), *self._left_over()]
+        if not taken:
             return
         resume = "--resume to go on with it, " if self.checkpoint.exists() else ""
         raise FileExistsError(
             f"--out must not hold a run or files of the same names, got {taken[0]}: add {resume}"
             "--overwrite to delete what a run writes and start anew, or choose another folder"
         )
+
+    def _left_over(self) -> list[Path]:
+        """What a kill in the middle of writing has left."""
+        return [path for name in FILES for path in left_over(self.folder / name)]
 
     def check_apart(self, data: str) -> None:
         """Make sure that a run neither learns from its own pictures nor deletes its images.
@@ -96,40 +147,48 @@ class Run:
             data: the folder or archive of images.
 
         Raises:
-            ValueError: if the run's folder lies in that of the images, or the images lie where the
-                run writes.
+            ValueError: if the run's folder, or a folder in it that is a link, lies in that of the
+                images, or the images lie where the run writes.
         """
         if data in BUNDLED or not os.path.exists(data):
             return
         images, folder = (Path(os.path.realpath(path)) for path in (data, self.folder))
-        if folder.is_relative_to(images):
-            raise ValueError(
-                "--out must not lie in the folder of images, which would then hold generated "
-                f"images too, got --out {folder} and --data {images}"
-            )
-        if any(images.is_relative_to(folder / name) for name in FOLDERS):
-            raise ValueError(
-                f"--data must not lie where the run writes, got --out {folder} and --data {images}"
-            )
+        places = {name: Path(os.path.realpath(folder / name)) for name in FOLDERS}  # links, perhaps
+        for name, place in {"": folder, **places}.items():
+            said = f"got --out {folder}"
+            if place != folder / name:
+                said += f", whose {name} leads to {place},"
+            said += f" and --data {images}"
+            if name and images.is_relative_to(place):
+                raise ValueError(f"--data must not lie where the run writes, {said}")
+            if place.is_relative_to(images):
+                raise ValueError(
+                    "--out must not lie in the folder of images, which would then hold generated "
+                    f"images too, {said}"
+                )
 
     def begin(self, training: Training, resumed: bool = False) -> None:
         """Make the folder, or make room in it; cut the metrics to what the training has done.
 
         Args:
             training: what the run is to step.
-            resumed: keep what an earlier run has left; a new run deletes it.
+            resumed: keep what an earlier run has left; a new run deletes it, but of a folder that
+                is a link the link alone.
+
+        Raises:
+            OSError: if a folder of an earlier run cannot be deleted, or a file not be written.
         """
         if not self.main:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name in FILES:  # a kill in the middle of writing leaves these
-            (self.folder / f"{name}.tmp").unlink(missing_ok=True)
+        for path in self._left_over():
+            path.unlink(missing_ok=True)
         if not resumed:  # the checkpoint first, or a kill would leave two runs mixed
             for name in FILES:
                 (self.folder / name).unlink(missing_ok=True)
                 sync_folder(self.folder)
             for name in FOLDERS:
-                shutil.rmtree(self.folder / name, ignore_errors=True)
+                _delete(self.folder / name)
         kept = [line for line in self.read_metrics() if line["step"] <= training.steps]
         with whole(self.metrics, durable=True) as file:
             file.write("".join(json.dumps(line) + "\n" for line in kept).encode())
@@ -213,7 +272,7 @@ class Run:
         """
         if not self.metrics.is_file():
             return []
-        whole = self.metrics.read_text().rpartition("\n")[0]
+        whole = self.metrics.read_text(encoding="utf-8", errors="replace").rpartition("\n")[0]
         lines = []
         for number, line in enumerate(whole.splitlines(), 1):
             try:
@@ -281,6 +340,19 @@ class Run:
                 axes.legend()
         with whole(self.folder / "losses.png") as file:
             figure.savefig(file, dpi=120, format="png")
+
+
+def _delete(folder: Path) -> None:
+    """Delete a folder with all that is in it, or a link to one, and not what the link leads to."""
+    try:
+        if folder.is_symlink():
+            folder.unlink()
+        elif folder.exists():
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise OSError(
+            f"--overwrite must be able to delete {folder}, got {error.filename}: {error.strerror}"
+        ) from error
 
 
 def lacking(path: Path) -> str | None:

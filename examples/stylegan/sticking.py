@@ -8,7 +8,9 @@
 3. It writes ``strip.png``: for each network, images that are drawn farther and farther to the
    right; and below each, how far it is from the first one, moved: black where they are equal.
 
-A run that was stopped, by Ctrl-C or SIGTERM, goes on when the command is given again.
+A run that was stopped, by Ctrl-C or SIGTERM, goes on when the command is given again, and so does
+one that was killed after its first checkpoint. Where there is no checkpoint yet, ``--overwrite``
+deletes what is there and starts anew.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from torch import Tensor
 
 from . import equivariance
 from .checkpoints import load
-from .console import Parser
+from .console import Parser, ending_without_output, parse_folder
 from .data import to_bytes
 from .files import explain_write, say, writable
 from .generate import Sampler, parse_seeds, save_png, tile, to_picture
@@ -55,8 +57,13 @@ class TrainingFailedError(RuntimeError):
     """A training ended with an error, which its log has."""
 
 
-def train(folder: Path, steps: int | None) -> None:
+def train(folder: Path, steps: int | None, overwrite: bool = False) -> None:
     """Train the networks of :data:`CONFIGS` at the same time, or go on with it.
+
+    Args:
+        folder: where the runs are, or are to be.
+        steps: of each training; None for what its config says.
+        overwrite: delete the runs, and start anew.
 
     Raises:
         TrainingFailedError: if one of them fails; the other is stopped then, and saves what it has.
@@ -72,7 +79,10 @@ def train(folder: Path, steps: int | None) -> None:
             command += ["--out", str(run.absolute()), "--device", "cpu", "--threads", "1"]
             command += ["--samples", "200", "--save-every", "100"]
             command += [] if steps is None else ["--steps", str(steps)]
-            command += ["--resume"] if (run / "checkpoint.pt").exists() else ["--overwrite"]
+            if overwrite:
+                command += ["--overwrite"]
+            elif (run / "checkpoint.pt").exists():
+                command += ["--resume"]
             with uninterrupted():  # or else the training could run on without this process
                 process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
                 stack.callback(end, process)
@@ -169,6 +179,7 @@ def strip(sampler: Sampler, seeds: Sequence[int]) -> list[Tensor]:
     return [image for row in rows for image in to_bytes(row)]
 
 
+@ending_without_output
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(
         prog="python -m examples.stylegan.sticking",
@@ -176,7 +187,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--out", required=True, metavar="FOLDER", help="where both runs and the picture go")
+    add(
+        "--out",
+        type=parse_folder,
+        required=True,
+        metavar="FOLDER",
+        help="where both runs and the picture go",
+    )
+    add("--overwrite", action="store_true", help="delete both runs in --out, and start anew")
     add("--steps", type=int, metavar="N", help="of both trainings; default: those of the configs")
     add("--images", type=int, default=200, metavar="N", help="to measure")
     add("--seeds", type=parse_seeds, default="0-2", help="of the strip: numbers and ranges")
@@ -185,13 +203,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             parser.error(f"--{name} must be >= 1, got {value}")
-    start, folder, rows = time.perf_counter(), Path(args.out), list[Tensor]()
+    start, folder, rows = time.perf_counter(), args.out, list[Tensor]()
     names = ("strip.png", *(f"{config}.log" for config in CONFIGS))
     try:
         with handling(interrupt, signal.SIGTERM):
             with writable(folder, names):
                 pass
-            train(folder, args.steps)
+            train(folder, args.steps, args.overwrite)
             torch.set_num_threads(2)
             for config in CONFIGS:
                 settings = Settings(**load_config(config))
@@ -214,7 +232,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, FloatingPointError) as error:
         parser.fail(str(error))
     except KeyboardInterrupt:
-        print("stopped; the same command goes on", file=sys.stderr)
+        runs = [Run(folder / config) for config in CONFIGS]
+        if any(run.metrics.exists() and not run.checkpoint.exists() for run in runs):
+            print("stopped before the first checkpoint; --overwrite starts anew", file=sys.stderr)
+        else:
+            how = " without --overwrite" if args.overwrite else ""
+            print(f"stopped; the same command{how} goes on", file=sys.stderr)
         return STOPPED
     say(f"\n{time.perf_counter() - start:.0f} s in all; see {path}")
     return 0

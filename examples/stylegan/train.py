@@ -42,7 +42,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from .console import Parser
+from .console import Parser, ending_without_output, parse_folder
 from .data import load
 from .decode import ImageError
 from .device import is_out_of_memory
@@ -64,7 +64,7 @@ def parse(argv: Sequence[str] | None) -> tuple[Parser, argparse.Namespace]:
     )
     add = parser.add_argument
     names = ", ".join(path.stem for path in sorted(CONFIGS.glob("*.toml")))
-    add("--out", required=True, metavar="FOLDER", help="where results go")
+    add("--out", type=parse_folder, required=True, metavar="FOLDER", help="where results go")
     add("--config", metavar="NAME", help=f"settings from a file, or one of {names}")
     add("--resume", action="store_true", help="go on from the checkpoint in --out")
     add("--overwrite", action="store_true", help="delete the run in --out, and start anew")
@@ -120,7 +120,7 @@ def prepare(
         torch.set_num_threads(args.threads)
     if args.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise ValueError("--tensorboard needs the package tensorboard, got none installed")
-    inception = pick_inception(args.inception)
+    inception = pick_inception(args.inception, run.main)
     if not (args.resume or args.overwrite):
         run.check_free()
     state = run.read() if args.resume else None
@@ -183,8 +183,14 @@ def resumed_settings(state: dict[str, Any], said: dict[str, Any], run: Run) -> S
     return settings
 
 
-def pick_inception(given: str | None) -> Path | None:
+def pick_inception(given: str | None, main: bool = True) -> Path | None:
     """Inception's weights for FID, or None; those that are found need the package too.
+
+    Those that are found and cannot serve are left out, for nobody has asked for them.
+
+    Args:
+        given: a file that must serve; None to look for one.
+        main: whether this process says what it leaves out.
 
     Raises:
         FileNotFoundError, ValueError: if what is given cannot serve.
@@ -192,8 +198,13 @@ def pick_inception(given: str | None) -> Path | None:
     installed = importlib.util.find_spec("torch_fidelity") is not None
     if given is None:
         found = find_inception() if installed else None
-        if found is not None:
-            check_inception(found)
+        try:
+            if found is not None:
+                check_inception(found)
+        except ValueError as error:
+            if main:
+                print(f"note: FID is left out: {error}", file=sys.stderr, flush=True)
+            return None
         return found
     if not installed:
         raise ValueError("--inception needs the package torch-fidelity, got none installed")
@@ -346,8 +357,15 @@ def end_quietly(run: Run) -> None:
         run.end()
 
 
+@ending_without_output
 def main(argv: Sequence[str] | None = None) -> int:
     parser, args = parse(argv)
+    with contextlib.ExitStack() as stack:
+        return go(parser, args, stack)
+
+
+def go(parser: Parser, args: argparse.Namespace, until_the_end: contextlib.ExitStack) -> int:
+    """All that the command does; its exit status."""
     start = time.perf_counter()
 
     def fail(sentence: str) -> int:
@@ -358,7 +376,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             world, device = stack.enter_context(join(args.device))
             run = Run(args.out, world.rank == 0, args.tensorboard)
-            with run.writable():
+            until_the_end.callback(run.release)
+            with run.claim():
                 training, inception = prepare(args, run, world, device)
         except (OSError, ValueError) as error:
             parser.fail(str(error))

@@ -79,6 +79,9 @@ def save_basicsr(
     channels[4]``, which it rounds down to our widths; its default, 2, does where ``channels[64]``
     equals ``channels[4]``.
 
+    One process at a time may write a pair of files: of two that do so at once, files of both could
+    become a pair.
+
     Raises:
         ValueError: if no ``narrow`` and ``channel_multiplier`` build such networks, they have
             another filter than the usual one or not three image channels, or ``discriminator``
