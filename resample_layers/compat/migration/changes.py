@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -60,16 +61,17 @@ class Changes:
     def _ignored(self, names: Iterable[str]) -> set[str]:
         """Which of these files git does not track because it was told so."""
         command = ["git", "-C", str(self.root), "check-ignore", "--stdin", "-z"]
-        given = os.fsencode("".join(f"{name}\0" for name in names))
+        # With "./" a name such as ":b.so" is that of a file, and no pattern
+        given = os.fsencode("".join(f"./{name}\0" for name in names))
         said = subprocess.run(command, input=given, capture_output=True).stdout
-        return set(os.fsdecode(said).split("\0"))
+        return {name.removeprefix("./") for name in os.fsdecode(said).split("\0")}
 
     def make(self) -> None:
         """Change and delete all, or nothing.
 
         All new contents, and copies of the old ones, are written before the first file changes.
         What is deleted is moved away until the rest has succeeded. Ctrl-C after the last change
-        does not count: what is done is reported.
+        does not count, so that the caller reports what is done.
 
         Raises:
             HalfDoneError: if that fails, and putting the old files back fails too.
@@ -102,7 +104,9 @@ class Changes:
                     self._undo(work)
                 shutil.rmtree(prepared, ignore_errors=True)
                 raise
-        shutil.rmtree(done, ignore_errors=True)
+        for _ in range(2):  # the second removal takes what Ctrl-C has left of the first
+            with contextlib.suppress(KeyboardInterrupt):
+                shutil.rmtree(done, ignore_errors=True)
 
     def _undo(self, work: Path) -> None:
         """Put the old files back, and remove the folder of work."""
