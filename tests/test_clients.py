@@ -1142,6 +1142,7 @@ HARMLESS = (
     "client.patch('op')", "setattr(x, 'op', 1)", "sys.modules['op'] = x", "sys.modules.get('op')",
     "lib.modules['op']", "['-m', 1], ['-k', 'op']", "exec('import torch')", "net.m.op.upfirdn2d(1)",
     "import_module('torch'), import_module(name), __import__(name, fromlist=names)",
+    "__import__('torch', level=x.level), __import__('torch', None, None, [], 'op')",
     "net.more.op.fused_act", "net.op = 1", "f(packages=['op'])", "[*a, *b], getattr(*c)",
 )  # fmt: skip
 
@@ -1218,10 +1219,13 @@ def test_a_module_that_its_package_renames_is_refused(tmp_path):
 
 
 SCRIPTS = {
-    "run.sh": ("set -e\npython3 -u -m op.upfirdn2d --size 3\n", "2: 'op.upfirdn2d' is deleted"),
+    "run.sh": (
+        "set -e\npython3 -u -W ignore -m op.upfirdn2d --size 3\n",
+        "2: 'op.upfirdn2d' is deleted",
+    ),
     "go": ("#!/bin/sh\n$PYTHON -m net.op\n", "2: 'net.op' is deleted"),
     "Makefile": ("all:\n\t$(PYTHON) ./op/upfirdn2d.py\n", "2: './op/upfirdn2d.py' is deleted"),
-    "net/ci.yml": ("run: python op/upfirdn2d.py\n", "1: 'op/upfirdn2d.py' is deleted"),
+    "net/ci.yml": ("run: python ../op/upfirdn2d.py\n", "1: '../op/upfirdn2d.py' is deleted"),
     "Dockerfile": ('CMD ["python", "-m", "op"]\n', "1: 'op' is deleted"),
 }
 

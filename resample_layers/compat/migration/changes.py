@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+CODE = (".py", ".pyw")
 PREPARED, WORK, DONE = (f".resample_layers_migrate{end}" for end in (".new", "", ".old"))
 
 
@@ -46,7 +47,7 @@ class Changes:
         # A capital H: git was not told to overlook changes of the file
         kept = {entry[2:] for entry in os.fsdecode(tracked).split("\0") if entry[:2] == "H "}
         different = set(os.fsdecode(changed).split("\0"))
-        no_code = [p for p in self.deleted if p not in self.removed and p.suffix != ".py"]
+        no_code = [p for p in self.deleted if p not in self.removed and p.suffix not in CODE]
         ignored = self._ignored(map(self._name, no_code))
         for name in map(self._name, [*self.edited, *self.deleted]):
             if name in ignored:  # such as what the loader of a kernel has built

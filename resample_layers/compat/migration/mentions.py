@@ -20,7 +20,9 @@ LOADERS = (
 PATCHERS = ("patch", "setattr", "delattr", "locate")
 RUNNERS = ("exec", "eval", "timeit", "repeat", "Timer")  # of Python that is given as a string
 PACKAGES = ("packages", "py_modules")  # arguments of setup
-PYTHON = r"(?:\b(?:python|pypy)[\d.]*|\$[({]?\w*PYTHON\w*[)}]?)(?:\s+-[A-Za-ln-z]\S*)*"
+PYTHON = (
+    r"(?:\b(?:python|pypy)[\d.]*|\$[({]?\w*PYTHON\w*[)}]?)(?:\s+-[WX]\s+\S+|\s+-[A-VYZa-ln-z]\S*)*"
+)
 COMMAND = re.compile(rf"{PYTHON}\s+(?:-m\s+(?P<module>[\w.]+)|(?P<file>\S+\.pyw?)(?=[\s;&|)]|$))")
 ENTRY = re.compile(r"(?:[\w.-]+\s*=\s*)?([\w.]+):([\w.]+)(?:\s*\[.*)?")
 LISTS = re.compile(
@@ -41,7 +43,7 @@ class Mention(NamedTuple):
 
 def entry_point(text: str) -> Parts:
     """The parts of ``net.op:main``, with ``name =`` before it or not; none: it is no such text."""
-    found = ENTRY.fullmatch(text)
+    found = ENTRY.fullmatch(text) if ":" in text else None
     return (*found[1].split("."), *found[2].split(".")) if found else ()
 
 
@@ -80,7 +82,9 @@ def _in_call(call: ast.Call, home: Parts) -> Iterator[Mention]:
     names = re.split("[.:]", name.lstrip("."))
     inside = [""]
     if function == "__import__":
-        level = getattr(argument("level", 4), "value", 0)
+        number = argument("level", 4)
+        given = isinstance(number, ast.Constant) and isinstance(number.value, int)
+        level = number.value if given else 0
         inside += map(_text, getattr(argument("fromlist", 3), "elts", []))
     elif level:
         package = argument("package", 1)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import mentions
-from .changes import Changes, is_folder, unfinished
+from .changes import CODE, Changes, is_folder, unfinished
 from .copies import CODES, COMPAT, SOURCES, Copied, get
 from .syntax import UNREADABLE, Parts, base_of, bound_names, parse, read, walk_top
 
@@ -113,7 +113,7 @@ class Migration:
                 self._read(path)
         for one in self.reads:
             self._check_read(one)
-        for path in (path for path in others if not self._is_removed(path)):
+        for path in (path for path in others if self.removed and not self._is_removed(path)):
             self._check_other(path)
         for path in self.beside if self.edited else []:
             ours = f"{COMPAT}.{self.code}"
@@ -247,7 +247,8 @@ class Migration:
 
     def _gone(self, parts: Parts, beside: Path) -> int:
         """How many parts of a name make that of something deleted; 0: nothing is."""
-        for n in range(1, len(parts) + 1):
+        longest = max(map(len, self.known), default=0)
+        for n in range(1, min(len(parts), longest) + 1):
             if (known := self._find(parts[:n], beside)) and known.gone:
                 return n
         return 0
@@ -404,9 +405,8 @@ class Migration:
             elif found and not hasattr(found, rest[0]):
                 self._lacks(path, node, f"nothing for {first}.{rest[0]}", rest)
         for line, name, parts in named:
-            is_file = len(parts) == 1 and self._is_gone(
-                path, f"{parts[0]}.py"
-            )  # op/ is on the path
+            # As an import has it where op/ is on the path
+            is_file = len(parts) == 1 and self._is_gone(path, f"{parts[0]}.py")
             if is_file or self._gone(parts, path.parent):
                 self._tell_name(path, line, name, is_setup)
         for line, program in mentions.programs(nodes):
@@ -531,18 +531,19 @@ class Migration:
         try:
             raw = path.read_bytes() if path.is_file() else b""
         except OSError as e:
-            self._tell(path, None, f"it may name what is deleted, and cannot be read: {e}")
+            sentence = f"it may name what is deleted, and cannot be read: {e}"
+            self._tell(path, None, sentence, by_hand=True)
             return
         if not self.words.search(raw):
             return
         text, is_settings = raw.decode(errors="replace"), path.name in SETTINGS
-        for line, name, parts in (mentions.in_settings if is_settings else mentions.in_commands)(
-            text
-        ):
-            places = [folder / name for folder in (path.parent, self.root)]
-            is_gone = self._gone(parts, self.root) or self._gone(parts, path.parent)
-            if is_gone if parts else any(map(self._is_removed, places)):
-                self._tell_name(path, line, name, is_settings)
+        look = mentions.in_settings if is_settings else mentions.in_commands
+        for line, name, parts in look(text):
+            for folder in (path.parent, self.root):
+                place = Path(os.path.normpath(folder / name))
+                is_file = not parts and self._is_removed(place)
+                if is_file or self._gone(parts, folder):
+                    self._tell_name(path, line, name, is_settings)
 
     def _package_of(self, module: str) -> str:
         """The name of the copied package that has a module."""
@@ -575,7 +576,7 @@ def _files(root: Path) -> tuple[list[Path], list[Path]]:
         folders[:] = sorted(n for n in kept if not (folder / n / "pyvenv.cfg").exists())
         for path in (folder / name for name in sorted(files)):
             interpreter = "" if path.suffix else _interpreter(path)
-            if path.suffix in (".py", ".pyw") or "python" in interpreter:
+            if path.suffix in CODE or "python" in interpreter:
                 code.append(path)
             elif {path.suffix, path.name} & {*SCRIPTS, *SETTINGS} or interpreter:
                 others.append(path)
