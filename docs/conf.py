@@ -57,7 +57,8 @@ BORROWED = {
     "results": "benchmarks/RESULTS.md",
     "gpu_notes": "benchmarks/NOTES.md",
 }
-"""Pages that are files outside of docs/. What a page has of its own comes after the file."""
+"""Pages that are files outside of docs/. The first line of such a page is a link to its file, for
+readers of the repository, and the file takes its place; what else the page has comes after it."""
 
 FENCED = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 PICTURE = re.compile(
@@ -122,7 +123,7 @@ def read_page(app: Any, name: str, source: list[str]) -> None:
     text = to_site(source[0], own) if own.is_file() else source[0]
     if name in BORROWED:
         file = ROOT / BORROWED[name]
-        text = to_site(file.read_text(encoding="utf-8"), file) + "\n" + text
+        text = to_site(file.read_text(encoding="utf-8"), file) + text.partition("\n")[2]
         app.env.note_dependency(str(file), docname=name)
     source[0] = text
 

@@ -16,11 +16,23 @@ REQUIRE_CUDA = os.environ.get("RESAMPLE_LAYERS_REQUIRE_CUDA") == "1"
 
 
 def pytest_configure(config):
-    """Inductor keeps graphs from run to run, and does not see that our operators have changed."""
-    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
-        folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder.name  # for the processes of tests too
-        config.add_cleanup(folder.cleanup)
+    """Nothing of the user's own reaches the tests, nor the processes that they start."""
+    folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    config.add_cleanup(folder.cleanup)
+    # Inductor keeps graphs from run to run, and does not see that our operators have changed
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{folder.name}/inductor")
+    # Where Inception's weights are found, every training measures FID
+    os.environ["TORCH_HOME"] = f"{folder.name}/torch"
+    # Commits are not signed; tests quote git's words; files can be read by other users
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        os.environ.pop(name, None)
+    os.environ |= {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": "commit.gpgsign",
+        "GIT_CONFIG_VALUE_0": "false",
+        "LANGUAGE": "en",
+    }
+    os.umask(0o022)
 
 
 @pytest.fixture(autouse=True)

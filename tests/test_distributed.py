@@ -5,8 +5,6 @@ That order breaks where a filter's buffer is saved for the backward pass as it i
 BasicSR#541).
 """
 
-import socket
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -52,8 +50,8 @@ def whole(tensor):
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def worker(rank, wrap, port, results):
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def worker(rank, wrap, meeting, results):
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     parallel = wrap(make_discriminator())
     real, fake = images(rank)
     (parallel(real).mean() - parallel(fake).mean()).backward()
@@ -67,11 +65,8 @@ def worker(rank, wrap, port, results):
 
 @pytest.mark.parametrize("wrap", [distributed, sharded], ids=["DDP", "FSDP2"])
 def test_two_forwards_then_one_backward(wrap, tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     results = tmp_path / "gradients.pt"
-    mp.spawn(worker, (wrap, port, results), nprocs=2)  # raises what a worker raises
+    mp.spawn(worker, (wrap, tmp_path / "meeting", results), nprocs=2)  # raises what a worker raises
 
     model = make_discriminator()
     for rank in range(2):

@@ -176,6 +176,13 @@ def test_the_script_draws_the_pictures_that_are_committed(tmp_path):
 # The site
 
 
+def test_a_page_without_a_text_of_its_own_links_the_file_that_has_it():
+    """In a clone these pages were blank."""
+    for name, file in conf.BORROWED.items():
+        first = (ROOT / "docs" / f"{name}.md").read_text().partition("\n")[0]
+        assert f"[{file}](../{file})" in first
+
+
 def test_a_page_for_the_site():
     """Links, pictures for both grounds, and what has no page."""
     text = """[op](docs/what_it_computes.md#the-formula), [licence](LICENSE), [far](https://a.b/c)

@@ -93,8 +93,8 @@ def test_the_test_above_sees_changes():
 for change in (
     "torch.set_default_dtype(torch.float64)", "torch.manual_seed(0)", "random.seed(0)",
     "torch.backends.cudnn.benchmark = True", "torch.backends.cuda.matmul.allow_tf32 = True",
-    "torch.use_deterministic_algorithms(True)", "torch.set_num_threads(3)",
-    "torch.set_grad_enabled(False)", "warnings.simplefilter('ignore')",
+    "torch.use_deterministic_algorithms(True)", "torch.set_grad_enabled(False)",
+    "torch.set_num_threads(torch.get_num_threads() + 1)", "warnings.simplefilter('ignore')",
     "os.environ['TORCH_LOGS'] = ''", "sys.setrecursionlimit(5000)",
 ):
     old = state()
