@@ -35,13 +35,13 @@ class Known(NamedTuple):
 
 
 class Read(NamedTuple):
-    """Code that reads names behind a module: the ``rest`` of ``found.rest``."""
+    """Code that reads names behind a module: ``rest`` behind what ``first`` stands for."""
 
     path: Path
     line: int
-    found: Parts  # the module that the first name stands for
+    found: Parts  # the full name of what ``first`` stands for; of a package, where that is empty
     rest: Parts
-    first: str  # the first name
+    first: str  # empty: the one name of ``rest`` stands alone
 
 
 SETTINGS = ("pyproject.toml", "setup.cfg")
@@ -60,6 +60,7 @@ class Migration:
         self.generic = any(copied.generic for copied in self.copies)
         self.loaders = {copied.loader for copied in self.copies if copied.loader}
         self.known: dict[Parts, Known] = {}
+        self.longest = 0  # of the names of what is deleted
         self.removed: list[Path] = []  # files and folders
         self.beside: list[Path] = []  # those of them that are ``Copied.beside``
         self.edited: dict[Path, bytes] = {}
@@ -94,6 +95,8 @@ class Migration:
         for copied in self.copies:
             if copied.deleted:
                 self._find_copies(copied, folders)
+        gone = [parts for parts, known in self.known.items() if known.gone]
+        self.longest = max(map(len, gone), default=0)
         found = self.removed or self.problems
         lacking = [] if found else [copied for copied in self.copies if not copied.installed]
         for copied in lacking:  # to find what imports a copy that is not there
@@ -247,8 +250,7 @@ class Migration:
 
     def _gone(self, parts: Parts, beside: Path) -> int:
         """How many parts of a name make that of something deleted; 0: nothing is."""
-        longest = max(map(len, self.known), default=0)
-        for n in range(1, min(len(parts), longest) + 1):
+        for n in range(1, min(len(parts), self.longest) + 1):
             if (known := self._find(parts[:n], beside)) and known.gone:
                 return n
         return 0
@@ -277,7 +279,7 @@ class Migration:
         return 0 < n < len(parts) and parts[n] in self._gives(parts[:n])
 
     def _gives(self, module: Parts) -> set[str]:
-        """The same as ``_given``, which reads files, for every module once."""
+        """What ``_given`` gives: it reads files, which is done once for a module."""
         if module not in self.given:
             self.given[module] = self._given(module)
         return self.given[module]
@@ -451,6 +453,7 @@ class Migration:
                             self._ask_for(path, name.lineno, home, name.value)
 
     def _ask_for(self, path: Path, line: int, package: Parts, name: str) -> None:
+        """Look at a name that stands alone, if it may be that of a deleted module in a package."""
         beside = self.root if package == path.parent.relative_to(self.root).parts else path.parent
         if self._gone((*package, name), beside) == len(package) + 1:
             self.reads.append(Read(path, line, package, (name,), ""))
