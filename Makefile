@@ -92,6 +92,7 @@ wheel: $(VENV)/.build $(VENV)/.release  ## one wheel for every Python and torch,
 		--exclude "libtorch*" --wheel-dir "$(DIST)" build/wheel/*.whl
 
 wheel-pure: export RESAMPLE_LAYERS_EXTENSION = 0
+wheel-pure: export RESAMPLE_LAYERS_CUDA = 0
 wheel-pure: $(BIN)/python$(EXE)  ## the wheel without compiled kernels, for every system
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir "$(DIST)" .
 

@@ -5,8 +5,8 @@ What is not here is in pyproject.toml. Switches, all environment variables:
 
 RESAMPLE_LAYERS_EXTENSION  0: no compiled kernels, 1: an error without a C++ compiler; not set:
                            compiled where there is one, on Linux
-RESAMPLE_LAYERS_CUDA       0: no CUDA kernels, 1: an error without nvcc; not set: compiled where
-                           there is one
+RESAMPLE_LAYERS_CUDA       0: no CUDA kernels, 1: an error without nvcc or a C++ compiler; not set:
+                           compiled where there are both
 TORCH_CUDA_ARCH_LIST       architectures, such as "8.6;9.0+PTX", or all: every GPU since Turing;
                            not set: those of the GPUs that nvidia-smi lists, else 9.0
 CXX, CXXFLAGS, LDFLAGS     the C++ compiler and flags for it
@@ -23,7 +23,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import sys
+import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -100,22 +103,37 @@ DEVELOPING = {"editable_wheel", "develop", "--inplace", "-i"}
 
 
 def developing() -> bool:
-    """Whether the libraries are built into the source tree."""
+    """Whether the build is for the source tree, whose kernels lie in LIBRARIES."""
     return not DEVELOPING.isdisjoint(sys.argv)
 
 
-def remove_libraries(folder: Path) -> None:
-    """What an earlier build left, with other switches or of another version, would be used."""
+def remove_libraries(folder: Path, but: Collection[str] = ()) -> None:
+    """Remove what an earlier build left, with other switches or of another version."""
     for path in folder.glob("upfirdn2d_*.so"):
-        path.unlink()
+        if path.name not in but:
+            path.unlink()
+
+
+def exchange_libraries(built: list[Path]) -> None:
+    """Let LIBRARIES hold the libraries of this build and no other: none, if it has made none.
+
+    A build for the source tree calls this when all is compiled and linked, and touches nothing in
+    LIBRARIES before. So a build that fails or is interrupted leaves the kernels of the build
+    before. What may fail here is the copying, which comes first. Then each library takes its place
+    in one step, and a process that has loaded the earlier one keeps that.
+    """
+    LIBRARIES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=LIBRARIES) as folder:
+        copies = [Path(shutil.copy(path, folder)) for path in built]
+        remove_libraries(LIBRARIES, but=[copy.name for copy in copies])
+        for copy in copies:
+            copy.replace(LIBRARIES / copy.name)
 
 
 def compiled_part() -> dict[str, Any]:
     """The arguments of setup() for the compiled part: none where it is not built."""
     if COMPILING.isdisjoint(sys.argv):
         return {}
-    if developing():
-        remove_libraries(LIBRARIES)
     cxx = toolchain.find_cxx()
     if cxx is None:
         toolchain.say("this installation computes natively, in plain torch")
@@ -132,7 +150,7 @@ def compiled_part() -> dict[str, Any]:
     # Messages and the libraries name files of the project and of torch, not of this machine
     torch_home = Path(cpp_extension.__file__).parents[2]
     CXX_FLAGS.extend(f"-ffile-prefix-map={folder}/=" for folder in (ROOT, torch_home))
-    CXX_FLAGS.extend(shlex.split(os.environ.get("CXXFLAGS", "")))  # last: they win
+    CXX_FLAGS.extend(toolchain.words("CXXFLAGS"))  # last: they win
     extensions = [
         Extension(
             "resample_layers.lib.upfirdn2d_cpu",
@@ -206,13 +224,11 @@ def cuda_extension(cpp_extension: Any, cuda: toolchain.Cuda, architectures: list
     )
 
 
-def build_command(cpp_extension: Any, cxx: str) -> type:
+def build_command(cpp_extension: Any, cxx: list[str]) -> type:
     import torch
 
-    os.environ["CXX"] = cxx
-    compiler = shlex.split(cxx)
-    cxx_flags = shlex.split(os.environ.get("CXXFLAGS", ""))
-    link_flags = shlex.split(os.environ.get("LDFLAGS", ""))
+    os.environ["CXX"] = shlex.join(cxx)
+    linker = [*cxx, "-shared", *toolchain.words("CXXFLAGS"), *toolchain.words("LDFLAGS")]
 
     class Build(cpp_extension.BuildExtension):  # type: ignore[misc]
         """Torch's compilation with ninja, of libraries that are no Python modules."""
@@ -226,14 +242,11 @@ def build_command(cpp_extension: Any, cxx: str) -> type:
 
         def build_extensions(self) -> None:
             remove_libraries(Path(self.build_lib, "resample_layers", "lib"))
-            if developing():
-                LIBRARIES.mkdir(exist_ok=True)
             self.compiler.set_library_dirs([])  # Python's
             # Not with the flags that Python was compiled with
-            linker = [*compiler, "-shared", *cxx_flags, *link_flags]
             for name, command in {
-                "compiler_so": compiler,
-                "compiler_so_cxx": compiler,
+                "compiler_so": cxx,
+                "compiler_so_cxx": cxx,
                 "linker_so": linker,
                 "linker_so_cxx": linker,
             }.items():
@@ -253,12 +266,17 @@ def build_command(cpp_extension: Any, cxx: str) -> type:
             # Both compile upfirdn2d_ops.cpp: each in a folder of its own
             common = self.build_temp
             self.build_temp = str(Path(common, extension.name.rpartition(".")[2]))
-            older = toolchain.link_with_older_glibc(compiler, Path(self.build_temp, "glibc"))
+            older = toolchain.link_with_older_glibc(cxx, Path(self.build_temp, "glibc"))
             extension.extra_link_args = [*older, *LINK_FLAGS]
             try:
                 super().build_extension(extension)
             finally:
                 self.build_temp = common
+
+        def copy_extensions_to_source(self) -> None:
+            """Setuptools calls this when all are linked, in a build for the source tree."""
+            names = [self.get_ext_filename(extension.name) for extension in self.extensions]
+            exchange_libraries([Path(self.build_lib, name) for name in names])
 
         def get_libraries(self, extension: Extension) -> list[str]:
             return list(extension.libraries)  # and not Python's
@@ -276,8 +294,10 @@ class Wheel(bdist_wheel):  # type: ignore[misc]
         return "py3", "none", super().get_tag()[2]
 
 
-setup(
+distribution = setup(
     long_description=read_readme(ROOT, VERSION),
     long_description_content_type="text/markdown",
     **compiled_part(),
 )
+if developing() and not distribution.ext_modules and any(distribution.have_run.values()):
+    exchange_libraries([])

@@ -84,51 +84,69 @@ def switch(name: str) -> bool | None:
     return {"": None, "0": False, "1": True}[value]
 
 
+def words(name: str) -> list[str]:
+    """The words of an environment variable, split as a shell does; none where it is not set."""
+    value = os.environ.get(name, "")
+    try:
+        return shlex.split(value)
+    except ValueError as error:
+        fail(f"{name}={value} cannot be split into words ({error})", f"correct or unset {name}")
+
+
 # C++
 
 
-def find_cxx() -> str | None:
-    """The C++ compiler to use; None, with a line in the log that says why, where none is used.
+def find_cxx() -> list[str] | None:
+    """The command of the C++ compiler; None, with a line in the log that says why, without one.
 
-    Ends the build where one is asked for and there is none.
+    Ends the build where a compiler is asked for and there is none. CUDA kernels need one too.
     """
-    wanted = switch("RESAMPLE_LAYERS_EXTENSION")
-    if wanted is False:
+    extension, cuda = switch("RESAMPLE_LAYERS_EXTENSION"), switch("RESAMPLE_LAYERS_CUDA")
+    if extension is False and cuda:
+        fail(
+            "RESAMPLE_LAYERS_CUDA=1 asks for CUDA kernels, and RESAMPLE_LAYERS_EXTENSION=0 for no "
+            "compiled kernels",
+            "unset one of the two",
+        )
+    if extension is False:
         say("no kernels are compiled: RESAMPLE_LAYERS_EXTENSION=0")
         return None
-    if wanted is None and sys.platform != "linux":
+    wanted = extension or cuda
+    if not wanted and sys.platform != "linux":
         say(
             f"no kernels are compiled: this system is {sys.platform}, and the build is tested on "
             "Linux only; RESAMPLE_LAYERS_EXTENSION=1 tries it all the same"
         )
         return None
-    chosen = os.environ.get("CXX", "")
-    for name in [chosen] if chosen else COMPILERS:
-        if shutil.which(shlex.split(name)[0]):
-            return name
+    chosen = words("CXX")
+    for command in [chosen] if chosen else [[name] for name in COMPILERS]:
+        if shutil.which(command[0]):
+            return command
     if chosen or wanted:
+        asked = "RESAMPLE_LAYERS_CUDA=1 asks for CUDA kernels, and " if cuda else ""
+        unset = ", with RESAMPLE_LAYERS_CUDA unset" if cuda else ""
+        why = f"CXX={os.environ['CXX']} is not a program" if chosen else "there is no C++ compiler"
         fail(
-            f"CXX={chosen} is not a program" if chosen else "there is no C++ compiler",
+            asked + why,
             f"install {OLDEST_COMPILERS}, or newer, or name one in CXX, or install without "
-            "compiled kernels: RESAMPLE_LAYERS_EXTENSION=0",
+            f"compiled kernels: RESAMPLE_LAYERS_EXTENSION=0{unset}",
         )
     say("no kernels are compiled: no C++ compiler was found")
     return None
 
 
-def check_cxx(cxx: str, sources: Sequence[str]) -> None:
+def check_cxx(cxx: Sequence[str], sources: Sequence[str]) -> None:
     """End the build where the compiler does not understand the sources: it may be too old.
 
     The compiler reads them without producing code, which takes a second.
     """
-    command = shlex.split(cxx)
-    result = _run([*command, "-std=c++17", "-fsyntax-only", *sources])
+    result = _run([*cxx, "-std=c++17", "-fsyntax-only", *sources])
     problem = _find_complaint(result)
     if problem:
         print(result.stderr, file=sys.stderr)
         fail(
-            f"the C++ compiler {cxx} ({_first_line([*command, '--version'])}) does not compile "
-            f"the kernels ({problem})",
+            f"the C++ compiler {shlex.join(cxx)} ({_first_line([*cxx, '--version'])}) does not "
+            f"compile the kernels ({problem})",
             f"install {OLDEST_COMPILERS}, or newer, and name it in CXX; or install without "
             "compiled kernels: RESAMPLE_LAYERS_EXTENSION=0",
         )

@@ -29,6 +29,7 @@ class _Filtered(FilterBuffers):
     1, its filter is None.
     """
 
+    dims: int  # of space: 1 for signals, 2 for images
     up_kernel: Tensor | None
     down_kernel: Tensor | None
 
@@ -57,7 +58,7 @@ class _Filtered(FilterBuffers):
 
     def _check_channels(self, input: Tensor) -> None:
         """No tensor, or another rank, is for the op to refuse."""
-        if not isinstance(input, Tensor) or input.dim() < 2 or is_tracing():
+        if not isinstance(input, Tensor) or input.dim() != 2 + self.dims or is_tracing():
             return
         if input.shape[1] != self.channels:
             raise ValueError(
@@ -137,6 +138,7 @@ class FilteredLeakyReLU(_Filtered):
     :func:`resample_layers.geometry.filtered_pad`.
     """
 
+    dims = 2
     bias: Tensor | None
 
     def __init__(
@@ -231,6 +233,8 @@ class FilteredSnake(_Filtered):
     Source of the formula: Lee et al., BigVGAN: A Universal Neural Vocoder, 2023; Snake: Ziyin et
     al., Neural Networks Fail to Learn Periodic Functions and How to Fix It, 2020.
     """
+
+    dims = 1
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -12,13 +12,39 @@ from torch import Tensor, nn
 Self = TypeVar("Self", bound="FilterBuffers")
 
 
+def keep_learned(
+    module: nn.Module, names: Iterable[str], before: Mapping[str, Tensor | None]
+) -> dict[str, Tensor]:
+    """After torch has moved a module, keep the buffers that the user trains; return the others.
+
+    A buffer that requires a gradient is the user's own. Torch has moved it with its values, and
+    where it was a leaf, such as an optimiser takes, it is made a leaf again.
+
+    Args:
+        module: what has been moved.
+        names: of the buffers in question.
+        before: all buffers of the module as they were.
+    """
+    others = {}
+    for name in names:
+        old, new = before.get(name), module._buffers.get(name)
+        if old is None or new is None:
+            continue
+        if not old.requires_grad:
+            others[name] = new
+        elif old.is_leaf and new is not old:
+            module._buffers[name] = new.detach().requires_grad_()
+    return others
+
+
 class FilterBuffers(nn.Module):
     """A module that makes the buffers of its filters from Python floats.
 
     The buffers are float32, or float64 after ``.double()``, whatever other dtype the module has.
     They are never saved, and they are written anew from the floats whenever the module moves. So
     no half model rounds them, and they hold their values after ``to_empty``. A buffer that the
-    user has made a parameter stays as it is.
+    user trains is not written: it is moved as a parameter is. Such a buffer has been made a
+    parameter, or it requires a gradient.
 
     A subclass gives the floats to ``_register``. Where the dtype of the buffers decides what floats
     there are, it overrides ``_floats_for`` too.
@@ -44,8 +70,9 @@ class FilterBuffers(nn.Module):
 
     def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move the module, then write the filters anew, so that none is rounded or unset."""
+        before = dict(self._buffers)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        moved = {name: b for name in self._floats if (b := self._buffers.get(name)) is not None}
+        moved = keep_learned(self, self._floats, before)
         if not moved:
             return self
         first = moved[min(moved)]

@@ -54,12 +54,31 @@ def normalise_taps(name: str, k: Any) -> tuple[Any, ...]:
     Raises:
         TypeError, ValueError: as :func:`make_resample_kernel`, with ``name`` for the argument.
     """
+    rows, has_rows = _as_rows(name, k)
+    total = math.fsum(tap for row in rows for tap in row)
+    if abs(total) <= 1e-12 * len(rows) * len(rows[0]):
+        raise ValueError(f"{name} must not sum to zero, got {shown(_as_values(k))}")
+    normalised = tuple(tuple(tap / total for tap in row) for row in rows)
+    return normalised if has_rows else normalised[0]
+
+
+def _as_values(k: Any) -> Any:
+    """An array or a tensor as lists; anything else stays."""
+    return k.tolist() if hasattr(k, "tolist") else k
+
+
+def _as_rows(name: str, k: Any) -> tuple[list[list[float]], bool]:
+    """Check taps of any sum, and divide them by their largest magnitude: no sum overflows then.
+
+    Returns:
+        Rows ``[kh][kw]``, and whether rows were given: ``[taps]`` are one row.
+    """
     for part in (k, *k) if isinstance(k, (list, tuple)) else (k,):  # rows and taps may be tensors
         if isinstance(part, Tensor) and (part.is_meta or isinstance(part, FakeTensor)):
             raise ValueError(f"{name} must hold values, got a tensor on the meta device")
         if isinstance(part, Tensor) and part.layout != torch.strided:
             raise ValueError(f"{name} must be dense, got a tensor of layout {part.layout}")
-    values = k.tolist() if hasattr(k, "tolist") else k
+    values = _as_values(k)
     if not isinstance(values, (list, tuple)):
         if isinstance(values, Real):
             raise ValueError(
@@ -85,11 +104,7 @@ def normalise_taps(name: str, k: Any) -> tuple[Any, ...]:
     if not all(map(math.isfinite, flat)):
         raise ValueError(f"{name} must be finite, got {shown(values)}")
     largest = max(map(abs, flat)) or 1.0
-    total = math.fsum(tap / largest for tap in flat)  # no overflow
-    if abs(total) <= 1e-12 * len(flat):
-        raise ValueError(f"{name} must not sum to zero, got {shown(values)}")
-    normalised = tuple(tuple(tap / largest / total for tap in row) for row in rows)
-    return normalised if any(nested) else normalised[0]
+    return [[tap / largest for tap in row] for row in rows], any(nested)
 
 
 def _as_tap(name: str, value: Any) -> float:
@@ -580,28 +595,42 @@ def _as_real(name: str, value: Any, unit: str = "") -> float:
 # The check
 
 
-def phases_sum_alike(taps: Sequence[Any], factor: int | tuple[int, int]) -> bool:
+def phases_sum_alike(taps: Any, factor: int | Sequence[int]) -> bool:
     """Whether upsampling a flat image by ``factor`` gives a flat image.
 
     Output sample ``n`` sees only the taps of phase ``n mod factor``; all phases must have one
-    sum. ``[1, 3, 3, 1]`` does at 2 and does not at 3.
+    sum. ``[1, 3, 3, 1]`` does at 2 and does not at 3. Sums are alike that differ by at most 1e-4 of
+    the largest magnitude of one.
 
     Args:
-        taps: ``[taps]``, which serve both axes, or rows ``[kh][kw]``.
-        factor: an int or ``(x, y)``.
+        taps: as a (nested) list or tuple, a NumPy array or a tensor; ``[taps]``, which serve both
+            axes, or ``[kh, kw]``. They may have any sum.
+        factor: an int >= 1, or two of them, ``(x, y)``.
+
+    Raises:
+        TypeError: if ``taps`` is not made of real numbers, or ``factor`` is not made of ints.
+        ValueError: if ``taps`` is of another rank, is empty or has a tap that is not finite; or
+            ``factor`` is out of range, or is not one or two ints.
 
     Example:
         >>> phases_sum_alike([1, 3, 3, 1], 2), phases_sum_alike([1, 3, 3, 1], 3)
         (True, False)
     """
-    factor_x, factor_y = factor if isinstance(factor, (tuple, list)) else (factor, factor)
-    if not isinstance(taps[0], Sequence):
-        if factor_x != factor_y:
-            return all(phases_sum_alike(taps, f) for f in (factor_x, factor_y))
-        taps, factor_y = [taps], 1
+    rows, has_rows = _as_rows("taps", taps)
+    factors = factor if isinstance(factor, (tuple, list)) else (factor, factor)
+    if len(factors) != 2:
+        raise ValueError(f"factor must be an int or 2 ints (x, y), got {shown(factor)}")
+    x, y = (as_count("factor", value, 1) for value in factors)
+    return _sum_alike(rows, x, y) if has_rows else all(_sum_alike(rows, f, 1) for f in (x, y))
+
+
+def _sum_alike(rows: list[list[float]], factor_x: int, factor_y: int) -> bool:
+    height, width = len(rows), len(rows[0])
     sums = [
-        sum(sum(row[x::factor_x]) for row in taps[y::factor_y])
-        for y in range(factor_y)
-        for x in range(factor_x)
+        math.fsum(tap for row in rows[y::factor_y] for tap in row[x::factor_x])
+        for y in range(min(factor_y, height))
+        for x in range(min(factor_x, width))
     ]
-    return bool(max(sums) - min(sums) <= 1e-4 * max(abs(value) for value in sums))
+    if factor_x > width or factor_y > height:
+        sums.append(0.0)  # of the phases that have no taps
+    return max(sums) - min(sums) <= 1e-4 * max(map(abs, sums))

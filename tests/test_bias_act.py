@@ -15,6 +15,7 @@ from torch.func import grad, jvp, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from resample_layers import UpFirDnSmooth, UpFirDnUpsample
+from resample_layers.compat import nvidia
 from resample_layers.ops import (
     bias_act,
     extension,
@@ -1024,6 +1025,7 @@ def test_subclasses_get_every_argument(device):
     for op, call in (
         (upfirdn2d_bias_act, lambda: upfirdn2d_bias_act(x, taps, logged)),
         (upfirdn2d_bias_act, lambda: upfirdn2d_bias_act(x, (taps, taps.as_subclass(Logged)))),
+        (upfirdn2d_bias_act, lambda: upfirdn2d_bias_act(x, [taps, taps.as_subclass(Logged)])),
         (bias_act, lambda: bias_act(x, logged)),
         (fused_leaky_relu, lambda: fused_leaky_relu(x, logged)),
     ):
@@ -1074,6 +1076,28 @@ def test_bias_act_alone(dtype, size, device):
         expected = expected_of(sums, *operands, *epilogue[4:])
         limit = 10 * oracle.TOLERANCE[dtype]
         assert abs(out.double().cpu().numpy() - expected).max() <= limit
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 0, 4), (2, 3, 4, 0), (0, 3, 2, 2), (2, 0, 2, 2)])
+def test_bias_act_of_nothing(shape, device):
+    """As every function of torch that works element by element, on every door."""
+    n, c, *size = shape
+    leaves = [torch.empty(shape, device=device), torch.ones(c, device=device)]
+    leaves += [torch.ones(1, 1, *size, device=device), torch.ones(n, c, device=device)]
+    leaves = [t.requires_grad_() for t in leaves]
+
+    def call(x, bias, noise, scale):
+        return bias_act(x, bias, noise, clamp=1.0, scale=scale)
+
+    for each in (call, torch.compile(call, backend="eager")):
+        out = each(*leaves)
+        assert out.shape == shape
+        for leaf, slope in zip(leaves, torch.autograd.grad(out.sum(), leaves), strict=True):
+            assert torch.equal(slope, torch.zeros_like(leaf))
+    assert bias_act(leaves[0].detach().half()).dtype == torch.float16
+    assert nvidia.bias_act(leaves[0], act="lrelu").shape == shape
+    with pytest.raises(ValueError, match="bias must be "):
+        bias_act(leaves[0], torch.ones(c + 1, device=device))
 
 
 @pytest.mark.parametrize("size", [(2, 3), (32, 33)], ids=["small", "large"])

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from resample_layers import __version__
 from resample_layers.ops import extension
 
 from . import test_new_op as new_op
 from .cpu_kernels import harness
-from .tools import require
+from .tools import require, run_group
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "build_backend"))
@@ -223,12 +224,42 @@ def assert_last_words(said: str, cause: str, cure: str) -> None:
             "compiler false .* does not compile the kernels .exit status 1",
             "install g\\+\\+ 11 or clang\\+\\+ 14, or newer, and name it in CXX",
         ),
+        (
+            {"CXX": "g++ '"},
+            "CXX=g\\+\\+ ' cannot be split into words .No closing q",
+            "correct or unset",
+        ),
         ({"RESAMPLE_LAYERS_EXTENSION": "yes"}, "must be 0 or 1, or not set, got 'yes'", "set"),
         ({"RESAMPLE_LAYERS_CUDA": "on"}, "RESAMPLE_LAYERS_CUDA must be 0 or 1, .* got 'on'", "set"),
+        # CUDA kernels are asked for, and no compiler of C++ is used
+        (
+            {"RESAMPLE_LAYERS_CUDA": "1", "PATH": "/nowhere"},
+            "RESAMPLE_LAYERS_CUDA=1 asks for CUDA kernels, and there is no C\\+\\+ compiler",
+            "install g\\+\\+ 11 or .*RESAMPLE_LAYERS_EXTENSION=0, with RESAMPLE_LAYERS_CUDA unset",
+        ),
+        (
+            {"RESAMPLE_LAYERS_CUDA": "1", "RESAMPLE_LAYERS_EXTENSION": "0"},
+            "RESAMPLE_LAYERS_CUDA=1 asks for CUDA .* RESAMPLE_LAYERS_EXTENSION=0 for no compiled",
+            "unset one of the two",
+        ),
+        (
+            {"RESAMPLE_LAYERS_CUDA": "yes", "RESAMPLE_LAYERS_EXTENSION": "0"},
+            "RESAMPLE_LAYERS_CUDA must be 0 or 1, or not set, got 'yes'",
+            "set RESAMPLE_LAYERS_CUDA to 0 or 1",
+        ),
     ],
 )
 def test_last_words_on_the_compiler(source, environment, cause, cure):
     assert_last_words(build(source, "bdist_wheel", check=False, **environment), cause, cure)
+
+
+def test_a_compiler_of_spaces_is_none(clean):
+    """It ended in an IndexError: it is as if CXX were not set."""
+    require("c++")
+    clean.setenv("CXX", " ")
+    assert toolchain.find_cxx() == ["c++"]
+    clean.setenv("PATH", "/nowhere")
+    assert toolchain.find_cxx() is None
 
 
 def test_last_words_on_a_compiler_that_is_too_old(source):
@@ -265,7 +296,7 @@ def test_outside_linux_nothing_is_compiled_unless_asked_for(source):
     )
     assert lines[-1] == "None []"
     lines = run(source, "-c", ask, RESAMPLE_LAYERS_EXTENSION="1", **paths).stdout.splitlines()
-    assert lines == [f"c++ {toolchain.BUILD_REQUIREMENTS}"]
+    assert lines == [f"['c++'] {toolchain.BUILD_REQUIREMENTS}"]
 
 
 @pytest.fixture
@@ -432,16 +463,138 @@ def test_last_words_on_a_compiler_that_nvcc_refuses(clean, toolkit):
     assert_last_words(str(caught.value), "unsupported GNU version", "name a host compiler")
 
 
+# A build for the source tree ends with all of its kernels in place, or with those of before
+
+
+EARLIER = ("cpu-0.0.1", f"cpu-{__version__}", f"cuda-{__version__}")
+EARLIER = {f"upfirdn2d_{name}.so": name for name in EARLIER}
+INPLACE = ("build_ext", "--inplace")
+
+
+@pytest.fixture
+def earlier(source) -> Path:
+    """Sources that compile in no time, for they are empty, and the kernels of earlier builds."""
+    for name in re.findall(r'"(csrc/.*\.(?:cpp|cu))"', SETUP):
+        (source / name).write_text("")
+    (source / "resample_layers" / "lib").mkdir()
+    for name, text in EARLIER.items():
+        (source / "resample_layers" / "lib" / name).write_text(text)
+    return source
+
+
+def kernels(source: Path) -> dict[str, str]:
+    folder = source / "resample_layers" / "lib"
+    return {path.name: path.read_text(errors="replace") for path in folder.iterdir()}
+
+
+EDITABLE = "import backend; backend.build_editable('dist')"
+
+
+def build_editable(source: Path, check: bool = True, **environment: str) -> str:
+    paths = {"PYTHONPATH": f"{source / 'build_backend'}{os.pathsep}{source}"}
+    result = run(source, "-c", EDITABLE, check=False, **paths, **environment)
+    assert (result.returncode == 0) == check, result.stdout
+    return result.stdout
+
+
+@pytest.mark.parametrize(
+    ("environment", "file", "text", "words"),
+    [
+        ({"CXX": "g+++"}, "", "", "CXX=g+++ is not a program"),
+        ({"CXX": "false"}, "", "", "does not compile the kernels"),
+        ({}, "torch.py", "raise ImportError('no torch here')", "torch cannot be imported"),
+        ({"RESAMPLE_LAYERS_CUDA": "yes"}, "", "", "RESAMPLE_LAYERS_CUDA must be 0 or 1"),
+        # The build has chosen to compile nothing, and fails after that
+        (
+            {"RESAMPLE_LAYERS_EXTENSION": "0"},
+            "pyproject.toml",
+            "[project]\nname = 3",
+            "invalid pyproject.toml config",
+        ),
+    ],
+)
+def test_a_build_that_fails_leaves_the_kernels(earlier, environment, file, text, words):
+    require("c++")
+    if file:
+        (earlier / file).write_text(text)
+    assert words in build_editable(earlier, check=False, **environment)
+    assert kernels(earlier) == EARLIER
+
+
+def test_a_build_replaces_all_kernels_or_none(earlier, toolkit):
+    """The first build fails in the second library, and the second build makes one library.
+
+    After that the kernels of CUDA are gone, since they would serve with the new sources, and those
+    of another version.
+    """
+    require("c++")
+    script(toolkit / "bin" / "nvcc", """
+case "$*" in
+  *csrc*) echo "no second library" >&2; exit 1;;
+  *--version*) echo 'Cuda compilation tools, release 12.9, V12.9.1';;
+  *--list-gpu-code*) echo 'sm_90';;
+esac""")  # fmt: skip
+    said = build(earlier, *INPLACE, check=False, CUDA_HOME=str(toolkit))
+    assert "no second library" in said
+    assert list(earlier.glob("build/lib*/resample_layers/lib/upfirdn2d_cpu-*.so"))
+    assert kernels(earlier) == EARLIER
+    build_editable(earlier, RESAMPLE_LAYERS_CUDA="0")
+    ((name, text),) = kernels(earlier).items()
+    assert name == extension.library_path("cpu").name
+    assert text.startswith("\x7fELF")
+
+
+# A compiler that is interrupted, with all that the build has started, when it compiles a kernel
+INTERRUPTED = f"""#!{sys.executable}
+import os, signal, sys
+if "-c" in sys.argv:
+    os.killpg(os.getsid(0), signal.SIGINT)
+    signal.pause()
+os.execvp("c++", ["c++", *sys.argv[1:]])
+"""
+
+
+def test_ctrl_c_in_a_build_leaves_the_kernels(earlier):
+    require("c++")
+    compiler = earlier / "compiler"
+    compiler.write_text(INTERRUPTED)
+    compiler.chmod(0o755)
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(OURS)}
+    switches = {"RESAMPLE_LAYERS_CUDA": "0", "CXX": str(compiler)}
+    command = [sys.executable, "setup.py", *INPLACE]
+    status, _, said = run_group(command, 100, cwd=earlier, env={**kept, **switches})
+    assert status != 0
+    assert said.endswith("interrupted\n"), said
+    assert kernels(earlier) == EARLIER
+
+
+@pytest.mark.parametrize("editable", [True, False])
+def test_a_build_without_kernels_removes_those_of_before(earlier, editable):
+    """When it has succeeded: they would serve with the new sources."""
+    if editable:
+        build_editable(earlier, RESAMPLE_LAYERS_EXTENSION="0")
+    else:
+        build(earlier, *INPLACE, RESAMPLE_LAYERS_EXTENSION="0")
+    assert kernels(earlier) == {}
+
+
+@pytest.mark.parametrize("command", [("bdist_wheel", "-d", "dist"), (*INPLACE, "--help")])
+def test_what_builds_nothing_for_the_source_tree_leaves_its_kernels(earlier, command):
+    build(earlier, *command, RESAMPLE_LAYERS_EXTENSION="0")
+    assert kernels(earlier) == EARLIER
+    for wheel in earlier.glob("dist/*.whl"):
+        assert not [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".so")]
+
+
 # With a compiler. The rest of the way, to a wheel in fresh environments: make test-matrix
 
 
 def test_only_what_changed_is_compiled_again(source):
     require("c++")
     pytest.importorskip("ninja", reason="no ninja")
-    inplace = ("build_ext", "--inplace")
     # Flags that compile quickly: which ones they are does not matter here
     switches = {"RESAMPLE_LAYERS_CUDA": "0", "CXXFLAGS": "-O0 -DRESAMPLE_LAYERS_CPU_PLAIN"}
-    said = build(source, *inplace, **switches)
+    said = build(source, *INPLACE, **switches)
     compiled = r"^\[\d+/(\d+)\]"
     sources = set(re.findall(r'"(csrc/.*\.cpp)"', SETUP))
     assert set(re.findall(compiled, said, re.MULTILINE)) == {str(len(sources))}
@@ -449,7 +602,7 @@ def test_only_what_changed_is_compiled_again(source):
     assert library.name == extension.library_path("cpu").name
 
     (source / "csrc" / "upfirdn2d_ops.cpp").touch()
-    said = build(source, *inplace, **switches)
+    said = build(source, *INPLACE, **switches)
     assert set(re.findall(compiled, said, re.MULTILINE)) == {"1"}
 
     # A wheel of the same sources and flags takes what was compiled
@@ -464,8 +617,10 @@ def test_only_what_changed_is_compiled_again(source):
     assert "  cpu   extension: " in told
 
     (source / "csrc" / "upfirdn2d_ops.cpp").write_text("#error on purpose")
-    said = build(source, *inplace, check=False, **switches)
+    said = build(source, *INPLACE, check=False, **switches)
     assert_last_words(said, "a compiler or the linker failed, its words are above", "CXX")
+    told = run(source, "-m", "resample_layers.info", RESAMPLE_LAYERS_BACKEND="extension").stdout
+    assert "  cpu   extension: " in told  # by the kernels of the build before
 
 
 VALUES = """
@@ -488,7 +643,7 @@ print("right")
 def test_the_oldest_compilers_that_are_promised(source, compiler):
     require(compiler)
     switches = {"RESAMPLE_LAYERS_CUDA": "0", "CXX": compiler, "CXXFLAGS": "-O0"}
-    build(source, "build_ext", "--inplace", **switches)
+    build(source, *INPLACE, **switches)
     for level in ("baseline", ""):  # and the best of this processor
         used = {"RESAMPLE_LAYERS_BACKEND": "extension", "RESAMPLE_LAYERS_CPU": level}
         result = run(source, "-c", VALUES, check=False, **used)
@@ -521,7 +676,7 @@ def test_an_op_with_a_compiled_kernel(source):
     before = "// The operators of this library. A new one is one more row.\n"
     new_op.replace(operators, before, f"{PRODUCT}{before}")
     flags = "-O0 -DRESAMPLE_LAYERS_CPU_PLAIN"  # one set of vector units
-    build(source, "build_ext", "--inplace", RESAMPLE_LAYERS_CUDA="0", CXXFLAGS=flags)
+    build(source, *INPLACE, RESAMPLE_LAYERS_CUDA="0", CXXFLAGS=flags)
     result = run(source, "-c", COMPILED_OP + new_op.TESTS, "extension", check=False)
     assert result.stdout.endswith("passed\n"), result.stdout
 
@@ -540,7 +695,7 @@ def sanitized(tmp_path_factory) -> Path:
     require("asan", found=all(path.is_absolute() for path in runtimes()))  # else the bare name
     folder = copy_sources(tmp_path_factory.mktemp("sanitized") / "source")
     switches = {"RESAMPLE_LAYERS_CUDA": "0", "CXX": compiler, "CXXFLAGS": " ".join(SANITIZE)}
-    build(folder, "build_ext", "--inplace", **switches)
+    build(folder, *INPLACE, **switches)
     return folder
 
 

@@ -4,6 +4,7 @@
 Each test runs processes of its own, since a process registers operators once.
 """
 
+import ast
 import importlib.util
 import os
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import resample_layers
+from resample_layers.ops import owner
 
 from . import compat_originals
 from .tools import require
@@ -216,11 +218,13 @@ check(resample_layers)
     [
         ("upfirdn2d.py", "bool flip)", "bool flip, bool more)"),
         ("native.py", "# SPDX", "# Another SPDX"),
+        ("../geometry.py", "# SPDX", "# Another SPDX"),
+        ("../values.py", "# SPDX", "# Another SPDX"),
     ],
-    ids=["schema", "text"],
+    ids=["schema", "text", "geometry", "values"],
 )
 def test_other_sources_of_the_same_version_are_refused(module, old, new, tmp_path):
-    """Kernels of one copy and calls of the other would not fit."""
+    """Kernels of one copy and calls of the other, or two parts of a gradient, would not fit."""
     file = copy(tmp_path / "other") / "resample_layers" / "ops" / module
     text = file.read_text()
     assert old in text
@@ -238,6 +242,18 @@ else:
     raise AssertionError("no error")
 check(resample_layers)
 """, tmp_path.resolve())  # fmt: skip
+
+
+def test_the_sources_are_all_that_the_ops_are_made_of():
+    """What a module of ops imports from beside the folder counts, too; the version is compared."""
+    imported = set()
+    for path in (PACKAGE / "ops").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level == 2:
+                imported |= {node.module} if node.module else {each.name for each in node.names}
+    assert imported - {"version"} == {name.removesuffix(".py") for name in owner.SHARED}
+    for name in owner.SHARED:  # and they import nothing of the package
+        assert "\nfrom ." not in (PACKAGE / name).read_text()
 
 
 # Reloads

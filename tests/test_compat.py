@@ -9,6 +9,7 @@ numbers that the originals computed (``compat_fixtures.npz``, made by
 import copy
 import importlib
 import inspect
+import io
 import math
 import random
 import re
@@ -1037,6 +1038,51 @@ def test_compiles_in_one_graph(name, function):
     torch.testing.assert_close(grad, expected_grad)
 
 
+# Of the functions; layers are made before they are traced
+TRACED = [
+    c for c in CALLS if inspect.isfunction(getattr(getattr(compat, c.convention), c.function, 0))
+]
+
+
+@pytest.mark.parametrize("call", TRACED, ids=lambda call: call.name)
+def test_a_tracer_follows_every_function(call):
+    """To it, sizes are tensors; a size that was compared would be fixed, with a TracerWarning."""
+    image, rest = call.inputs()
+
+    def function(x):
+        return OURS[call.convention][call.function](x, *rest, **call.arguments)
+
+    traced = torch.jit.trace(function, image, check_trace=False)
+    larger = image.repeat(2, 1, 2, 1) if image.dim() == 4 else image
+    for x in (image, larger):
+        assert_near(traced(x), function(x))
+
+
+@pytest.mark.filterwarnings("ignore:You are using the legacy TorchScript-based ONNX export")
+@pytest.mark.filterwarnings("ignore:The feature will be removed:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Constant folding:UserWarning")
+def test_onnx_s_older_exporter_follows_a_convolution():
+    for name in ("onnx", "onnxruntime"):
+        pytest.importorskip(name, reason=f"no {name}")
+    import onnxruntime
+
+    class Block(nn.Module):
+        def forward(self, x, w, f):
+            x = nvidia.conv2d_resample(x, w, f, up=2, padding=1)
+            x = nvidia.bias_act(x, w[:, 0, 0, 0], act="lrelu", clamp=1.0)
+            return nvidia.downsample2d(nvidia.filter2d(x, f[0]), None)
+
+    x, w, f = (images(*size, dtype=torch.float32) for size in ((2, 3, 6, 5), (4, 3, 3, 3), (4, 4)))
+    file = io.BytesIO()
+    torch.onnx.export(Block(), (x, w, f), file, dynamo=False, input_names=["x", "w", "f"],
+                      dynamic_axes={"x": {0: "n", 2: "h", 3: "w"}})  # fmt: skip
+    session = onnxruntime.InferenceSession(file.getvalue())
+    for size in ((2, 3, 6, 5), (1, 3, 7, 9)):
+        x = images(*size, dtype=torch.float32)
+        (out,) = session.run(None, {"x": x.numpy(), "w": w.numpy(), "f": f.numpy()})
+        torch.testing.assert_close(torch.from_numpy(out), Block()(x, w, f), rtol=1e-5, atol=1e-5)
+
+
 def test_one_graph_serves_all_sizes():
     counter = CompileCounterWithBackend("aot_eager")
     w, f = images(3, 2, 3, 3, dtype=torch.float32), torch.ones(4, 4) / 16
@@ -1168,6 +1214,19 @@ def test_numbers_and_pads_that_stand_for_others():
 
 
 # What the originals get wrong without a word, and other errors
+
+
+def test_setup_filter_is_on_the_device_that_it_is_given():
+    """By default the CPU, where ``torch.device`` as a context names another."""
+    given = torch.tensor(TAPS)
+    expected = nvidia.setup_filter(TAPS)
+    with torch.device("meta"):
+        for taps in (TAPS, np.array(TAPS), given, tuple(TAPS)):
+            assert torch.equal(nvidia.setup_filter(taps), expected)
+        assert nvidia.setup_filter(None).device.type == "cpu"
+        assert nvidia.setup_filter(TAPS, "meta").is_meta
+    with torch._subclasses.FakeTensorMode():  # no values, and what they must be is not checked
+        assert nvidia.setup_filter(TAPS).shape == (4, 4)
 
 
 def test_setup_filter_leaves_what_it_is_given():

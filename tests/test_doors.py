@@ -4,7 +4,7 @@
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from resample_layers.ops import native, upfirdn2d
+from resample_layers.ops import bias_act, filtered_lrelu, native, upfirdn2d
 
 from .calls import DOWN, PAD, UP, call, logged_tensor
 
@@ -34,9 +34,10 @@ def test_subclasses_are_asked_first(device):
     Logged = logged_tensor()
     x = torch.randn(1, 1, 4, 4, device=device)
     taps = torch.ones(2, device=device)
-    upfirdn2d(x, (taps, taps.as_subclass(Logged)))
-    assert upfirdn2d in Logged.calls
-    Logged.calls.clear()
+    for pair in ((taps, taps.as_subclass(Logged)), [taps, taps.as_subclass(Logged)]):
+        upfirdn2d(x, pair)
+        assert Logged.calls[0] is upfirdn2d
+        Logged.calls.clear()
     out = upfirdn2d(x.as_subclass(Logged), taps)
     assert upfirdn2d in Logged.calls
     assert isinstance(out, Logged)
@@ -67,6 +68,28 @@ def test_the_raw_operator_records_no_gradient(args):
     out = raw(args[0].requires_grad_(), args[1], None, UP, DOWN, PAD, False)
     assert not out.requires_grad
     torch.testing.assert_close(out, call(*args).detach())
+
+
+def test_a_graph_of_a_gradient_can_be_differentiated(device):
+    """It holds operators that compute a first-order gradient, and have no rule for autograd."""
+    x, bias = torch.randn(2, 3, 4, 5, device=device), torch.randn(3, device=device)
+    v = torch.randn_like(x)
+    for op in (bias_act, lambda x, bias: filtered_lrelu(x, bias=bias)):
+
+        def slopes(x, bias, v):
+            x, bias = (t.detach().requires_grad_() for t in (x, bias))
+            out = op(x, bias)  # noqa: B023
+            return torch.autograd.grad(out, (x, bias), v, create_graph=v.requires_grad)
+
+        graph = make_fx(slopes)(x, bias, v)
+        assert "_grad.default(" in graph.code
+        leaf = v.clone().requires_grad_()
+        first, expected = graph(x, bias, leaf), slopes(x, bias, leaf)
+        for ours, theirs in zip(first, expected, strict=True):
+            torch.testing.assert_close(ours, theirs)
+        of_v = [torch.autograd.grad(sum(g.pow(3).sum() for g in each), leaf)
+                for each in (first, expected)]  # fmt: skip
+        torch.testing.assert_close(*of_v)
 
 
 def test_a_traced_graph_can_be_differentiated(args):

@@ -303,6 +303,35 @@ def test_phases_sum_alike():
     assert not phases_sum_alike((1, 1, 1), (3, 2))
     # Marginals alike, phases not
     assert not phases_sum_alike(((1, 2), (2, 1)), 2)
+    # Arrays, tensors, ints of NumPy; a sum of zero; phases without taps are not counted one by one
+    assert phases_sum_alike(np.array([1, 3, 3, 1]), np.int64(2))
+    assert not phases_sum_alike(torch.tensor([[1.0, 2.0], [2.0, 1.0]]), [2, 2])
+    assert phases_sum_alike([1, 1, -1, -1], 2)
+    assert phases_sum_alike([0, 0], 2**31 - 1)
+    assert not phases_sum_alike([[1.0, 1.0]], (1, 2**31 - 1))
+    assert phases_sum_alike([1e308] * 4, 2)  # their sum overflows
+
+
+@pytest.mark.parametrize(
+    ("taps", "factor", "kind", "sentence"),
+    [
+        ([], 2, ValueError, "taps must have at least one tap, got []"),
+        ([[]], 2, ValueError, "taps must have at least one tap, got [[]]"),
+        ([1, 3], 0, ValueError, "factor must be >= 1, got 0"),
+        ([[1, 3]], (2, -1), ValueError, "factor must be >= 1, got -1"),
+        ([1, 3], 2**31, ValueError, "factor must be an int of 32 bits, got 2147483648"),
+        ([1, 3], (2, 2, 2), ValueError, "factor must be an int or 2 ints (x, y), got (2, 2, 2)"),
+        ([1, 3], 2.0, TypeError, "factor must be an int, got 2.0"),
+        ([1, 3], True, TypeError, "factor must be an int, got True"),
+        ("ab", 2, TypeError, "taps must be a list, tuple, array or tensor of taps, got 'ab' (str)"),
+        ([1, "b"], 2, TypeError, "taps must be made of real numbers, got 'b' in it"),
+        ([1, float("nan")], 2, ValueError, "taps must be finite, got [1, nan]"),
+        ([[1], [1, 2]], 2, ValueError, "taps must have rows of one length, got [[1], [1, 2]]"),
+    ],
+)
+def test_wrong_arguments_of_phases_sum_alike(taps, factor, kind, sentence):
+    with pytest.raises(kind, match=f"^{re.escape(sentence)}$"):
+        phases_sum_alike(taps, factor)
 
 
 def test_uneven_phases_warn_once_and_name_taps_that_do_not():

@@ -11,7 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from resample_layers import UpFirDnDownsample, UpFirDnSmooth, UpFirDnUpsample, filters, ops
+from resample_layers import (
+    FilteredLeakyReLU,
+    UpFirDnDownsample,
+    UpFirDnSmooth,
+    UpFirDnUpsample,
+    filters,
+    ops,
+)
+from resample_layers.compat import bigvgan
 
 from . import oracle
 
@@ -217,6 +225,82 @@ def test_layers_made_under_fake_tensors():
     with torch._subclasses.FakeTensorMode():
         out = UpFirDnUpsample()(torch.empty(1, 2, 5, 6))
     assert out.shape == (1, 2, 10, 12)
+
+
+def test_fake_tensors_load_as_the_filters_of_checkpoints():
+    """They have no values to compare: their shapes must be right."""
+    mode = torch._subclasses.FakeTensorMode()
+    with mode:
+        for kernel in (torch.empty(4), torch.empty(1, 1, 4, 4), torch.empty(4, 4).half()):
+            UpFirDnDownsample().load_state_dict({"kernel": kernel})
+        sentence = r"kernel must hold the taps of this layer, shape \(4, 4\), got shape \(3, 4\)"
+        with pytest.raises(RuntimeError, match=sentence):
+            UpFirDnDownsample().load_state_dict({"kernel": torch.empty(3, 4)})
+    UpFirDnDownsample().load_state_dict({"kernel": mode.from_tensor(torch.ones(4, 4))})
+    real, filter = {"kernel": torch.ones(4, 4) / 16}, {"filter": torch.ones(1, 1, 12).half()}
+    with mode:  # torch refuses real tensors beside fake ones
+        with pytest.raises(
+            RuntimeError, match=r"kernel must hold taps, got (.|\n)*convert all Tens"
+        ):
+            UpFirDnDownsample().load_state_dict(real)
+        with pytest.raises(
+            RuntimeError, match=r'the parameter named "filter"(.|\n)*convert all Tens'
+        ):
+            bigvgan.UpSample1d().load_state_dict(filter)
+    with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True):
+        UpFirDnDownsample().load_state_dict(real)
+        bigvgan.UpSample1d().load_state_dict(filter)
+
+
+def test_the_filters_of_checkpoints_are_compared_under_a_device_too():
+    """``torch.device("meta")`` as a context took their values away."""
+    state = {"kernel": UpFirDnUpsample().kernel}
+    with torch.device("meta"):
+        layer = UpFirDnUpsample()
+        layer.load_state_dict(state)
+        with pytest.raises(RuntimeError, match="kernel must hold the taps of this layer"):
+            layer.load_state_dict({"kernel": state["kernel"] * 2})
+
+
+TRAINED = [
+    (lambda: UpFirDnUpsample(), "kernel_x"),
+    (lambda: UpFirDnDownsample([[1, 2, 1], [2, 5, 2]]), "kernel_2d"),
+    (lambda: FilteredLeakyReLU(2, bias=False), "down_kernel"),
+    (lambda: bigvgan.UpSample1d(), "filter"),
+]
+
+
+@pytest.mark.parametrize(("make", "name"), TRAINED, ids=[name for _, name in TRAINED])
+def test_a_buffer_that_the_user_trains_is_moved_as_a_parameter(make, name, device):
+    """The move raised torch's error, or wrote the first taps over those that were trained."""
+    moves = {
+        torch.float32: lambda m: m.to(device).to("cpu").to(device),
+        torch.float64: lambda m: m.to(device).double(),
+        torch.float16: lambda m: m.to(device).half(),
+    }
+    for dtype, move in moves.items():
+        layer = make()
+        getattr(layer, name).requires_grad_().data.mul_(2)
+        trained = getattr(layer, name).detach().to(dtype)
+        fresh = {key: b for key, b in move(make()).named_buffers() if key != name}
+        layer = move(nn.Sequential(layer))[0]
+        taps = getattr(layer, name)
+        assert taps.is_leaf
+        assert taps.requires_grad
+        assert taps.device.type == device.type
+        assert torch.equal(taps.detach().cpu(), trained)
+        for key, buffer in fresh.items():
+            assert torch.equal(getattr(layer, key), buffer)
+        size = (1, 2, 9) if name == "filter" else (1, 2, 9, 9)
+        layer(torch.ones(size, dtype=dtype, device=device)).sum().backward()
+        assert taps.grad.abs().sum() > 0
+
+
+def test_a_buffer_that_is_computed_keeps_its_graph():
+    layer, leaf = UpFirDnUpsample(), torch.rand(4, requires_grad=True)
+    layer.kernel_x = leaf * 2
+    layer.double()(torch.ones(1, 1, 5, 5, dtype=torch.float64)).sum().backward()
+    assert leaf.grad.abs().sum() > 0
 
 
 def test_shared_memory_stays_shared():

@@ -12,9 +12,21 @@ from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp,
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
 
-from resample_layers import UpFirDnDownsample, UpFirDnSmooth, UpFirDnUpsample
+from resample_layers import (
+    FilteredLeakyReLU,
+    UpFirDnDownsample,
+    UpFirDnSmooth,
+    UpFirDnUpsample,
+)
 from resample_layers.layers import PADDING_MODES
-from resample_layers.ops import upfirdn2d
+from resample_layers.ops import (
+    bias_act,
+    filtered_lrelu,
+    filtered_snake,
+    upfirdn2d,
+    upfirdn2d_bias_act,
+)
+from resample_layers.ops.op import OPS as ALL
 
 from .calls import DOWN, PAD, UP, call
 from .tools import require
@@ -94,6 +106,96 @@ def test_dual_numbers_that_require_grad(wrt, args):
     torch.testing.assert_close(ours, call(*pair))
 
 
+def arguments_of(name):
+    """``(tensors, call)`` of an operator: what has a derivative, and how it is called with that."""
+    kind = {"dtype": torch.float64}
+    x, g, k = torch.randn(2, 3, 4, 5, **kind), torch.randn(2, 3, 3, 3, **kind), (2, 3)
+    kernel, one = torch.randn(k, **kind), torch.randn(1, **kind)
+    row, noise, scale = (torch.rand(s, **kind) + 0.5 for s in (3, (2, 1, 3, 3), (2, 3)))
+    plain = (1, 1), (1, 1), (0,) * 4
+    silu = (1, 1), (1, 1), (0,) * 4, (0,) * 4, False, 2, 0.0, 1.0, None
+    snake = (1, 1), (1, 1), (0,) * 4, (0,) * 4, False, 1, 0.0, 1.0, 1.5
+    bias_act_tensors = (g, g * 2, torch.randn_like(g), one, one, scale, noise, one)
+    return {
+        "upfirdn2d": ((x, kernel), lambda op, x, k: op(x, k, None, *plain, False)),
+        "upfirdn2d_kernel_grad": ((x, g), lambda op, x, g: op(x, g, *plain, k[::-1])),
+        "upfirdn2d_bias_act": (
+            (x, kernel, row, noise, one, scale),
+            lambda op, x, k, *rest: op(x, k, None, *rest, *plain, 0.2, 1.5, 3.0),
+        ),
+        "upfirdn2d_bias_act_grad": (
+            bias_act_tensors,
+            lambda op, *tensors: op(*tensors, True, 2, 0.2, 1.5, 3.0),
+        ),
+        "filtered_act": (
+            (x, row, kernel, row),
+            lambda op, x, bias, k, taps: op(x, bias, None, None, k, None, taps, taps, *silu),
+        ),
+        "filtered_act_grad": (
+            (torch.randn(2, 3, 1, 1, **kind), x, row, row, row + 1, kernel, row),
+            lambda op, *tensors: op(*tensors[:-1], None, *tensors[-1:] * 2, *snake, [True] * 3),
+        ),
+    }[name]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(ALL))
+@pytest.mark.parametrize("kind", ["registered", "raw"])
+def test_operators_that_are_called_directly(kind, name):
+    """As exported programs call them: no derivative is lost, neither in torch.func nor in duals."""
+    op = getattr(ALL[name], kind)
+    tensors, of = arguments_of(name)
+    tangents = tuple(torch.randn_like(t) for t in tensors)
+    weights = None
+
+    def total(*tensors):
+        nonlocal weights
+        results = of(op, *tensors)
+        results = [results] if isinstance(results, torch.Tensor) else [*results]
+        weights = weights or [torch.randn_like(r) for r in results]
+        return sum((r * w).sum() for r, w in zip(results, weights, strict=True))
+
+    step = 1e-6
+    ends = [total(*(t + s * d for t, d in zip(tensors, tangents, strict=True)))
+            for s in (step, -step)]  # fmt: skip
+    expected = (ends[0] - ends[1]) / (2 * step)
+    assert expected.abs() > 1e-3
+
+    def check(found):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+
+    check(jvp(total, tensors, tangents)[1])
+    with forward_ad.dual_level():
+        pairs = zip(tensors, tangents, strict=True)
+        check(forward_ad.unpack_dual(total(*(forward_ad.make_dual(*p) for p in pairs))).tangent)
+    slopes = grad(total, tuple(range(len(tensors))))(*tensors)
+    check(sum((s * d).sum() for s, d in zip(slopes, tangents, strict=True)))
+    both = vmap(grad(total), (0, *(None,) * (len(tensors) - 1)))
+    each = both(torch.stack([tensors[0], 2 * tensors[0]]), *tensors[1:])
+    torch.testing.assert_close(each[0], slopes[0])
+    if kind == "registered":  # and, with a rule for autograd, an eager graph
+        leaves = [t.clone().requires_grad_() for t in tensors]
+        slopes = torch.autograd.grad(total(*leaves), leaves)
+        check(sum((s * d).sum() for s, d in zip(slopes, tangents, strict=True)))
+
+
+@pytest.mark.parametrize(
+    "make", [UpFirDnUpsample, lambda: FilteredLeakyReLU(3)], ids=["upsample", "with a parameter"]
+)
+def test_exported_programs(make):
+    layer, x = make().double(), torch.randn(1, 3, 6, 6, dtype=torch.float64)
+    program = torch.export.export(layer, (x,)).module()
+    d = torch.randn_like(x)
+    torch.testing.assert_close(jvp(program, (x,), (d,)), jvp(layer, (x,), (d,)))
+    ours, theirs = (
+        torch.autograd.functional.jacobian(f, x, vectorize=True, strategy="forward-mode")
+        for f in (program, layer)
+    )
+    assert theirs.abs().max() > 0
+    torch.testing.assert_close(ours, theirs)
+    ours, theirs = (grad(lambda x: f(x).pow(3).sum())(x) for f in (program, layer))  # noqa: B023
+    torch.testing.assert_close(ours, theirs)
+
+
 def test_grad_and_vjp(args):
     x, k = args
     leaves = x.clone().requires_grad_(), k.clone().requires_grad_()
@@ -145,6 +247,41 @@ def test_vmap(in_dims, args, recwarn):
     assert not recwarn.list
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["upfirdn2d", "upfirdn2d_bias_act", "one tap", "bias_act", "lrelu", "lrelu, kernels", "snake"],
+)
+def test_vmap_of_the_gradient_of_an_eager_graph(name, device):
+    """torch.vmap over torch.autograd.grad: a batch of gradients, each of every tensor."""
+    kind = {"device": device, "dtype": torch.float64}
+    x, k, b = torch.randn(2, 3, 4, 5, **kind), torch.randn(2, 2, **kind), torch.rand(3, **kind)
+    noise, one, scale = (torch.randn(s, **kind) for s in ((2, 1, 3, 4), 1, (2, 3)))
+    whole = torch.randn(1, 1, 4, 5, **kind)
+
+    def fused(x, k, b, noise, one, scale):
+        return upfirdn2d_bias_act(x, k, b, noise, one, scale=scale, clamp=1.0)
+
+    call, tensors = {
+        "upfirdn2d": (upfirdn2d, (x, k)),
+        "upfirdn2d_bias_act": (fused, (x, k, b, noise, one, scale)),
+        "one tap": (lambda x, *rest: fused(x, one.detach(), *rest), (x, b, whole, one, scale)),
+        "bias_act": (lambda *t: bias_act(*t[:4], scale=t[4]), (x, b, whole, one, scale)),
+        "lrelu": (lambda x, b: filtered_lrelu(x, bias=b, clamp=1.0), (x, b)),
+        "lrelu, kernels": (filtered_lrelu, (x, k, k.T, b)),
+        "snake": (filtered_snake, (x[:, :, 0], b)),
+    }[name]
+    leaves = [t.clone().requires_grad_() for t in tensors]
+    out = call(*leaves)
+    v = torch.randn(3, *out.shape, **kind)
+
+    def slopes(v):
+        return torch.autograd.grad(out, leaves, v, retain_graph=True)
+
+    for ours, *singly in zip(vmap(slopes)(v), *map(slopes, v), strict=True):
+        assert ours.abs().max() > 0
+        torch.testing.assert_close(ours, torch.stack(singly))
+
+
 def test_vmap_of_the_input_alone_is_one_call(args, monkeypatch):
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -160,7 +297,7 @@ def test_vmap_of_the_input_alone_is_one_call(args, monkeypatch):
         vmap(lambda x: OPS.upfirdn2d.default(x, k, None, UP, DOWN, PAD, False))(
             torch.stack([x, x, x])
         )
-    assert calls.count(OPS.upfirdn2d.default) == 1
+    assert calls.count(OPS._upfirdn2d.default) == 1  # what the registered operator calls
 
 
 def test_vmap_of_separable_taps(device):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .. import ops
 from ..ops.arguments import DTYPES
+from ..ops.modes import is_tracing
 from ..ops.native import accumulate_dtype
 from ..values import as_index, shown
 from .arguments import as_count, as_flag, as_number, check_dense, check_device
@@ -138,7 +139,8 @@ def check_bias(x: str, b: str, input: Tensor, bias: Any, dim: Any) -> int:
     axis = int(dim) if isinstance(dim, bool) else as_index(dim)
     if axis is None or not 0 <= axis < input.dim():
         raise ValueError(f"dim must be an int in [0, {input.dim()}), got dim={shown(dim)}")
-    if bias.dim() != 1 or bias.shape[0] != input.shape[axis]:
+    # Traced sizes are tensors: comparing them would fix them
+    if bias.dim() != 1 or not (is_tracing() or bias.shape[0] == input.shape[axis]):
         raise ValueError(
             f"{b} must be a vector as long as dimension {axis} of {x}, got {b} of shape "
             f"{tuple(bias.shape)} and {x} of shape {tuple(input.shape)}"

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..filters import normalise_taps
 from ..ops.arguments import DTYPES, Pads, as_factors, as_pads
+from ..ops.modes import is_tracing
 from ..values import as_index, shown, to_float
 
 
@@ -180,11 +181,22 @@ def check_filter(name: str, value: Any) -> None:
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise TypeError(f"{name} must be a floating-point tensor or None, got {kind}")
     check_dense(name, value)
-    if value.dim() not in (1, 2) or 0 in value.shape:
+    if value.dim() not in (1, 2) or 0 in tap_counts(value):
         raise ValueError(
             f"{name} must be [kh, kw] or [taps] with at least one tap, "
             f"got shape {tuple(value.shape)}"
         )
+
+
+def tap_counts(filter: Tensor) -> tuple[int, int]:
+    """How many taps there are in x and in y, of ``[..., kh, kw]`` or of ``[taps]`` for both.
+
+    Ints for a tracer too, to which sizes are tensors: the pads of a call follow from them.
+    """
+    height = -min(2, filter.dim())
+    if is_tracing():
+        return len(filter.unbind(-1)), len(filter.unbind(height))
+    return filter.shape[-1], filter.shape[height]
 
 
 def make_kernel(name: str, k: Any) -> Tensor:

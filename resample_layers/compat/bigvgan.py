@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -37,6 +38,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from .. import filters, geometry, ops
 from ..alias_free import exponential
+from ..buffers import keep_learned
 from ..ops.arguments import as_factors
 from ..ops.border import MODES, extend
 from ..values import shown
@@ -82,7 +84,8 @@ def _filter(taps: Sequence[float], device: torch.device | None = None) -> Tensor
 class _Filtering(nn.Module):
     """A module with the buffer ``filter``, which no half type rounds and no move loses.
 
-    A filter that the user has made a parameter stays as it is.
+    A filter that the user trains is moved as a parameter is: one that has been made a parameter,
+    or that requires a gradient.
     """
 
     filter: Tensor  # [1, 1, taps]
@@ -94,9 +97,9 @@ class _Filtering(nn.Module):
 
     def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move the module, then take the values anew, so that none is rounded or unset."""
-        before = self._buffers.get("filter")
+        buffers = dict(self._buffers)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        after = self._buffers.get("filter")
+        before, after = buffers.get("filter"), keep_learned(self, ["filter"], buffers).get("filter")
         if before is None or after is None:
             return self
         dtype = torch.promote_types(after.dtype, torch.float32)
@@ -121,7 +124,9 @@ class _Filtering(nn.Module):
         key = prefix + "filter"
         stored, own = state_dict.get(key), self._buffers.get("filter")
         if own is not None and isinstance(stored, Tensor) and stored.dtype in HALF:
-            state_dict[key] = self._widened(stored)  # the dict is a copy of the user's
+            # Torch refuses real tensors beside fake ones, and says so once more below
+            with suppress(AssertionError):
+                state_dict[key] = self._widened(stored)  # the dict is a copy of the user's
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         missing: list[str] = args[2] if len(args) > 2 else kwargs["missing_keys"]
         if own is not None and not own.is_meta and key in missing:
@@ -130,9 +135,9 @@ class _Filtering(nn.Module):
     def _widened(self, stored: Tensor) -> Tensor:
         """A filter of a half type in float32: the designed one, if it is that one rounded."""
         wide = stored.float()
-        if stored.is_meta or isinstance(stored, FakeTensor):
-            return wide
         designed = _filter(self._taps, stored.device)
+        if stored.is_meta or FakeTensor in (type(wide), type(designed)):  # they have no values
+            return wide
         if wide.shape != designed.shape:
             return wide
         # The original designs in float32: its taps are others by some 1e-7 before they are rounded

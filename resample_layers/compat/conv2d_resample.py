@@ -16,6 +16,7 @@ from .arguments import (
     check_device,
     check_filter,
     check_images,
+    tap_counts,
 )
 from .resampling import Call, Padding
 
@@ -63,14 +64,15 @@ def conv2d_resample(
         check_filter("f", f)
     if w.dtype != x.dtype and not is_autocast(x.device):
         raise TypeError(f"w must be of the dtype of x, {x.dtype}, got {w.dtype}")
-    if w.shape[0] % groups or x.shape[1] != w.shape[1] * groups:
+    # Traced sizes are tensors: comparing them would fix them
+    if not is_tracing() and (w.shape[0] % groups or x.shape[1] != w.shape[1] * groups):
         raise ValueError(
             "w must be [C_out, C_in / groups, kh, kw] with C_out a multiple of groups and the C_in "
             f"of x, got w of shape {tuple(w.shape)}, x of shape {tuple(x.shape)}, groups={groups}"
         )
     check_device(("x", "w"), x, w)
-    fw, fh = (1, 1) if f is None else (f.shape[-1], f.shape[0])
-    kh, kw = w.shape[2:]
+    fw, fh = (1, 1) if f is None else tap_counts(f)
+    kw, kh = tap_counts(w)
     x0, x1, y0, y1 = given = as_paddings(padding)
     for rate, own in ((up, geometry.upsample_pad), (down, geometry.downsample_pad)):
         if rate > 1:
@@ -81,7 +83,7 @@ def conv2d_resample(
     if down > 1:
         out_h = geometry.output_size(out_h, 1, down, 0, 0, fh)
         out_w = geometry.output_size(out_w, 1, down, 0, 0, fw)
-    if not is_tracing() and (out_h < 1 or out_w < 1):  # traced: comparing would fix the sizes
+    if not is_tracing() and (out_h < 1 or out_w < 1):
         raise ValueError(
             f"output must be at least 1x1 (height x width), got {out_h}x{out_w} from x "
             f"{x.shape[2]}x{x.shape[3]}, w {kh}x{kw}, f {fh}x{fw}, up={up}, down={down}, "

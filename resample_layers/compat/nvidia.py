@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from ..filters import normalise_taps
 from ..ops.arguments import DTYPES
@@ -111,10 +112,11 @@ def setup_filter(
     gain = as_number("gain", gain)
     if separable and gain < 0:
         raise ValueError(f"gain must be >= 0 for a separable filter, got gain={gain!r}")
-    if not bool(taps.isfinite().all()):
-        raise ValueError(f"f must be finite, got {shown(f)}")
-    if normalize:
-        normalise_taps("f", taps)  # the check of the sum
+    if not isinstance(taps, FakeTensor):  # a fake tensor has no values to check
+        if not bool(taps.isfinite().all()):
+            raise ValueError(f"f must be finite, got {shown(f)}")
+        if normalize:
+            normalise_taps("f", taps)  # the check of the sum
     if taps.dim() == 1 and not separable:
         taps = torch.outer(taps, taps)
     if normalize:
@@ -328,7 +330,9 @@ def _as_taps(f: Any) -> Tensor:
         dtype = getattr(f, "dtype", None)
         if dtype in (torch.complex64, torch.complex128) or getattr(dtype, "kind", "") == "c":
             raise TypeError  # torch drops the imaginary part
-        taps = torch.as_tensor(f, dtype=torch.float32)
+        # Without a device, a context such as torch.device("meta") would take the values away
+        device = f.device if isinstance(f, Tensor) else "cpu"
+        taps = torch.as_tensor(f, dtype=torch.float32, device=device)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         kind = TypeError if isinstance(error, (TypeError, RuntimeError)) else ValueError
         text = (

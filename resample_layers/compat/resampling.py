@@ -27,6 +27,7 @@ from .arguments import (
     check_device,
     check_filter,
     check_images,
+    tap_counts,
 )
 
 Rate = int | Sequence[int]  # one for both axes, or [x, y]
@@ -63,20 +64,20 @@ class Call:
 
     def filter2d(self) -> Tensor:
         """``padding`` on top of what keeps the size."""
-        fw, fh = self.filter.shape[-1], self.filter.shape[0]
+        fw, fh = tap_counts(self.filter)
         return self._run(1, 1, (fw // 2, (fw - 1) // 2, fh // 2, (fh - 1) // 2), 1.0)
 
     def upsample2d(self, up: Rate) -> Tensor:
         """``padding`` on top of what makes the size ``up`` times as large."""
         up_x, up_y = as_factors("up", up)
-        fw, fh = self.filter.shape[-1], self.filter.shape[0]
+        fw, fh = tap_counts(self.filter)
         pads = (*geometry.upsample_pad(fw, up_x), *geometry.upsample_pad(fh, up_y))
         return self._run(up, 1, pads, float(up_x * up_y))
 
     def downsample2d(self, down: Rate) -> Tensor:
         """``padding`` on top of what makes the size ``1 / down``."""
         down_x, down_y = as_factors("down", down)
-        fw, fh = self.filter.shape[-1], self.filter.shape[0]
+        fw, fh = tap_counts(self.filter)
         pads = (*geometry.downsample_pad(fw, down_x), *geometry.downsample_pad(fh, down_y))
         return self._run(1, down, pads, 1.0)
 
@@ -84,7 +85,7 @@ class Call:
         up_x, up_y = as_factors("up", up)
         down_x, down_y = as_factors("down", down)
         x0, x1, y0, y1 = pad = [extra + own for extra, own in zip(self.padding, base, strict=True)]
-        (h, w), fw, fh = self.input.shape[2:], self.filter.shape[-1], self.filter.shape[0]
+        (h, w), (fw, fh) = self.input.shape[2:], tap_counts(self.filter)
         out_h = geometry.output_size(h, up_y, down_y, y0, y1, fh)
         out_w = geometry.output_size(w, up_x, down_x, x0, x1, fw)
         if not is_tracing() and (out_h < 1 or out_w < 1):  # traced: comparing would fix the sizes
@@ -144,10 +145,7 @@ def filtered_lrelu(
     if limit <= 0:
         raise ValueError(f"clamp must be > 0 or None, got clamp={shown(clamp)}")
 
-    first, second = kernels
-    (kh, kw), (fh, fw) = (
-        (1, 1) if f is None else (f.shape[0], f.shape[-1]) for f in (first, second)
-    )
+    (kw, kh), (fw, fh) = ((1, 1) if f is None else tap_counts(f) for f in kernels)
     h, w = input.shape[2:]
     sizes = [
         geometry.output_size(h, up, 1, y0, y1, kh),
@@ -162,6 +160,7 @@ def filtered_lrelu(
             f"output must be at least 1x1 (height x width), got {out[0]}x{out[1]} from "
             f"{x} {h}x{w}, {fu} {kh}x{kw}, {fd} {fh}x{fw}, up={up}, down={down}, padding={pads}"
         )
+    first, second = kernels
     if up > 1:
         first = _wide(input.new_ones(1) if first is None else first, input)
         first = first * (up if first.dim() == 1 else up**2)

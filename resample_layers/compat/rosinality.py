@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from .. import geometry, ops
 from ..ops import upfirdn2d_native
 from ..ops.arguments import as_pads
+from ..ops.modes import is_tracing
 from . import activation, arguments, conv2d_gradfix
 
 __all__ = [
@@ -118,10 +119,11 @@ class FusedLeakyReLU(activation.FusedLeakyReLU):
 
 def _as_vector(bias: Any) -> Any:
     """``[1, C, 1, 1]`` as ``[C]``; anything else stays."""
-    is_vector = isinstance(bias, Tensor) and bias.shape == (1, bias.numel(), 1, 1)
-    if is_vector and bias.layout == torch.strided:
-        return bias.reshape(-1)
-    return bias
+    if not isinstance(bias, Tensor) or bias.dim() != 4 or bias.layout != torch.strided:
+        return bias
+    # Traced sizes are tensors: comparing them would fix them
+    is_vector = is_tracing() or bias.shape == (1, bias.shape[1], 1, 1)
+    return bias.reshape(-1) if is_vector else bias
 
 
 def make_kernel(k: Any) -> Tensor:

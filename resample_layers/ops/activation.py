@@ -94,7 +94,7 @@ def upfirdn2d_bias_act(
     Source of the formula: Karras et al., StyleGAN2, 2020.
     """
     operands = [t for t in (bias, noise, noise_strength, scale) if t is not None]
-    tensors = (input, *(kernel if isinstance(kernel, tuple) else (kernel,)), *operands)
+    tensors = (input, *(kernel if isinstance(kernel, (tuple, list)) else (kernel,)), *operands)
     if has_torch_function(tensors):
         return handle_torch_function(  # type: ignore[no-any-return]
             upfirdn2d_bias_act,
@@ -143,7 +143,7 @@ def bias_act(
             :func:`upfirdn2d_bias_act`.
 
     Shape:
-        - input, output: ``[N, C, H, W]``
+        - input, output: ``[N, C, H, W]``, each of which may be 0
 
     Raises:
         TypeError, ValueError: as :func:`upfirdn2d_bias_act`.
@@ -170,8 +170,12 @@ def bias_act(
             scale,
         )
     check_input(input)
-    if torch.compiler.is_compiling() or is_tracing() or is_differentiated_elsewhere():
-        # Compilers fuse the formula with what is around it
+    if (
+        torch.compiler.is_compiling()  # compilers fuse the formula with what is around it
+        or is_tracing()
+        or is_differentiated_elsewhere()
+        or input.numel() == 0  # the op refuses an output without rows or columns
+    ):
         size = (input.shape[2], input.shape[3])
         constants = check_epilogue(
             input, size, bias, noise, noise_strength, scale, negative_slope, gain, clamp

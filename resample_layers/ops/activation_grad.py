@@ -12,8 +12,8 @@
   ``scaled`` is what the scale multiplies, of the dtype of ``output`` or of its dtype in
   ``native.WIDE``, and is multiplied with the tap where there is one.
 
-It has no gradient itself: where a graph of the gradient is wanted, epilogue.py has the same in
-differentiable functions.
+It has no autograd rule of its own: where a graph of the gradient is asked for, activation.py takes
+the differentiable functions of epilogue.py instead.
 """
 
 from __future__ import annotations

@@ -18,7 +18,12 @@ from .modes import is_tracing
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 Pair = tuple[int, int]
 Pads = tuple[int, int, int, int]
-SHAPES = {1: "[N, C, L]", 2: "[N, C, H, W]", 3: "[N, C, D, H, W]"}  # by dimensions of space
+SHAPES = {  # by dimensions of space; 0: any
+    0: "[N, C, ...]",
+    1: "[N, C, L]",
+    2: "[N, C, H, W]",
+    3: "[N, C, D, H, W]",
+}
 SIDES = {1: "length", 2: "height x width", 3: "depth x height x width"}
 AXES = {1: "1 int (x,)", 2: "2 ints (x, y)", 3: "3 ints (x, y, z)"}
 
@@ -98,7 +103,7 @@ def check_filtered_call(
         for name, pad in pads.items()
     )
     for name, operand in operands.items():
-        _check_operand(name, operand, input)
+        check_operand(name, operand, input)
         if operand is not None and not is_tracing() and tuple(operand.shape) != (input.shape[1],):
             raise ValueError(
                 f"{name} must be [C] with the C of input, {input.shape[1]}, got shape "
@@ -202,7 +207,7 @@ def by(sizes: Sequence[int]) -> str:
 
 
 def check_input(input: Any, dims: int = 2) -> None:
-    """A floating-point tensor [N, C, H, W], or of other ``dims`` of space.
+    """A floating-point tensor [N, C, H, W], or of other ``dims`` of space; 0: of any rank.
 
     Raises:
         TypeError: for another kind or dtype. ValueError: for another rank.
@@ -213,7 +218,7 @@ def check_input(input: Any, dims: int = 2) -> None:
         raise TypeError(f"input must be float16, bfloat16, float32 or float64, got {input.dtype}")
     if input.layout != torch.strided:
         raise ValueError(f"input must be dense, got a tensor of layout {input.layout}")
-    if input.dim() != 2 + dims:
+    if input.dim() != 2 + dims and dims:
         raise ValueError(
             f"input must have {2 + dims} dimensions {SHAPES[dims]}, got {input.dim()}: "
             f"shape {tuple(input.shape)}"
@@ -242,12 +247,12 @@ def check_epilogue(
     """
     n, c = input.shape[:2]
     sized = not is_tracing()  # traced sizes are tensors: comparing them would fix them
-    _check_operand("bias", bias, input)
+    check_operand("bias", bias, input)
     if bias is not None and sized and tuple(bias.shape) != (c,):
         raise ValueError(
             f"bias must be [C] with the C of input, {c}, got shape {tuple(bias.shape)}"
         )
-    _check_operand("noise", noise, input)
+    check_operand("noise", noise, input)
     if noise is not None and sized:
         shape = tuple(noise.shape)
         if len(shape) != 4 or shape[0] not in (1, n) or shape[1:] != (1, *size):
@@ -255,7 +260,7 @@ def check_epilogue(
                 f"noise must be [N or 1, 1, out_h, out_w], here [{n} or 1, 1, {size[0]}, "
                 f"{size[1]}], got shape {shape}"
             )
-    _check_operand("noise_strength", noise_strength, input)
+    check_operand("noise_strength", noise_strength, input)
     if noise_strength is not None:
         if noise is None:
             raise ValueError("noise_strength must come with noise, got noise=None")
@@ -264,7 +269,7 @@ def check_epilogue(
                 "noise_strength must be a tensor of one element, got shape "
                 f"{tuple(noise_strength.shape)}"
             )
-    _check_operand("scale", scale, input)
+    check_operand("scale", scale, input)
     if scale is not None and sized and tuple(scale.shape) != (n, c):
         raise ValueError(
             f"scale must be [N, C] with the N and C of input, [{n}, {c}], got shape "
@@ -281,7 +286,7 @@ def check_required(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a tensor [C], got {_describe(value)}")
 
 
-def _check_operand(name: str, value: Any, input: Tensor) -> None:
+def check_operand(name: str, value: Any, input: Tensor) -> None:
     """None, or a floating-point tensor on the device of ``input``."""
     if value is None:
         return

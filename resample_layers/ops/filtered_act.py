@@ -445,6 +445,15 @@ def _native(*args: Any) -> Tensor:
 
 def _native_grad(grad: Tensor, *args: Any) -> tuple[Tensor, ...]:
     needs = (True, *args[-1], *(False,) * 4)
+    if not native.is_plain(grad, *(t for t in args[:8] if t is not None)):
+        input, wide = args[0], _accumulate_dtype(args)
+        of_input, *sums = Formula.of(native.resample, args[:-1]).grads(grad, needs)[:4]
+        assert of_input is not None
+        absent = [input.new_zeros(input.shape[1] if asked else 0, dtype=wide) for asked in args[-1]]
+        return (
+            native.as_laid_out(of_input.to(input.dtype), input),
+            *(zero if total is None else total for total, zero in zip(sums, absent, strict=True)),
+        )
     results = _empty_grads(grad, *args)
     for total in results[1:]:
         total.zero_()

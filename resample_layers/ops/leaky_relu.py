@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function
 
 from ..values import as_count, check_bool, check_finite, to_float
+from .arguments import check_input, check_operand
 from .modes import is_tracing
 
 
@@ -27,8 +28,8 @@ def fused_leaky_relu(
     from a centred normal input (exactly for slope 0, nearly for 0.2).
 
     Args:
-        input: activations ``[N, C, ...]``.
-        bias: ``[C]``, promoted to the input's dtype; None for no bias.
+        input: activations ``[N, C, ...]``, float16, bfloat16, float32 or float64.
+        bias: ``[C]``, rounded to the input's dtype; None for no bias.
         negative_slope: slope for negative values.
         scale: gain after the activation.
 
@@ -36,8 +37,8 @@ def fused_leaky_relu(
         - output: as input, of the input's dtype
 
     Raises:
-        TypeError: if ``input`` is not a floating-point tensor, or ``bias`` no tensor.
-        ValueError: if ``bias`` is not ``[C]``, or on another device.
+        TypeError: if ``input`` or ``bias`` is no tensor of these dtypes.
+        ValueError: if ``bias`` is not ``[C]``, or is on another device.
 
     Example:
         >>> import torch
@@ -52,21 +53,9 @@ def fused_leaky_relu(
         return handle_torch_function(  # type: ignore[no-any-return]
             fused_leaky_relu, tensors, input, bias, negative_slope, scale
         )
-    if not isinstance(input, Tensor) or not input.is_floating_point():
-        kind = input.dtype if isinstance(input, Tensor) else type(input).__name__
-        raise TypeError(f"input must be a floating-point tensor [N, C, ...], got {kind}")
-    if input.layout != torch.strided:
-        raise ValueError(f"input must be dense, got a tensor of layout {input.layout}")
+    check_input(input, 0)
+    check_operand("bias", bias, input)
     if bias is not None:
-        if not isinstance(bias, Tensor):
-            raise TypeError(f"bias must be a tensor [C] or None, got {type(bias).__name__}")
-        if bias.layout != torch.strided:
-            raise ValueError(f"bias must be dense, got a tensor of layout {bias.layout}")
-        if bias.device != input.device:
-            raise ValueError(
-                f"bias must be on the device of input, got bias on {bias.device} and input on "
-                f"{input.device}"
-            )
         if bias.dim() != 1 or input.dim() < 2 or _lengths_differ(bias, input):
             raise ValueError(
                 f"bias must be [C] with the C of input [N, C, ...], got bias of shape "

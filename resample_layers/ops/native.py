@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -210,50 +211,67 @@ def bias_act_grad(
     gain: float,
     clamp: float | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """What activation_grad.py states, piece by piece, as :func:`resample` works."""
+    """What activation_grad.py states, piece by piece where only values are asked for."""
     check_gradient_dtypes(grad, output, scaled)
     dtype = accumulate_dtype(output)
-    result = torch.empty(
-        output.shape,
-        dtype=output.dtype,
-        device=output.device,
-        memory_format=memory_format(output),
-    )
-    samples, channels, height, width = output.shape
-    bias_grad = output.new_zeros(channels if with_bias else 0, dtype=dtype)
-    noise_shape = (noise_samples, 1, height, width) if noise_samples else (0,)
-    noise_grad = output.new_zeros(noise_shape, dtype=dtype)
-    strength_grad = output.new_zeros(0 if noise is None else 1, dtype=dtype)
-    scale_shape = (0,) if scaled is None else (samples, channels)
-    scale_grad = output.new_zeros(scale_shape, dtype=dtype)
     taps = [tap.reshape(()).to(dtype) for tap in (tap_x, tap_y) if tap is not None]
-    for batch, chan, first, last in _pieces(output, result, dtype):
-        piece = batch, chan, slice(first, last)
+    samples, channels, height, width = output.shape
+    shapes = (
+        (channels,) if with_bias else (0,),
+        (noise_samples, 1, height, width) if noise_samples else (0,),
+        (0,) if noise is None else (1,),
+        (0,) if scaled is None else (samples, channels),
+    )
+    totals = [output.new_zeros(shape, dtype=dtype) for shape in shapes]
+
+    def gradients(batch: slice, chan: slice, rows: slice) -> tuple[Tensor, list[Tensor | None]]:
+        """The result of a piece, and what it adds to the totals; None: nothing."""
+        piece = batch, chan, rows
         u = activation_grad(grad[piece].to(dtype), output[piece], negative_slope, clamp)
         z = u * gain
-        if with_bias:
-            bias_grad[chan] += z.sum((0, 2, 3))
+        parts: list[Tensor | None] = [z.sum((0, 2, 3)) if with_bias else None, None, None, None]
         if noise_samples or noise is not None:
             pixels = z.sum(1, keepdim=True)
             if noise is not None:
                 factors = noise if noise.shape[0] == 1 else noise[batch]
-                strength_grad += (pixels * factors[:, :, first:last].to(dtype)).sum()
-            if noise_samples == 1:
-                noise_grad[:, :, first:last] += pixels.sum(0, keepdim=True)
-            elif noise_samples:
-                noise_grad[batch, :, first:last] += pixels
+                parts[2] = (pixels * factors[:, :, rows].to(dtype)).sum().reshape(1)
+            if noise_samples:
+                parts[1] = pixels.sum(0, keepdim=True) if noise_samples == 1 else pixels
         if scaled is not None:
-            scale_grad[batch, chan] += (z * scaled[piece].to(dtype)).sum((2, 3))
+            parts[3] = (z * scaled[piece].to(dtype)).sum((2, 3))
         for tap in taps:
             z = z * tap
         if scale is not None:
             z = z * scale[batch, chan, None, None].to(dtype)
-        result[piece] = u if not taps and scale is None else z
+        return u if not taps and scale is None else z, parts
+
+    tensors = (grad, output, scaled, tap_x, tap_y, scale, noise, noise_strength)
+    if is_plain(*(t for t in tensors if t is not None)):
+        result = torch.empty(
+            output.shape,
+            dtype=output.dtype,
+            device=output.device,
+            memory_format=memory_format(output),
+        )
+        for batch, chan, first, last in _pieces(output, result, dtype):
+            rows = slice(first, last)
+            result[batch, chan, rows], parts = gradients(batch, chan, rows)
+            noisy = batch if noise_samples > 1 else slice(None)
+            places: tuple[Any, ...] = chan, (noisy, slice(None), rows), slice(None), (batch, chan)
+            for total, place, part in zip(totals, places, parts, strict=True):
+                if part is not None:
+                    total[place] += part
+    else:  # nothing is written in place
+        whole = slice(None)
+        result, parts = gradients(whole, whole, whole)
+        result = as_laid_out(result.to(output.dtype), output)
+        totals = [t if part is None else part for t, part in zip(totals, parts, strict=True)]
+    of_bias, of_noise, of_strength, of_scale = totals
     if noise_strength is not None:
-        noise_grad *= noise_strength.reshape(()).to(dtype)
+        of_noise = of_noise * noise_strength.reshape(()).to(dtype)
     for tap in taps:
-        scale_grad *= tap
-    return result, bias_grad, noise_grad, strength_grad, scale_grad
+        of_scale = of_scale * tap
+    return result, of_bias, of_noise, of_strength, of_scale
 
 
 def kernel_size(kernel: Tensor, taps_y: Tensor | None) -> tuple[int, int]:

@@ -4,12 +4,14 @@
 An op is stated by four functions: what it computes in plain torch (``native``), what its result
 looks like (``fake``), what its gradient needs (``setup``) and its gradient (``backward``); and by a
 fifth, ``vmap``, where a batch can be one call. An op that computes a first-order gradient in one
-pass has no gradient itself, and is stated by the first two alone. From these one :class:`Op` makes
+pass is stated by the first two alone: torch differentiates its ``native``. From these one
+:class:`Op` makes
 
 - the registered operator ``resample_layers::name``, with autograd and vmap rules, which
   compilers and exporters see;
 - the raw operator ``resample_layers::_name``, the same without a gradient;
-- an autograd Function over the raw operator, which is faster in eager mode.
+- an autograd Function over the raw operator, which is faster in eager mode and is the autograd
+  rule of the registered operator.
 
 ``native`` serves every device. A compiled library adds kernels of its own for its device (see
 extension.py) and changes nothing here.
@@ -18,7 +20,8 @@ extension.py) and changes nothing here.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, wraps
+from inspect import unwrap
 from typing import Any, NoReturn
 
 import torch
@@ -61,8 +64,8 @@ class Op:
         backward: ``backward(needs, saved, constants, grad)`` gives the gradient of each leading
             tensor in its dtype, None where none is asked for or the tensor is absent. It is made of
             ops and of torch's functions, so that it can be differentiated again. Without ``setup``
-            and ``backward`` the op has no gradient: call it only where none is asked for, as in a
-            ``backward`` where ``torch.is_grad_enabled()`` is False.
+            and ``backward``, a call whose gradient is asked for computes ``native``, and torch
+            differentiates that.
         vmap: ``vmap(op, info, in_dims, *args)``, torch.library's rule with the operator before
             it; without one, a batch is computed call by call.
 
@@ -84,21 +87,24 @@ class Op:
         self.native, self.fake = native, fake
         library = claim(name, schema)
         if library is not None:
+            # Autograd passes the raw operator by, and is still on behind it: without no_grad, the
+            # functions of torch in `native` would record a graph
             for full in (name, f"_{name}"):
-                library.impl(full, native, "CompositeExplicitAutograd")
+                library.impl(full, torch.no_grad()(native), "CompositeExplicitAutograd")
         self.registered = getattr(torch.ops.resample_layers, name).default
-        self.raw = getattr(torch.ops.resample_layers, f"_{name}").default
+        packet = getattr(torch.ops.resample_layers, f"_{name}")
+        self.raw = packet.default
         # The builtin behind `raw`, without the frame of OpOverload.__call__, which costs as much as
         # the checks of an input. Dynamo cannot trace it
-        self._call_raw: Callable[..., Any] = getattr(self.raw, "_op", self.raw)
+        self._call_raw: Callable[..., Any] = unwrap(getattr(self.raw, "_op", self.raw))
+        self.raw._op = packet._op = self._guard()
         kinds = [str(argument.type) for argument in self.registered._schema.arguments]
         self.tensors = sum(kind in ("Tensor", "Optional[Tensor]") for kind in kinds)
-        self._others = len(kinds) - self.tensors  # arguments that are no tensors
-        self._apply: Any = None  # of the Function
+        self._apply = self._apply_native
         if setup is not None and backward is not None:
             self._apply = self._function(setup, backward).apply
         if library is not None:
-            self._add_rules(library, setup, backward, vmap or call_by_call)
+            self._add_rules(library, vmap or call_by_call)
             settle(name, schema)
         OPS[name] = self
 
@@ -106,8 +112,8 @@ class Op:
         """Compute by the first of four doors that is open; each is there for a measured reason.
 
         1. ONNX's and TorchScript's exporters want standard operators: native.
-        2. ``torch.func`` and forward mode differentiate outside of autograd, and torch.library
-           would drop their tangents silently, under a compiler too: native.
+        2. ``torch.func`` and forward mode differentiate outside of autograd, and the Function has
+           no rule for them: native, under a compiler too, so that it fuses the functions of torch.
         3. A compiler wants one operator for all sizes, with a fake: the registered one. So does
            the vmap of ``is_grads_batched``, which an autograd Function does not survive.
         4. Eager mode: the Function where a gradient is asked for, else the raw operator.
@@ -145,7 +151,25 @@ class Op:
         except (RuntimeError, MemoryError) as error:
             self._raise(error, args)
 
+    def _guard(self) -> Callable[..., Any]:
+        """The raw operator as ``torch.ops`` gives it to other callers, with door 2 before it.
+
+        Without a rule for autograd, an operator gives no tangent and no gradient of ``torch.func``,
+        and raises no error. Such a rule would make each call of ours slower, so that the check
+        stands here, in Python, where our calls do not pass.
+        """
+        raw, registered = self._call_raw, self.registered
+
+        @wraps(raw)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            return (registered if is_differentiated_elsewhere() else raw)(*args, **kwargs)
+
+        return guarded
+
     # The gradient in eager mode and under compilers
+
+    def _apply_native(self, *packed: Any) -> Any:
+        return self.native(*packed[:-1], *packed[-1])
 
     def _function(self, setup: Setup, rule: Backward) -> Any:
         """The Function. Each argument makes its call slower: it takes the tensors and one tuple."""
@@ -161,7 +185,7 @@ class Op:
             ctx.save_for_backward(*saved)
             return out
 
-        rules = {"forward": staticmethod(forward), "backward": staticmethod(_backward(rule, 1))}
+        rules = {"forward": staticmethod(forward), "backward": staticmethod(_backward(rule))}
         return type(self.name, (torch.autograd.Function,), rules)
 
     # What torch.library must know
@@ -169,32 +193,31 @@ class Op:
     def _add_rules(
         self,
         library: torch.library.Library,
-        setup: Setup | None,
-        backward: Backward | None,
         vmap: Callable[..., tuple[Any, Any]],
     ) -> None:
+        library.impl(self.name, self._differentiate, "Autograd")
         # Without this, autograd looks at every argument of each call of an operator without a rule
         library.impl(f"_{self.name}", torch.library.fallthrough_kernel, "Autograd")
-        for name, overload in ((self.name, self.registered), (f"_{self.name}", self.raw)):
+        torch.library.register_vmap(self.registered, partial(vmap, self.registered), lib=library)
+        for name in (self.name, f"_{self.name}"):
             full = f"{NAMESPACE}::{name}"
             torch.library.register_fake(full, self.fake, lib=library)
-            torch.library.register_vmap(full, partial(vmap, overload), lib=library)
             torch.library.register_torch_dispatch(
                 full, ProxyTorchDispatchMode, self._trace, lib=library
             )
-        if setup is None or backward is None:
-            return
 
-        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-            saved, ctx.constants = setup(ctx.needs_input_grad, inputs, output)
-            ctx.save_for_backward(*saved)
+    def _differentiate(self, *args: Any) -> Any:
+        """The autograd rule of the registered operator, which graphs call: doors 2 and 4 again.
 
-        torch.library.register_autograd(
-            f"{NAMESPACE}::{self.name}",
-            _backward(backward, self._others),
-            setup_context=setup_context,
-            lib=library,
-        )
+        A rule by ``torch.library.register_autograd`` would give no tangent in forward mode, raise
+        no error there, and be refused by ``torch.func.grad``.
+        """
+        if is_differentiated_elsewhere():
+            return self.native(*args)
+        tensors = args[: self.tensors]
+        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+            return self._apply(*tensors, args[self.tensors :])
+        return self._call_raw(*args)
 
     def _trace(
         self,
@@ -253,15 +276,14 @@ class Op:
         ) from None
 
 
-def _backward(rule: Backward, others: int) -> Callable[..., Grads]:
-    """What autograd calls; ``others`` are the arguments behind the tensors.
+def _backward(rule: Backward) -> Callable[..., Grads]:
+    """What autograd calls; the last argument of the Function is the tuple without a gradient.
 
     A plain function: Dynamo refuses methods when it compiles a backward pass.
     """
-    none = (None,) * others
 
     def backward(ctx: Any, grad: Tensor) -> Grads:
-        return rule(ctx.needs_input_grad, ctx.saved_tensors, ctx.constants, grad) + none
+        return *rule(ctx.needs_input_grad, ctx.saved_tensors, ctx.constants, grad), None
 
     return backward
 

@@ -22,6 +22,7 @@ from ..version import __version__
 
 NAMESPACE = "resample_layers"
 FOLDER = str(Path(__file__).resolve().parent.parent)
+SHARED = ("geometry.py", "values.py")  # modules outside of ops that its modules import
 
 
 @dataclass
@@ -33,7 +34,7 @@ class Owner:
 
     version: str
     folder: str  # of the package
-    sources: str  # a digest of the modules beside this one
+    sources: str  # a digest of the modules that the ops are made of
     is_complete: bool = False  # all ops of the package are registered
     schemas: dict[str, str] = field(default_factory=dict)  # of each registered op, by its name
     # The registrations live as long as these do, one for each op, by its name
@@ -75,7 +76,7 @@ def _other_sources(owner: Owner) -> ImportError:
 
 def _sources() -> str:
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in (*sorted(Path(__file__).parent.glob("*.py")), *(Path(FOLDER) / m for m in SHARED)):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

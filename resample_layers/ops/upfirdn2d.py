@@ -98,7 +98,7 @@ def upfirdn2d(
     scipy.signal, on two axes; sizes and transposes are derived in
     :mod:`resample_layers.geometry`.
     """
-    tensors = (input, *kernel) if isinstance(kernel, tuple) else (input, kernel)
+    tensors = (input, *kernel) if isinstance(kernel, (tuple, list)) else (input, kernel)
     if has_torch_function(tensors):
         return handle_torch_function(  # type: ignore[no-any-return]
             upfirdn2d, tensors, input, kernel, up=up, down=down, pad=pad
