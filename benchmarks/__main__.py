@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from scripts.options import count, positive
+
 from . import cpu, demo, dimensions, filtered, overhead, rational
 from .measure import KEPT, Row, draw, head, load, rows_file, save, write_section
 
@@ -93,8 +95,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m benchmarks", description=__doc__, allow_abbrev=False
     )
     parser.add_argument("--quick", action="store_true", help="fewer shapes and dtypes")
-    parser.add_argument("--seconds", type=float, default=0.3, help="time for each row, in seconds")
-    parser.add_argument("--steps", type=int, default=1000, help="steps of the demo")
+    parser.add_argument("--seconds", type=positive, default=0.3, help="for each row, in seconds")
+    parser.add_argument("--steps", type=count, default=1000, help="steps of the demo")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, help="sections to measure")
     parser.add_argument("--report", action="store_true", help="measure nothing, write anew")
     parser.add_argument(

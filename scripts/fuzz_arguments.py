@@ -38,6 +38,7 @@ if __name__ == "__main__":
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
+from scripts.options import count  # noqa: E402
 from tests import test_compat  # noqa: E402
 from tests.test_public_calls import CASES, PUBLIC  # noqa: E402
 
@@ -208,7 +209,7 @@ def fault_of(error: Exception) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--runs", type=int, default=100_000)
+    add("--runs", type=count, default=100_000)
     add("--seed", type=int, default=0)
     add("--random", action="store_true", help="without atheris; goes on after a fault")
     args = parser.parse_args()

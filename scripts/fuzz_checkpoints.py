@@ -21,6 +21,7 @@ import functools
 import io
 import itertools
 import json
+import os
 import pickle
 import pickletools
 import re
@@ -40,6 +41,11 @@ from random import Random
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+
+from scripts.options import count, positive  # noqa: E402
+
 FIXTURES = ROOT / "tests" / "fixtures" / "checkpoints"
 HANG = 30  # seconds after which a child ends itself
 STACK = 512 * 1024  # bytes
@@ -356,9 +362,9 @@ def child(args: argparse.Namespace) -> int:
     real = {} if args.read else seeds()
     load(FIXTURES / "ada_32.pkl")  # so that what is made once is there
     outcomes: Counter[str] = Counter()
-    count, failed = (len(args.read) if args.read else args.files), 0
+    total, failed = len(args.read) or args.files, 0
     path = args.folder / "file"
-    for number in range(args.first, args.first + count):
+    for number in range(args.first, args.first + total):
         if args.read:
             kind, data = str(args.read[number]), args.read[number].read_bytes()
         else:
@@ -383,11 +389,11 @@ def child(args: argparse.Namespace) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--files", type=int, default=1000, help="how many to make")
+    add("--files", type=count, default=1000, help="how many to make")
     add("--seed", type=int, default=0)
     add("--read", type=Path, nargs="+", default=[], metavar="FILE", help="read these instead")
-    add("--seconds", type=float, default=1.0, help="of the processor's time for a file")
-    add("--megabytes", type=float, default=64.0, help=f"beside {TIMES} times its size")
+    add("--seconds", type=positive, default=1.0, help="of the processor's time for a file")
+    add("--megabytes", type=positive, default=64.0, help=f"beside {TIMES} times its size")
     add(
         "--keep",
         type=Path,
@@ -400,7 +406,13 @@ def main() -> int:
     args = parser.parse_args()
     if args.child:
         return child(args)
-    args.keep.mkdir(parents=True, exist_ok=True)
+    for path in args.read:
+        if not path.is_file() or not os.access(path, os.R_OK):
+            parser.error(f"--read must name files that can be read, got {path}")
+    try:
+        args.keep.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--keep must be a folder that can be written to: {error}")
     failed, outcomes, start = 0, Counter[str](), time.time()
     total = len(args.read) or args.files
     with tempfile.TemporaryDirectory() as folder:
@@ -430,13 +442,12 @@ def main() -> int:
                 (args.keep / at.replace(" ", "_").replace("/", "_")).write_bytes(
                     Path(folder, "file").read_bytes()
                 )
-    for outcome, count in outcomes.most_common(60):
-        print(f"{count:7} {outcome}")
+    for outcome, times in outcomes.most_common(60):
+        print(f"{times:7} {outcome}")
     said = "FAILED" if failed else "all as promised"
     print(f"{total:,} files in {time.time() - start:.0f} s: {said}")
     return int(failed > 0)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
     sys.exit(main())

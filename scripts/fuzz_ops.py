@@ -36,6 +36,7 @@ if __name__ == "__main__":
 
 from resample_layers import ops  # noqa: E402
 from resample_layers.ops.op import OPS  # noqa: E402
+from scripts.options import count, positive  # noqa: E402
 from tests import oracle, vector_oracle  # noqa: E402
 from tests.vector_oracle import Arrays, Call, Filter, each  # noqa: E402
 
@@ -591,7 +592,7 @@ def fuzz(examples: int, first_seed: int, seconds: float, counts: Counts) -> int:
 def child(args: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     counts = Counts()
-    done = fuzz(args.examples, args.seed, args.seconds, counts)
+    done = fuzz(args.examples or sys.maxsize, args.seed, args.seconds or math.inf, counts)
     print(f"COUNTS {json.dumps({'calls': done, **counts.by})}", flush=True)
     return 0
 
@@ -611,21 +612,22 @@ def environment(backend: str) -> dict[str, str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--examples", type=int, default=10**9, help="calls of each backend")
-    add("--seconds", type=float, default=math.inf, help="for each backend")
+    add("--examples", type=count, help="calls of each backend; default: 10,000, or --seconds")
+    add("--seconds", type=positive, help="for each backend")
     add("--seed", type=int, default=0)
     add("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     add("--child", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
         return child(args)
-    if args.examples == 10**9 and args.seconds == math.inf:
+    if not args.examples and not args.seconds:
         args.examples = 10_000
     failed = False
     for backend in args.backends:
         variables = {**os.environ, **environment(backend), "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, __file__, "--child", "--examples", str(args.examples)]
-        command += ["--seed", str(args.seed), "--seconds", str(args.seconds)]
+        command = [sys.executable, __file__, "--child", "--seed", str(args.seed)]
+        command += ["--examples", str(args.examples)] if args.examples else []
+        command += ["--seconds", str(args.seconds)] if args.seconds else []
         ended = subprocess.run(command, env=variables, capture_output=True, text=True)
         if ended.returncode and "is not one of the vector units of this processor" in ended.stderr:
             print(f"NOT RUN: fuzzing on {backend}, this processor lacks it")
@@ -635,9 +637,11 @@ def main() -> int:
             print(f"{backend}: FAILED\n{ended.stdout[-4000:]}{ended.stderr[-8000:]}")
             continue
         counts = json.loads(ended.stdout.split("COUNTS ")[1])
-        print(f"{backend}: {counts.pop('calls'):,} calls")
-        for what, count in sorted(counts.items()):
-            print(f"  {what}: {count:,}")
+        calls = counts.pop("calls")
+        failed |= calls == 0
+        print(f"{backend}: {calls:,} calls" if calls else f"{backend}: FAILED, it made no call")
+        for what, times in sorted(counts.items()):
+            print(f"  {what}: {times:,}")
     return int(failed)
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -81,9 +82,18 @@ def find_python(version: str) -> str | None:
 
 
 def run(*command: str | Path, folder: Path = ROOT, **environment: str) -> None:
+    """Run a command; where this process is stopped, all that the command started ends first."""
     print("+", *command, flush=True)
     kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    subprocess.run(list(map(str, command)), cwd=folder, env={**kept, **environment}, check=True)
+    words, variables = list(map(str, command)), {**kept, **environment}
+    with subprocess.Popen(words, cwd=folder, env=variables, start_new_session=True) as process:
+        try:
+            status = process.wait()
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    if status:
+        raise subprocess.CalledProcessError(status, words)
 
 
 def pip(python: Path, *arguments: str | Path, **environment: str) -> None:
@@ -151,11 +161,15 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave the environments on disk")
     arguments = parser.parse_args()
     wheel = arguments.wheel and arguments.wheel.resolve()
+    if wheel and not (wheel.is_file() and wheel.suffix == ".whl"):
+        parser.error(f"--wheel must be a file that ends in .whl, got {arguments.wheel}")
     required = os.environ.get("RESAMPLE_LAYERS_REQUIRE", "").split(",")
     work = Path(tempfile.mkdtemp(prefix="test-matrix-"))
     report, failed = [], False
     asked = [row for row in ROWS if row.name in arguments.only]
     wants_wheel = any(row.compiler is None for row in asked)
+    # A signal that would end this process at once ends it as an error does: nothing is left on disk
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         for row in ROWS:
             # The first row builds the wheel, also where it is not to be tested
@@ -200,6 +214,7 @@ def main() -> int:
     finally:
         if not arguments.keep:
             shutil.rmtree(work)
+        signal.signal(signal.SIGTERM, before)
         print("", *report, sep="\n")
     return int(failed)
 

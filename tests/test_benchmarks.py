@@ -98,7 +98,7 @@ def test_out_keeps_the_files_of_the_repository(tmp_path, monkeypatch):
     monkeypatch.setattr(overhead, "CALLS", 1)
     threads, before = torch.get_num_threads(), files(measure.KEPT)
     try:
-        main(["--only", "overhead", "--seconds", "0", "--out", str(tmp_path / "a" / "b")])
+        main(["--only", "overhead", "--seconds", "1e-9", "--out", str(tmp_path / "a" / "b")])
     finally:
         torch.set_num_threads(threads)
     main(["--report", "--out", str(tmp_path / "a" / "b")])  # of what is there
@@ -109,7 +109,7 @@ def test_out_keeps_the_files_of_the_repository(tmp_path, monkeypatch):
     }
     results = (tmp_path / "a/b/RESULTS.md").read_text()
     assert "# Results\n\n<!-- begin overhead -->" in results
-    assert "`python -m benchmarks --only overhead --seconds 0 --out DIR`" in results.replace(
+    assert "`python -m benchmarks --only overhead --seconds 1e-9 --out DIR`" in results.replace(
         "\n", " "
     )
 
@@ -131,6 +131,21 @@ def test_an_odd_folder_is_refused_before_anything_is_measured(
     assert rule in error
     assert str(tmp_path / name) in error
     assert {path.name for path in tmp_path.iterdir()} == {"file"}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "rule"),
+    [
+        *[("--seconds", value, "finite and > 0") for value in ("nan", "-1", "0", "inf", "one")],
+        *[("--steps", value, "an int >= 1") for value in ("0", "-1", "1.5")],
+    ],
+)
+def test_a_number_with_which_nothing_is_measured_is_refused(option, value, rule, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["--only", "overhead", f"{option}={value}", "--out", str(tmp_path / "out")])
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.endswith(f"argument {option}: it must be {rule}, got {value!r}")
+    assert not (tmp_path / "out").exists()
 
 
 def test_slow_calls_cost_few_rounds():

@@ -1106,6 +1106,200 @@ def test_the_command_changes_all_or_nothing(heading, files, sentence, tmp_path):
         assert contents(tmp_path) == before
 
 
+NAMED = {  # a second file, and what is told of it where net/op is deleted; "" is refused nowhere
+    "net.op.upfirdn2d(1)": "{}:2: net.op is deleted",
+    "net.m.op.fused_act.FusedLeakyReLU": "{}:2: resample_layers.compat.rosinality has nothing for "
+    "net.m.op.fused_act",
+    "getattr(net, 'op').upfirdn2d": "{}:2: net.op is deleted",
+    "del net.op": "{}:2: net.op is deleted",
+    "from net import *; op.upfirdn2d(1)": "{}:2: op is deleted",
+    "from net.m import op as o; o.fused_act": "{}:2: resample_layers.compat.rosinality has nothing "
+    "for o.fused_act",
+    "import_module('op')": "{}:2: 'op' is deleted",
+    "importlib.import_module(name='op')": "{}:2: 'op' is deleted",
+    "import_module('.op', 'net')": "{}:2: '.op' is deleted",
+    "import_module('.op', package=__package__)": "net/{}:2: '.op' is deleted",
+    "import_module('fused_act')": "{}:2: 'fused_act' is deleted",
+    "__import__('op')": "{}:2: 'op' is deleted",
+    "__import__('net', fromlist=['op'])": "{}:2: 'net' is deleted",
+    "__import__('op', globals(), locals(), [], 1)": "net/{}:2: 'op' is deleted",
+    "importlib.util.find_spec('op')": "{}:2: 'op' is deleted",
+    "runpy.run_module('op', run_name='__main__')": "{}:2: 'op' is deleted",
+    "pkgutil.resolve_name('op:upfirdn2d')": "{}:2: 'op:upfirdn2d' is deleted",
+    "sys.modules['op']": "{}:2: 'op' is deleted",
+    "pytest.importorskip('op')": "{}:2: 'op' is deleted",
+    "mock.patch('op.FusedLeakyReLU')": "{}:2: 'op.FusedLeakyReLU' is deleted",
+    "monkeypatch.setattr('net.op._mine', 1)": "{}:2: 'net.op._mine' is deleted",
+    "{'target': 'net.op.FusedLeakyReLU'}": "{}:2: 'net.op.FusedLeakyReLU' is deleted",
+    "['python', '-m', 'op']": "{}:2: 'op' is deleted",
+    "run([sys.executable, '-c', 'import op'])": "{}:2: op is deleted, which a program in a string "
+    "imports",
+    "exec('from net.op import upfirdn2d')": "{}:2: net.op is deleted, which a program in a string "
+    "imports",
+}
+HARMLESS = (
+    "op", "x = {'op': 1}; x['op']", "'op:read', 'op.lr', 'op = 1'", "getattr(x, 'op')",
+    "client.patch('op')", "setattr(x, 'op', 1)", "sys.modules['op'] = x", "sys.modules.get('op')",
+    "lib.modules['op']", "['-m', 1], ['-k', 'op']", "exec('import torch')", "net.m.op.upfirdn2d(1)",
+    "import_module('torch'), import_module(name), __import__(name, fromlist=names)",
+    "__import__('torch', level=x.level), __import__('torch', None, None, [], 'op')",
+    "net.more.op.fused_act", "net.op = 1", "f(packages=['op'])", "[*a, *b], getattr(*c)",
+)  # fmt: skip
+
+
+def user(tmp_path, line, place="{}"):
+    """A code whose ``net/m.py`` imports the copy, and which reads it with one more line."""
+    files = {"net/op": OP, "net/__init__.py": "", "net/m.py": "from . import op\n", "op": OP}
+    files["net/more.py"] = "class op: ...\n"
+    path = place.split(":")[0].format("use.py")
+    tree(tmp_path, "\n", {**files, path: f"import net.m, net.more\n{line}\n"})
+    commit(tmp_path)
+    return contents(tmp_path)
+
+
+@pytest.mark.parametrize("line", NAMED)
+def test_code_that_reaches_what_is_deleted_without_an_import_is_refused(line, tmp_path):
+    """By its package, by a name in a string, or by a command."""
+    before = user(tmp_path, line, NAMED[line])
+    said = migrate_quickly(tmp_path, "rosinality", refused=True)
+    assert said.splitlines()[1:] == [NAMED[line].format("use.py")]
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("line", HARMLESS)
+def test_code_that_only_looks_so_is_not_refused(line, tmp_path):
+    user(tmp_path, line)
+    migrate_quickly(tmp_path, "rosinality")
+    assert not (tmp_path / "net" / "op").exists()
+
+
+@pytest.mark.parametrize(
+    ("package", "told"),
+    [
+        ("", "b.py:2: net.op is deleted"),
+        ("from .m import upfirdn2d\n", "b.py:2: net.op is deleted"),
+        ("from .m import *\nfrom torch import *\n", "b.py:2: net.op is deleted"),
+        ("def f():\n    from . import op\n", "b.py:2: net.op is deleted"),
+        ("from . import m\nop.upfirdn2d\n", "net/__init__.py:2: op is deleted"),
+        ("from . import m\n__all__ = ['m', 'op']\n", "net/__init__.py:2: op is deleted"),
+        ("from . import op\n", ""),
+        ("from . import op\n__all__ = ['op']\nop.upfirdn2d\n", ""),
+        ("from .m import *\nfrom .n import *\nop.upfirdn2d\n", ""),
+        ("try:\n    import op as op\nfinally: ...\n", ""),
+        ("class op: upfirdn2d = None\n", ""),
+        ("def __getattr__(name): ...\n", ""),
+    ],
+)
+def test_a_package_has_a_module_only_where_it_says_so(package, told, tmp_path):
+    """An import of ``net.op`` anywhere gave ``net`` its attribute ``op``."""
+    files = {"net/op": OP, "op": OP, "net/m.py": "from .op import upfirdn2d\n"}
+    files |= {"net/n.py": "from .o import *\n", "net/o.py": "from .n import *\nfrom . import op\n"}
+    files |= {"b.py": "import net.m\nnet.op.upfirdn2d\n", "net/__init__.py": package}
+    if "net/__init__" in told:
+        del files["b.py"]
+    tree(tmp_path, "\n", files)
+    commit(tmp_path)
+    before = contents(tmp_path)
+    said = migrate_quickly(tmp_path, "rosinality", refused=bool(told))
+    if told:
+        assert said.splitlines()[1:] == [told]
+        assert contents(tmp_path) == before
+    else:
+        assert not (tmp_path / "net" / "op").exists()
+
+
+def test_a_module_that_its_package_renames_is_refused(tmp_path):
+    """The package stays, and does not hold the function by the name of the module."""
+    package = "from .upfirdn2d import upfirdn2d as up\nfrom .fused_act import *\n"
+    files = {"op": {**OP, "warp.py": "", "__init__.py": package}}
+    tree(tmp_path, "\n", {**files, "b.py": "import op.warp\nop.up, op.upfirdn2d.upfirdn2d\n"})
+    commit(tmp_path)
+    said = migrate_quickly(tmp_path, "rosinality", refused=True)
+    assert said.splitlines()[1:] == ["b.py:2: op.upfirdn2d is deleted"]
+
+
+SCRIPTS = {
+    "run.sh": (
+        "set -e\npython3 -u -W ignore -m op.upfirdn2d --size 3\n",
+        "2: 'op.upfirdn2d' is deleted",
+    ),
+    "go": ("#!/bin/sh\n$PYTHON -m net.op\n", "2: 'net.op' is deleted"),
+    "Makefile": ("all:\n\t$(PYTHON) ./op/upfirdn2d.py\n", "2: './op/upfirdn2d.py' is deleted"),
+    "net/ci.yml": ("run: python ../op/upfirdn2d.py\n", "1: '../op/upfirdn2d.py' is deleted"),
+    "Dockerfile": ('CMD ["python", "-m", "op"]\n', "1: 'op' is deleted"),
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_that_runs_what_is_deleted_is_refused(name, tmp_path):
+    text, told = SCRIPTS[name]
+    before = use(tmp_path, **{"net/op": OP, name: text})
+    said = migrate_quickly(tmp_path, "rosinality", refused=True)
+    assert said.splitlines()[1:] == [f"{name}:{told}"]
+    assert contents(tmp_path) == before
+
+
+def test_a_script_that_runs_something_else_is_not_refused(tmp_path):
+    lines = "# python -m op\npytest -m op\npython -m pytest -m op\npython op.py ops/upfirdn2d.py\n"
+    lines += "python -m opt\ncp op/upfirdn2d.py there\npython -m net.m\ngit commit -m op\n"
+    use(tmp_path, **dict.fromkeys(("a.sh", "Makefile", "b.yaml", "op.json", "README.md"), lines))
+    (tmp_path / "gone.sh").symlink_to("nowhere")
+    migrate_quickly(tmp_path, "rosinality")
+    assert not (tmp_path / "op").exists()
+
+
+def test_what_a_build_or_a_doctest_must_lose_is_told(tmp_path):
+    toml = '[project.scripts]\nup = "net.op:main"\nother = "net.m:op"\n[tool.setuptools]\n'
+    toml += 'packages = [\n    "net",\n    "net.op",\n    "op",\n]\n'
+    cfg = "[options]\npackages =\n    net\n    op\n[options.entry_points]\nconsole_scripts =\n"
+    cfg += "    up = op.upfirdn2d:main\n"
+    setup = "setup(entry_points={'console_scripts': ['up = net.op:main', 'm = net.m:op']})\n"
+    doc = '"""A module.\n\n    >>> import torch\n    >>> from op import upfirdn2d\n"""\n'
+    use(tmp_path, **{"net/op": OP, "net/m.py": doc, "setup.py": setup,
+                     "pyproject.toml": toml, "setup.cfg": cfg})  # fmt: skip
+    printed = migrate_quickly(tmp_path, "rosinality")
+    told = [line for line in printed.splitlines() if line.startswith("by hand: ")]
+    assert sorted(line.removeprefix("by hand: ") for line in told) == [
+        "net/m.py:4: change a doctest: op is deleted, which it imports",
+        "pyproject.toml:2: remove 'net.op:main', which is deleted",
+        "pyproject.toml:7: remove 'net.op', which is deleted",
+        "pyproject.toml:8: remove 'op', which is deleted",
+        "setup.cfg:4: remove 'op', which is deleted",
+        "setup.cfg:7: remove 'op.upfirdn2d:main', which is deleted",
+        "setup.py:1: remove 'up = net.op:main', which is deleted",
+    ]
+    assert not (tmp_path / "op").exists()
+
+
+def test_python_is_read_whatever_its_file_is_called(tmp_path):
+    line = "from op import upfirdn2d\n"
+    script = "#!/usr/bin/env python3\n"
+    use(tmp_path, **{"w.pyw": line, "run": script + line, "notes": line, "data": "op\n"})
+    os.mkfifo(tmp_path / "pipe")  # reading it would wait for ever
+    migrate_quickly(tmp_path, "rosinality")
+    texts = {name: (tmp_path / name).read_text() for name in ("w.pyw", "run", "notes", "data")}
+    assert texts == {"w.pyw": OURS, "run": script + OURS, "notes": line, "data": "op\n"}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_an_import_on_a_line_that_goes_on_from_the_one_above(end, tmp_path):
+    tree(tmp_path, end, {"op": OP, "a.py": "if 1: \\\n    import os, op\nelse: x = 1\n"})
+    commit(tmp_path)
+    migrate_quickly(tmp_path, "rosinality")
+    ours = f"import os; from {COMPAT} import rosinality as op"
+    assert (tmp_path / "a.py").read_text() == f"if 1: \\\n    {ours}\nelse: x = 1\n"
+
+
+def test_a_new_text_that_cannot_be_parsed_changes_nothing(tmp_path, monkeypatch):
+    """Whatever the reason is: here what writes the lines is broken."""
+    before = use(tmp_path)
+    monkeypatch.setattr(ast, "unparse", lambda node: "import (")
+    said = migrate_quickly(tmp_path, "rosinality", refused=True)
+    told = "a.py: change its imports by hand: the new text cannot be parsed: "
+    assert said.splitlines()[1].startswith(told)
+    assert contents(tmp_path) == before
+
+
 def test_the_command_keeps_encodings(tmp_path):
     tree(tmp_path, "\n", {"op": OP})
     text = "# -*- coding: latin-1 -*-\nname = 'é'; from op import upfirdn2d  # é\n"
@@ -1247,6 +1441,37 @@ def test_what_is_forced_is_not_undone(tmp_path):
     assert contents(tmp_path) == {**before, **forced}
 
 
+def test_names_that_git_reads_as_patterns(tmp_path):
+    """The undo brings back such a file, and what was built into the copy may have such a name."""
+    names = {":b.py": "import op\n", "[c].py": "import op\n", ".gitignore": "*.so\n"}
+    before = use(tmp_path, **names)
+    (tmp_path / "op" / "fused_act").mkdir()
+    (tmp_path / "op" / "fused_act" / ":built.so").touch()
+    undo(migrate_quickly(tmp_path, "rosinality"), tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_ctrl_c_while_the_old_files_are_removed_does_not_count(tmp_path, monkeypatch):
+    """All is changed then: without the report there would be no command to undo it."""
+    use(tmp_path)
+    remove, calls = shutil.rmtree, []
+
+    def stop(path, **options):
+        calls.append(path)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        remove(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", stop)
+    try:
+        printed = migrate_quickly(tmp_path, "rosinality")
+    except KeyboardInterrupt:  # it would end pytest
+        pytest.fail("Ctrl-C counts, and nothing is reported")
+    assert "undo it with: git" in printed
+    assert contents(tmp_path) == {tmp_path / "a.py": OURS.encode()}
+    assert not list(tmp_path.glob(".resample_layers_migrate*"))
+
+
 @contextmanager
 def largest_file(size):
     """No file may grow beyond this size, as on a full disk."""
@@ -1287,6 +1512,7 @@ def test_links(tmp_path):
     for name in ("other.py", "nothing.py"):
         (code / name).symlink_to(tmp_path / "elsewhere" / name)
     (code / "data").symlink_to(tmp_path)  # a loop
+    (code / "loop.py").symlink_to("loop.py")  # and a smaller one
     commit(code)
     migrate_quickly(code, "rosinality", "--dry-run")
     (code / "lib.py").symlink_to(tmp_path / "elsewhere" / "lib.py")
@@ -1489,6 +1715,7 @@ def test_what_the_setup_must_lose_is_told(tmp_path):
         "by hand: setup.py:2: remove 'models.op', which is deleted",
         "by hand: setup.py:1: remove 'op.fused_act', which is deleted",
         "by hand: setup.py:1: remove 'op/fused_act.py', which is deleted",
+        "by hand: setup.py:2: remove 'op', which is deleted",
     ]
 
 

@@ -69,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         what = "The change stopped half-way" if half else "Nothing was changed"
         _print(sys.stderr, f"{what}, because of:", str(error))
         return 1
-    git = ["git", "-C", str(migration.root), "checkout", "HEAD", "--", *changes.kept]
+    git = ["git", "--literal-pathspecs", "-C", str(migration.root)]  # ":b.py" is a file's name
+    git += ["checkout", "HEAD", "--", *changes.kept]
     undo = [f"undo it with: {shlex.join(git)}"] if changes.kept else []
     _print(sys.stdout, *told, *undo)
     return 0

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+CODE = (".py", ".pyw")
 PREPARED, WORK, DONE = (f".resample_layers_migrate{end}" for end in (".new", "", ".old"))
 
 
@@ -45,7 +47,7 @@ class Changes:
         # A capital H: git was not told to overlook changes of the file
         kept = {entry[2:] for entry in os.fsdecode(tracked).split("\0") if entry[:2] == "H "}
         different = set(os.fsdecode(changed).split("\0"))
-        no_code = [p for p in self.deleted if p not in self.removed and p.suffix != ".py"]
+        no_code = [p for p in self.deleted if p not in self.removed and p.suffix not in CODE]
         ignored = self._ignored(map(self._name, no_code))
         for name in map(self._name, [*self.edited, *self.deleted]):
             if name in ignored:  # such as what the loader of a kernel has built
@@ -60,16 +62,17 @@ class Changes:
     def _ignored(self, names: Iterable[str]) -> set[str]:
         """Which of these files git does not track because it was told so."""
         command = ["git", "-C", str(self.root), "check-ignore", "--stdin", "-z"]
-        given = os.fsencode("".join(f"{name}\0" for name in names))
+        # With "./" a name such as ":b.so" is that of a file, and no pattern
+        given = os.fsencode("".join(f"./{name}\0" for name in names))
         said = subprocess.run(command, input=given, capture_output=True).stdout
-        return set(os.fsdecode(said).split("\0"))
+        return {name.removeprefix("./") for name in os.fsdecode(said).split("\0")}
 
     def make(self) -> None:
         """Change and delete all, or nothing.
 
         All new contents, and copies of the old ones, are written before the first file changes.
         What is deleted is moved away until the rest has succeeded. Ctrl-C after the last change
-        does not count: what is done is reported.
+        does not count, so that the caller reports what is done.
 
         Raises:
             HalfDoneError: if that fails, and putting the old files back fails too.
@@ -102,7 +105,9 @@ class Changes:
                     self._undo(work)
                 shutil.rmtree(prepared, ignore_errors=True)
                 raise
-        shutil.rmtree(done, ignore_errors=True)
+        for _ in range(2):  # the second removal takes what Ctrl-C has left of the first
+            with contextlib.suppress(KeyboardInterrupt):
+                shutil.rmtree(done, ignore_errors=True)
 
     def _undo(self, work: Path) -> None:
         """Put the old files back, and remove the folder of work."""

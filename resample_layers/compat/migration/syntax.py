@@ -44,6 +44,17 @@ def bound_names(node: Any) -> list[str]:
     return [name for name in names if name and not isinstance(node, ast.keyword)]
 
 
+def read(node: Any) -> list[str]:
+    """The names that ``a.b.c`` or ``getattr(a.b, "c")`` reads; one empty name for other nodes."""
+    if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Store):
+        return chain(node)
+    if isinstance(node, ast.Call) and chain(node.func) == ["getattr"] and len(node.args) == 2:
+        owner, name = node.args
+        if isinstance(name, ast.Constant) and isinstance(name.value, str):
+            return [*chain(owner), name.value]
+    return [""]
+
+
 def chain(node: Any) -> list[str]:
     """The names in ``a.b.c``; the first is empty where no name begins the expression."""
     names: list[str] = []
