@@ -417,7 +417,7 @@ def test_two_steps_on_a_folder(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "3 channel(s)" in printed
     assert "Fréchet distance" in printed
-    assert "classifier: left out, since the images of a folder have no classes" in printed
+    assert "classifier: left out, since these images have no classes" in printed
     assert "classified" not in printed
     assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["classifier"] is None
 

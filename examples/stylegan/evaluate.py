@@ -281,5 +281,5 @@ def format_report(report: dict[str, Any]) -> str:
         name, accuracy = report["classifier"]["name"], report["classifier"]["held_out_accuracy"]
         lines.append(f"classifier: {name}, right on {accuracy:.1%} of the held-out images")
     else:
-        lines.append("classifier: left out, since the images of a folder have no classes")
+        lines.append("classifier: left out, since these images have no classes")
     return "\n".join(lines)

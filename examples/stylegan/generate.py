@@ -491,6 +491,11 @@ def save_png(picture: Image.Image, path: Path) -> Path:
 # Command line
 
 
+def parse_suffix(text: str) -> str:
+    """With its dot, which may be left out: ``"gif"`` is ``".gif"``."""
+    return text if text.startswith(".") else f".{text}"
+
+
 def parse_seeds(text: str) -> list[int]:
     """Numbers and ranges, each number once: ``"0-3,7"`` is ``[0, 1, 2, 3, 7]``."""
     seeds: list[int] = []
@@ -587,7 +592,13 @@ def parse(argv: Sequence[str] | None) -> tuple[Parser, argparse.Namespace]:
     add("--translate", type=parse_point, metavar="X,Y", help="move by widths right and down")
     add("--rotate", type=parse_angle, metavar="DEGREES", help="turn counter-clockwise")
     add("--crossover", type=int, help="first fine layer of --mix; default: the middle one")
-    add("--format", choices=FORMATS, default=next(iter(FORMATS)), help="of animations")
+    add(
+        "--format",
+        type=parse_suffix,
+        choices=FORMATS,
+        default=next(iter(FORMATS)),
+        help="of animations",
+    )
     add("--rate", type=float, default=30.0, help="pictures a second of animations")
     add("--scale", type=int, default=1, help="pixels for one of an image, along each axis")
     add("--gap", type=int, default=0, help="pixels between the images of a grid")

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog=f"python -m {COMPAT}.migrate",
         description="Import resample_layers.compat instead of a copy of the op; delete the copy.",
     )
-    parser.add_argument("code", choices=CODES, help="whose the copy is")
+    parser.add_argument("code", choices=CODES, help="where the copy comes from")
     parser.add_argument("folder", nargs="?", default=".", type=Path, help="default: this one")
     parser.add_argument("--dry-run", action="store_true", help="only print what would change")
     parser.add_argument("--force", action="store_true", help="change what git does not keep, too")
@@ -56,6 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         problems = [*lost, "commit what git shall keep, or give --force to change it all the same"]
     told = [*migration.log, *(f"{migration.name(path)}: deleted" for path in migration.removed)]
     told += by_hand
+    if migration.removed:
+        told.append("note: only names were compared, no formulas: compare results before and after")
+    if migration.removed and changes.within:
+        told.append(
+            f"note: files outside of {changes.within} were not read: others of this repository may "
+            "import what is deleted"
+        )
     if given.dry_run:
         _print(sys.stdout, *told, "nothing was changed: this is a dry run")
     if problems:

@@ -31,12 +31,17 @@ class Changes:
     ) -> None:
         self.root, self.edited, self.removed, self.deleted = root, edited, removed, deleted
         self.kept: list[str] = []  # what git can give back
+        self.within = ""  # the path from the root of the repository to this one
 
     def check_git(self) -> Iterator[str]:
         """Why git could not give back what is to be changed and deleted; ``kept`` is the rest."""
-        commands = ["ls-files", "-v", "-z"], ["diff", "--name-only", "--relative", "-z", "HEAD"]
+        commands = (
+            ["ls-files", "-v", "-z"],
+            ["diff", "--name-only", "--relative", "-z", "HEAD"],
+            ["rev-parse", "--show-prefix"],
+        )
         try:
-            tracked, changed = (
+            tracked, changed, within = (
                 subprocess.run(["git", "-C", self.root, *c], capture_output=True, check=True).stdout
                 for c in commands
             )
@@ -44,6 +49,7 @@ class Changes:
             said = os.fsdecode(getattr(error, "stderr", b"")).strip() or error
             yield f"git keeps no old state of {self.root}: {said}"
             return
+        self.within = os.fsdecode(within).strip()
         # A capital H: git was not told to overlook changes of the file
         kept = {entry[2:] for entry in os.fsdecode(tracked).split("\0") if entry[:2] == "H "}
         different = set(os.fsdecode(changed).split("\0"))
