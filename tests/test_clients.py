@@ -1211,6 +1211,27 @@ def test_a_package_has_a_module_only_where_it_says_so(package, told, tmp_path):
         assert not (tmp_path / "net" / "op").exists()
 
 
+def test_star_imports_that_meet_again_are_read_once(tmp_path):
+    """There are 2 ** 60 ways from the package to its first module."""
+    lines = [f"from .m{i} import *\n" for i in range(60)]
+    files = {f"net/m{i}.py": "".join(lines[:i]) for i in range(60)}
+    files |= {"net/op": OP, "net/__init__.py": "".join(lines), "use.py": "import net\nnet.op\n"}
+    use(tmp_path, **files)
+    said = migrate_quickly(tmp_path, "rosinality", refused=True)
+    assert said.splitlines()[1:] == ["use.py:2: net.op is deleted"]
+
+
+def test_star_imports_in_copies_that_meet_again_are_read_once(tmp_path):
+    """Each of the copies takes all of the other modules of all of the copies."""
+    text = "from op.{} import *\nupfirdn2d = 1\n"
+    modules = {"fused_act.py": text.format("upfirdn2d"), "upfirdn2d.py": text.format("fused_act")}
+    copies = {f"a{i}/op": {**OP, **modules} for i in range(12)}
+    use(tmp_path, **copies, **{"b.py": "from op.fused_act import *\nupfirdn2d\n"})
+    migrate_quickly(tmp_path, "rosinality")
+    line = f"from {COMPAT}.rosinality import FusedLeakyReLU, fused_leaky_relu, upfirdn2d\n"
+    assert (tmp_path / "b.py").read_text() == f"{line}upfirdn2d\n"
+
+
 def test_a_module_that_its_package_renames_is_refused(tmp_path):
     """The package stays, and does not hold the function by the name of the module."""
     package = "from .upfirdn2d import upfirdn2d as up\nfrom .fused_act import *\n"

@@ -204,27 +204,29 @@ class Migration:
         }  # None: it is something else
         return bool(names) and names <= set(get(self.code).__all__)
 
-    def _given(self, module: Parts, seen: Sequence[Parts] = ()) -> set[str]:
+    def _given(self, module: Parts) -> set[str]:
         """The names that a star import of a deleted module gives."""
         names: set[str] = set()
-        for file in self.deleted:
-            parts = file.relative_to(self.root).with_suffix("").parts
-            name = parts[:-1] if parts[-1] == "__init__" else parts
-            if file.suffix != ".py" or name[-len(module) :] != module or name in seen:
-                continue
-            try:
-                nodes = list(walk_top(parse(file.read_bytes())))
-            except UNREADABLE:
-                continue
-            bound = {local for node in nodes for local in bound_names(node)}
-            for node in nodes:
-                if isinstance(node, ast.ImportFrom):
-                    base = base_of(parts[:-1], node)
-                    if node.names[0].name == "*":
-                        bound |= self._given(base, [*seen, name])
-                    if base[:-1] == name:  # a package has each module that it has imported
-                        bound.add(base[-1])
-            names |= bound
+        modules, seen = [module], set()
+        for wanted in modules:  # the list grows by what their star imports name
+            for file in self.deleted:
+                parts = file.relative_to(self.root).with_suffix("").parts
+                name = parts[:-1] if parts[-1] == "__init__" else parts
+                if file in seen or file.suffix != ".py" or name[-len(wanted) :] != wanted:
+                    continue
+                seen.add(file)
+                try:
+                    nodes = list(walk_top(parse(file.read_bytes())))
+                except UNREADABLE:
+                    continue
+                names |= {local for node in nodes for local in bound_names(node)}
+                for node in nodes:
+                    if isinstance(node, ast.ImportFrom):
+                        base = base_of(parts[:-1], node)
+                        if node.names[0].name == "*" and base not in modules:
+                            modules.append(base)
+                        if base[:-1] == name:  # a package has each module that it has imported
+                            names.add(base[-1])
         return {name for name in names if not name.startswith("_")}
 
     def _names(self, path: Path, copies: Container[Path]) -> Iterator[Parts]:
@@ -493,16 +495,19 @@ class Migration:
             self.files[module, beside] = next(there, None)
         return self.files[module, beside]
 
-    def _held(self, file: Path, name: str, seen: Sequence[Path] = ()) -> Any:
+    def _held(self, file: Path, name: str) -> Any:
         """A module of ours, or True for anything else, that a file binds a name to; or None."""
-        if file not in self.held:
-            self.held[file] = self._read_names(file)
-        names = self.held[file]
-        if name in names or "__getattr__" in names:
-            return names.get(name, True)
-        for star in names.get("*", ()):
-            if star not in seen and (value := self._held(star, name, [*seen, file])) is not None:
-                return value
+        files, seen = [file], set()
+        while files:  # each file is looked at once, however many star imports lead to it
+            if (file := files.pop()) in seen:
+                continue
+            seen.add(file)
+            if file not in self.held:
+                self.held[file] = self._read_names(file)
+            names = self.held[file]
+            if name in names or "__getattr__" in names:
+                return names.get(name, True)
+            files += reversed(names.get("*", ()))
         return None
 
     def _read_names(self, file: Path) -> dict[str, Any]:
