@@ -1583,6 +1583,15 @@ def test_a_large_file(tmp_path):
     assert (tmp_path / "large.py").read_text() == f"{OURS}rows = [\n{rows}]\n"
 
 
+def test_a_long_table_in_a_string(tmp_path):
+    """A million numbers: the time grows with them, and not with their square."""
+    table = "op\n" + "0.5 " * 1_000_000
+    use(tmp_path, **{"large.py": f"import op\ntable = '''{table}'''\n"})
+    migrate_quickly(tmp_path, "rosinality")
+    changed = f"from {COMPAT} import rosinality as op\ntable = '''{table}'''\n"
+    assert (tmp_path / "large.py").read_text() == changed
+
+
 def test_many_imports(tmp_path):
     """All are changed at once: the text is not built anew for each of them."""
     line = "x = 1; from op import upfirdn2d; y = 2; from op import upfirdn2d  # é\n"

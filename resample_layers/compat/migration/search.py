@@ -60,7 +60,7 @@ class Migration:
         self.generic = any(copied.generic for copied in self.copies)
         self.loaders = {copied.loader for copied in self.copies if copied.loader}
         self.known: dict[Parts, Known] = {}
-        self.longest = 0  # of the names of what is deleted
+        self.longest = 0  # the most parts that a known name has
         self.removed: list[Path] = []  # files and folders
         self.beside: list[Path] = []  # those of them that are ``Copied.beside``
         self.edited: dict[Path, bytes] = {}
@@ -95,14 +95,13 @@ class Migration:
         for copied in self.copies:
             if copied.deleted:
                 self._find_copies(copied, folders)
-        gone = [parts for parts, known in self.known.items() if known.gone]
-        self.longest = max(map(len, gone), default=0)
         found = self.removed or self.problems
         lacking = [] if found else [copied for copied in self.copies if not copied.installed]
         for copied in lacking:  # to find what imports a copy that is not there
             for folder in folders:
                 package = *folder.relative_to(self.root).parts, copied.package
                 self._learn(copied, package, False, True, lacking=copied.package)
+        self.longest = max(map(len, self.known), default=0)
         inside = [path for gone in self.removed for path in (gone, *gone.rglob("*"))]
         self.deleted = [p for p in inside if not is_folder(p) and p.parent.name != "__pycache__"]
         named = [path.relative_to(self.root).parts for path in self.deleted]
@@ -242,7 +241,7 @@ class Migration:
 
         Python finds the modules in the folder ``beside`` before others: the root for a full name.
         """
-        for n in range(len(parts), 0, -1):
+        for n in range(min(len(parts), self.longest), 0, -1):
             name = parts[:n]
             if name in self.known and _is_module(beside.joinpath(*name)):
                 name = beside.relative_to(self.root).parts + name
