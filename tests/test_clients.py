@@ -1093,6 +1093,9 @@ def test_the_command(case, newline, tmp_path):
          "a.py:2: resample_layers.compat.bigvgan has nothing for activations.Sin"),
         (BIGVGAN, {"a.py": "from alias_free_activation.torch import Activation1d\n"},
          "no copy of alias_free_activation was found under "),
+        (BIGVGAN, {"alias_free_torch": ALIAS_FREE_TORCH, "activations.py": SNAKES,
+                   "a.py": "patch(target='activations.SnakeBeta')\n"},
+         "a.py:1: 'activations.SnakeBeta' is deleted"),
         (NVIDIA, {"torch_utils/ops": TORCH_UTILS, "torch_utils/misc.py": "",
                   "b.py": "from torch_utils import ops\nops.upfirdn2d.setup_filter([1])\n"},
          "b.py:2: ops.upfirdn2d is deleted"),
@@ -1581,6 +1584,21 @@ def test_a_large_file(tmp_path):
     use(tmp_path, **{"large.py": f"from op import upfirdn2d\nrows = [\n{rows}]\n"})
     migrate_quickly(tmp_path, "rosinality")
     assert (tmp_path / "large.py").read_text() == f"{OURS}rows = [\n{rows}]\n"
+
+
+def test_keys_of_a_state_dict_are_no_modules(tmp_path):
+    """BigVGAN has a module "activations", and lists of layers that are called so too."""
+    convert = (
+        "for n in old:\n    if 'activations.' in n or n.endswith('.activations'):\n"
+        "        new[f'resblocks.{i}.activations.{j}.act.alpha'] = new['activations.0.alpha']\n"
+    )
+    files = {"alias_free_torch": ALIAS_FREE_TORCH, "activations.py": SNAKES}
+    files |= {"net.py": "from activations import Snake\n", "convert.py": convert}
+    tree(tmp_path, "\n", files)
+    commit(tmp_path)
+    migrate_quickly(tmp_path, BIGVGAN)
+    assert not (tmp_path / "activations.py").exists()
+    assert (tmp_path / "convert.py").read_text() == convert
 
 
 def test_a_long_table_in_a_string(tmp_path):

@@ -237,8 +237,10 @@ class Migration:
                 yield home[i:]
 
     def _find(self, parts: Parts, beside: Path) -> Known | None:
-        """What is known of a name; what a module holds is known as the module is.
+        """What is known of a name; what a module in a package holds is known as the module is.
 
+        Of a module that has no package, such as "activations", only its own name is known: keys of
+        state dicts begin so too.
         Python finds the modules in the folder ``beside`` before others: the root for a full name.
         """
         for n in range(min(len(parts), self.longest), 0, -1):
@@ -246,7 +248,8 @@ class Migration:
             if name in self.known and _is_module(beside.joinpath(*name)):
                 name = beside.relative_to(self.root).parts + name
             if known := self.known.get(name):
-                return known if n == len(parts) or parts[n - 1] in self.modules else None
+                in_module = n > 1 and parts[n - 1] in self.modules
+                return known if n == len(parts) or in_module else None
         return None
 
     def _gone(self, parts: Parts, beside: Path) -> int:
