@@ -66,6 +66,14 @@ def in_python(nodes: list[Any], home: Parts, is_setup: bool) -> Iterator[Mention
                 yield Mention(value.lineno, name, tuple(name.split(".")))
 
 
+def stubs(nodes: list[Any]) -> Iterator[ast.AST]:
+    """The strings, or their pieces, that name what code itself puts into ``sys.modules[...]``."""
+    for node in nodes:
+        is_stored = isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store)
+        if is_stored and chain(node.value) == ["sys", "modules"]:
+            yield from getattr(node.slice, "values", [node.slice])  # of an f-string
+
+
 def _in_call(call: ast.Call, home: Parts) -> Iterator[Mention]:
     """What a function that takes the name of a module is given as a string."""
     function = chain(call.func)[-1]

@@ -397,8 +397,11 @@ class Migration:
         is_setup = path.name == "setup.py"
         named = list(mentions.in_python(nodes, home, is_setup))
         imported = {(mention.line, mention.text) for mention in named}
+        stubs = set(mentions.stubs(nodes))
         for node in nodes:
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                if node in stubs:  # the module will be there
+                    continue
                 is_import = (node.lineno, node.value) in imported
                 if self._is_gone(path, node.value, is_import):
                     self._tell_name(path, node.lineno, node.value, is_setup)
