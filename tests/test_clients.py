@@ -20,6 +20,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import warnings
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -1570,6 +1571,42 @@ def test_what_is_no_file_is_no_code(tmp_path):
     (tmp_path / "folder.py").mkdir()
     migrate_quickly(tmp_path, "rosinality")
     assert not (tmp_path / "op").exists()
+
+
+@contextmanager
+def no_rights():
+    """Root may read all: be another user for a while."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+@pytest.mark.parametrize(("mode", "told"), [(0o000, ["lost"]), (0o444, ["lost/in", "lost/a.py"])])
+def test_what_may_not_be_read_is_told(mode, told):
+    """A folder that may not be entered, or whose files may not be: they may import the copy."""
+    with tempfile.TemporaryDirectory() as name:  # tmp_path lies where only its owner may go
+        root = Path(name)
+        root.chmod(0o755)
+        before = use(root, **{"lost/a.py": "import op\n", "lost/in/a.py": "", "lost/run.sh": "op"})
+        for folder in ("lost", ".git"):  # what is hidden is not read
+            (root / folder).chmod(mode)
+        try:
+            importlib.import_module(
+                "resample_layers.compat.migrate"
+            )  # it may lie where no other reads
+            with no_rights():
+                said = migrate_quickly(root, "rosinality", refused=True)
+        finally:
+            for folder in ("lost", ".git"):
+                (root / folder).chmod(0o755)
+        sentence = "it may import what is deleted, and cannot be read: [Errno 13] Permission denied"
+        lines = [f"{name}: {sentence}: '{root / name}'" for name in told]
+        assert said.splitlines()[1:] == lines
+        assert contents(root) == before
 
 
 def test_what_is_nested_too_deeply(tmp_path):

@@ -8,6 +8,7 @@ import io
 import itertools
 import os
 import re
+import stat
 import tokenize
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
@@ -90,7 +91,7 @@ class Migration:
         for copied in self.copies:
             if copied.installed:  # another "op" may be anything
                 self._learn(copied, tuple(copied.package.split(".")), False, False)
-        files, others = _files(self.root)
+        files, others, unread = _files(self.root)
         folders = {path.parent for path in files}
         for copied in self.copies:
             if copied.deleted:
@@ -108,10 +109,13 @@ class Migration:
         self.paths = {"/".join(parts[i:]) for parts in named for i in range(len(parts))}
         self.paths.discard("__init__.py")  # any package has one
         self.words = self._words()
+        for error in unread if self.removed else []:
+            sentence = f"it may import what is deleted, and cannot be read: {error}"
+            self._tell(Path(error.filename), None, sentence)
         for path in (path for path in files if not self._is_removed(path)):
-            if path.is_symlink() and self._is_removed(target := _real(path)):
+            if os.path.islink(path) and self._is_removed(target := _real(path)):
                 self._tell(path, None, f"it is a link to {self.name(target)}, which is deleted")
-            elif path.is_file():  # no folder, and no pipe
+            elif _is_file(path):
                 self._read(path)
         for one in self.reads:
             self._check_read(one)
@@ -298,7 +302,8 @@ class Migration:
             nodes = list(ast.walk(parse(text.decode())))
         except UNREADABLE as e:
             if self.removed:
-                self._tell(path, None, f"it may import what is deleted, and cannot be parsed: {e}")
+                how = "read" if isinstance(e, OSError) else "parsed"
+                self._tell(path, None, f"it may import what is deleted, and cannot be {how}: {e}")
             return
         starts = [0, *itertools.accumulate(map(len, text.splitlines(keepends=True)))]
         newline = b"\r\n" if b"\r\n" in text else b"\n"
@@ -496,7 +501,7 @@ class Migration:
         if (module, beside) not in self.files:
             places = [folder.joinpath(*module) for folder in (beside, self.root) if module]
             files = [f for p in places for f in (p / "__init__.py", p.with_name(f"{p.name}.py"))]
-            there = (file for file in files if file.is_file() and not self._is_removed(file))
+            there = (file for file in files if os.path.isfile(file) and not self._is_removed(file))
             self.files[module, beside] = next(there, None)
         return self.files[module, beside]
 
@@ -542,7 +547,7 @@ class Migration:
     def _check_other(self, path: Path) -> None:
         """What a script or a table of settings names must be there afterwards."""
         try:
-            raw = path.read_bytes() if path.is_file() else b""
+            raw = path.read_bytes() if _is_file(path) else b""
         except OSError as e:
             sentence = f"it may name what is deleted, and cannot be read: {e}"
             self._tell(path, None, sentence, by_hand=True)
@@ -576,30 +581,43 @@ class Migration:
             whom.append(told)
 
 
-def _files(root: Path) -> tuple[list[Path], list[Path]]:
-    """Python files and linked folders; other files that may name a module.
+def _files(root: Path) -> tuple[list[Path], list[Path], list[OSError]]:
+    """Python files and linked folders; other files that may name a module; why others are unknown.
 
     Hidden folders and environments are left out.
     """
-    code, others = [], []
-    for name, folders, files in os.walk(root):
+    code, others, unread = [], [], list[OSError]()
+    for name, folders, files in os.walk(root, onerror=unread.append):
         folder = Path(name)
-        code += [folder / name for name in folders if (folder / name).is_symlink()]
+        code += [folder / name for name in folders if os.path.islink(folder / name)]
         kept = [n for n in folders if n[0] != "." and n not in ("__pycache__", "site-packages")]
-        folders[:] = sorted(n for n in kept if not (folder / n / "pyvenv.cfg").exists())
+        folders[:] = sorted(n for n in kept if not os.path.exists(folder / n / "pyvenv.cfg"))
         for path in (folder / name for name in sorted(files)):
             interpreter = "" if path.suffix else _interpreter(path)
             if path.suffix in CODE or "python" in interpreter:
                 code.append(path)
             elif {path.suffix, path.name} & {*SCRIPTS, *SETTINGS} or interpreter:
                 others.append(path)
-    return code, others
+    return code, others, unread
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is a file: no folder, no pipe, and no link to nothing.
+
+    It is true also where the folder does not let anybody look: reading the file then says why.
+    """
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
 
 
 def _interpreter(path: Path) -> str:
     """What the first line of a script names."""
     try:
-        if not path.is_file():  # opening a pipe would wait for ever
+        if not _is_file(path):  # opening a pipe would wait for ever
             return ""
         with path.open("rb") as file:
             line = file.readline(200)
@@ -622,4 +640,4 @@ def _real(path: Path) -> Path:
 
 
 def _is_module(path: Path) -> bool:
-    return path.is_dir() or path.with_suffix(".py").exists()
+    return os.path.isdir(path) or os.path.exists(path.with_suffix(".py"))
