@@ -1256,6 +1256,7 @@ SCRIPTS = {
     ),
     "go": ("#!/bin/sh\n$PYTHON -m net.op\n", "2: 'net.op' is deleted"),
     "Makefile": ("all:\n\t$(PYTHON) ./op/upfirdn2d.py\n", "2: './op/upfirdn2d.py' is deleted"),
+    "a.bash": ("echo ' # ' #; python -m opt\necho ' # '; python -m op\n", "2: 'op' is deleted"),
     "net/ci.yml": ("run: python ../op/upfirdn2d.py\n", "1: '../op/upfirdn2d.py' is deleted"),
     "Dockerfile": ('CMD ["python", "-m", "op"]\n', "1: 'op' is deleted"),
 }
@@ -1273,6 +1274,7 @@ def test_a_script_that_runs_what_is_deleted_is_refused(name, tmp_path):
 def test_a_script_that_runs_something_else_is_not_refused(tmp_path):
     lines = "# python -m op\npytest -m op\npython -m pytest -m op\npython op.py ops/upfirdn2d.py\n"
     lines += "python -m opt\ncp op/upfirdn2d.py there\npython -m net.m\ngit commit -m op\n"
+    lines += "x=1 # python -m op\nx='a # b' # python -m op\ndon't # python -m op\n"
     use(tmp_path, **dict.fromkeys(("a.sh", "Makefile", "b.yaml", "op.json", "README.md"), lines))
     (tmp_path / "gone.sh").symlink_to("nowhere")
     migrate_quickly(tmp_path, "rosinality")
@@ -1648,6 +1650,21 @@ def test_a_long_table_in_a_string(tmp_path):
     migrate_quickly(tmp_path, "rosinality")
     changed = f"from {COMPAT} import rosinality as op\ntable = '''{table}'''\n"
     assert (tmp_path / "large.py").read_text() == changed
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.sh", f"${'PYTHON' * 200_000} op\n"),
+        ("setup.cfg", "[options]" + "\n" * 1_000_000 + "name = op\n"),
+    ],
+    ids=["a.sh", "setup.cfg"],
+)
+def test_long_lines_in_scripts_and_blank_ones_in_settings(name, text, tmp_path):
+    """The time grows with their number, and not with its square."""
+    use(tmp_path, **{name: text})
+    migrate_quickly(tmp_path, "rosinality")
+    assert not (tmp_path / "op").exists()
 
 
 def test_many_imports(tmp_path):

@@ -21,14 +21,17 @@ PATCHERS = ("patch", "setattr", "delattr", "locate")
 RUNNERS = ("exec", "eval", "timeit", "repeat", "Timer")  # of Python that is given as a string
 PACKAGES = ("packages", "py_modules")  # arguments of setup
 PYTHON = (
-    r"(?:\b(?:python|pypy)[\d.]*|\$[({]?\w*PYTHON\w*[)}]?)(?:\s+-[WX]\s+\S+|\s+-[A-VYZa-ln-z]\S*)*"
+    r"(?:\b(?:python|pypy)[\d.]*|\$[({]?(?=\w*PYTHON)\w+[)}]?)"
+    r"(?:\s+-[WX]\s+\S+|\s+-[A-VYZa-ln-z]\S*)*"
 )
 COMMAND = re.compile(rf"{PYTHON}\s+(?:-m\s+(?P<module>[\w.]+)|(?P<file>\S+\.pyw?)(?=[\s;&|)]|$))")
 ENTRY = re.compile(r"(?:[\w.-]+\s*=\s*)?([\w.]+):([\w.]+)(?:\s*\[.*)?")
 LISTS = re.compile(
-    r"""^\s*["']?(?:packages|py[-_]modules)["']?\s*=\s*(\[[^\]]*\]|[^\n\[]*(?:\n[ \t]+\S.*)*)""",
+    r"""^[ \t]*["']?(?:packages|py[-_]modules)["']?\s*=\s*(\[[^\]]*\]|[^\n\[]*(?:\n[ \t]+\S.*)*)""",
     re.MULTILINE,
 )
+# A comment of a script, or a quoted text, which is kept: a "#" in it begins no comment
+COMMENT = re.compile(r"""("[^"]*"|'[^']*')|(?:^|(?<=\s))#.*""")
 NAMES = re.compile(r"[\w.]+")
 OBJECTS = re.compile(r"""(?<=["'\s=])[\w.]+:[\w.]+(?=["'\s\[]|$)""", re.MULTILINE)
 
@@ -151,8 +154,9 @@ def imported(program: str) -> Iterator[Parts]:
 def in_commands(text: str) -> Iterator[Mention]:
     """Modules and files that the lines of a script give to Python."""
     for number, line in enumerate(text.splitlines(), 1):
+        line = COMMENT.sub(lambda found: found[1] or "", line)
         plain = re.sub(r"""["',\[\]]""", " ", line)  # a list of a Dockerfile becomes a command
-        for found in COMMAND.finditer("" if line.lstrip().startswith("#") else plain):
+        for found in COMMAND.finditer(plain):
             if module := found["module"]:
                 yield Mention(number, module, tuple(module.split(".")))
             else:
