@@ -1119,6 +1119,7 @@ NAMED = {  # a second file, and what is told of it where net/op is deleted; "" i
     "net.m.op.fused_act",
     "getattr(net, 'op').upfirdn2d": "{}:2: net.op is deleted",
     "sys.modules[net.op.__name__] = 1": "{}:2: net.op is deleted",
+    "hasattr(net, 'op')": "{}:2: net.op is deleted",
     "del net.op": "{}:2: net.op is deleted",
     "from net import *; op.upfirdn2d(1)": "{}:2: op is deleted",
     "from net.m import op as o; o.fused_act": "{}:2: resample_layers.compat.rosinality has nothing "
@@ -1147,7 +1148,7 @@ NAMED = {  # a second file, and what is told of it where net/op is deleted; "" i
 }
 HARMLESS = (
     "op", "x = {'op': 1}; x['op']", "'op:read', 'op.lr', 'op = 1'", "getattr(x, 'op')",
-    "client.patch('op')", "setattr(x, 'op', 1)", "sys.modules['op'] = x",
+    "hasattr(x, 'op')", "client.patch('op')", "setattr(x, 'op', 1)", "sys.modules['op'] = x",
     "sys.modules['op.upfirdn2d'] = x", "sys.modules[f'net.op.upfirdn2d{x}'] = x",
     "sys.modules.get('op')",
     "lib.modules['op']", "['-m', 1], ['-k', 'op']", "exec('import torch')", "net.m.op.upfirdn2d(1)",

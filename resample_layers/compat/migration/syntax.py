@@ -45,10 +45,14 @@ def bound_names(node: Any) -> list[str]:
 
 
 def read(node: Any) -> list[str]:
-    """The names that ``a.b.c`` or ``getattr(a.b, "c")`` reads; one empty name for other nodes."""
+    """The names that ``a.b.c``, ``getattr(a.b, "c")`` or ``hasattr(a.b, "c")`` reads.
+
+    One empty name for other nodes.
+    """
     if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Store):
         return chain(node)
-    if isinstance(node, ast.Call) and chain(node.func) == ["getattr"] and len(node.args) == 2:
+    readers = ["getattr"], ["hasattr"]
+    if isinstance(node, ast.Call) and chain(node.func) in readers and len(node.args) == 2:
         owner, name = node.args
         if isinstance(name, ast.Constant) and isinstance(name.value, str):
             return [*chain(owner), name.value]
