@@ -1120,6 +1120,11 @@ NAMED = {  # a second file, and what is told of it where net/op is deleted; "" i
     "getattr(net, 'op').upfirdn2d": "{}:2: net.op is deleted",
     "sys.modules[net.op.__name__] = 1": "{}:2: net.op is deleted",
     "hasattr(net, 'op')": "{}:2: net.op is deleted",
+    "def f(x: 'list[net.op.upfirdn2d]'): ...": "{}:2: net.op is deleted",
+    "x: list['list[\\'net.op.upfirdn2d\\']']": "{}:2: net.op is deleted",
+    "x: Literal['net.op.upfirdn2d']": "{}:2: 'net.op.upfirdn2d' is deleted",
+    "x: 'net.op.upfirdn2d' = 'net.op.fused_act'": "{}:2: 'net.op.fused_act' is deleted\n"
+    "{}:2: net.op is deleted",
     "del net.op": "{}:2: net.op is deleted",
     "from net import *; op.upfirdn2d(1)": "{}:2: op is deleted",
     "from net.m import op as o; o.fused_act": "{}:2: resample_layers.compat.rosinality has nothing "
@@ -1148,7 +1153,9 @@ NAMED = {  # a second file, and what is told of it where net/op is deleted; "" i
 }
 HARMLESS = (
     "op", "x = {'op': 1}; x['op']", "'op:read', 'op.lr', 'op = 1'", "getattr(x, 'op')",
-    "hasattr(x, 'op')", "client.patch('op')", "setattr(x, 'op', 1)", "sys.modules['op'] = x",
+    "import op\ndef f(x: 'op.FusedLeakyReLU', *y: list['op.upfirdn2d']) -> 'op.upfirdn2d': ...",
+    "from net.m import op as o; x: 'o.FusedLeakyReLU' = 1", "hasattr(x, 'op')", "client.patch('op')",
+    "setattr(x, 'op', 1)", "sys.modules['op'] = x",
     "sys.modules['op.upfirdn2d'] = x", "sys.modules[f'net.op.upfirdn2d{x}'] = x",
     "sys.modules.get('op')",
     "lib.modules['op']", "['-m', 1], ['-k', 'op']", "exec('import torch')", "net.m.op.upfirdn2d(1)",
@@ -1173,7 +1180,7 @@ def test_code_that_reaches_what_is_deleted_without_an_import_is_refused(line, tm
     """By its package, by a name in a string, or by a command."""
     before = user(tmp_path, line, NAMED[line])
     said = migrate_quickly(tmp_path, "rosinality", refused=True)
-    assert said.splitlines()[1:] == [NAMED[line].format("use.py")]
+    assert said.splitlines()[1:] == NAMED[line].replace("{}", "use.py").splitlines()
     assert contents(tmp_path) == before
 
 

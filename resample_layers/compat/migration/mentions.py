@@ -77,6 +77,30 @@ def stubs(nodes: list[Any]) -> Iterator[ast.AST]:
             yield from getattr(node.slice, "values", [node.slice])  # of an f-string
 
 
+def quoted_types(nodes: list[Any]) -> tuple[set[Any], list[Any]]:
+    """The strings that are types in annotations, and the nodes of the code that they hold."""
+    types: list[Any] = [
+        part
+        for node in nodes
+        for part in (getattr(node, "annotation", None), getattr(node, "returns", None))
+        if part
+    ]
+    strings, inside = set(), []
+    for part in types:  # the list grows by what is in each part
+        if isinstance(part, ast.Subscript) and chain(part.value)[-1] in ("Literal", "Annotated"):
+            continue  # a string in there need be no type
+        types.extend(ast.iter_child_nodes(part))
+        try:
+            code = parse(_text(part).strip()).body
+        except UNREADABLE:  # it stays a string
+            continue
+        if len(code) == 1 and isinstance(code[0], ast.Expr):
+            strings.add(part)
+            types.append(code[0].value)
+            inside += [ast.copy_location(node, part) for node in ast.walk(code[0].value)]
+    return strings, inside
+
+
 def _in_call(call: ast.Call, home: Parts) -> Iterator[Mention]:
     """What a function that takes the name of a module is given as a string."""
     function = chain(call.func)[-1]

@@ -403,9 +403,10 @@ class Migration:
         named = list(mentions.in_python(nodes, home, is_setup))
         imported = {(mention.line, mention.text) for mention in named}
         stubs = set(mentions.stubs(nodes))
-        for node in nodes:
+        quoted, inside = mentions.quoted_types(nodes)
+        for node in (*nodes, *inside):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                if node in stubs:  # the module will be there
+                if node in stubs or node in quoted:  # it will be there; it is read as code
                     continue
                 is_import = (node.lineno, node.value) in imported
                 if self._is_gone(path, node.value, is_import):
