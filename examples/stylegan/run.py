@@ -94,8 +94,8 @@ class Run:
         status = path.parent.stat()
         folder = status.st_dev, status.st_ino
         busy = (
-            f"--out must be free of a run that still works, got {str(self.folder)!r}: stop it, wait "
-            "for its end, or choose another folder"
+            f"--out must be free of a run that still works, got {str(self.folder)!r}: stop it, "
+            "wait for its end, or choose another folder"
         )
         if folder in WORKING:
             raise OSError(busy)
