@@ -13,7 +13,7 @@ import pytest
 from examples import zone_plate
 from examples.stylegan import files, generate, sticking, train
 from examples.stylegan.files import left_over, locked, whole
-from examples.stylegan.run import LOCK
+from examples.stylegan.run import LOCK, Run
 from scripts import compat_fixtures
 
 from .images import make_folder
@@ -100,6 +100,33 @@ def test_what_a_killed_process_left_is_taken_over_or_found(locks, tmp_path):
     with whole(path) as file:
         file.write(b"whole")
     assert left_over(path) == ([] if locks else [left])
+
+
+def test_a_process_claims_a_folder_once_wherever_it_goes(tmp_path, monkeypatch):
+    """The second claim was granted, and its end let other processes in beside the first one."""
+    monkeypatch.chdir(tmp_path)
+    run = Run("run")
+    with run.claim():
+        pass
+    busy = pytest.raises(OSError, match="--out must be free of a run that still works, got 'run'")
+    with busy, Run("run").claim():
+        pass
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    run.release()
+    assert not list((tmp_path / "run").iterdir())
+    with Run(tmp_path / "run").claim():
+        pass
+
+
+def test_a_run_removes_pictures_that_a_kill_left(tmp_path):
+    samples = tmp_path / "samples"
+    samples.mkdir()
+    left = "000100.png.tmp", f"000200.png.{16 * 'a'}.tmp"
+    for name in (*left, "000100.png", "mine.png.tmp", "1.png.tmp"):
+        (samples / name).write_bytes(b"")
+    Run(tmp_path)._remove_left_over()
+    assert {path.name for path in samples.iterdir()} == {"000100.png", "mine.png.tmp", "1.png.tmp"}
 
 
 def test_a_lock_follows_its_file_and_not_the_name(tmp_path):

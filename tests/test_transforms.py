@@ -141,7 +141,7 @@ def arguments_of(name):
 @pytest.mark.parametrize("name", list(ALL))
 @pytest.mark.parametrize("kind", ["registered", "raw"])
 def test_operators_that_are_called_directly(kind, name):
-    """As exported programs call them: no derivative is lost, neither in torch.func nor in duals."""
+    """As exported programs call them: eager mode loses no derivative, in torch.func or in duals."""
     op = getattr(ALL[name], kind)
     tensors, of = arguments_of(name)
     tangents = tuple(torch.randn_like(t) for t in tensors)

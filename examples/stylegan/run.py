@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import sys
 import zipfile
@@ -41,6 +42,9 @@ FILES = (
 )
 FOLDERS = ("samples", "tensorboard")
 LOCK = ".run.lock"  # the file that a run holds locked while it works in its folder
+WORKING: set[tuple[int, int]] = set()
+"""The device and the number of each folder that a run of this process works in. The system gives a
+process the lock that it has once more, and takes both when one of them ends."""
 
 
 class Run:
@@ -63,8 +67,8 @@ class Run:
     def claim(self) -> Iterator[None]:
         """Make the folder, make sure that it takes files, and keep other runs out of it.
 
-        They are kept out until :meth:`release`, or until this process ends, however it ends; other
-        threads of this process are not kept out. If the body fails, other runs are let in again,
+        They are kept out until :meth:`release`, or until this process ends, however it ends. If the
+        body fails, other runs are let in again,
         and the folder is removed if it was made here.
 
         Raises:
@@ -86,7 +90,15 @@ class Run:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Hold the lock of the folder until the body has ended."""
-        path = self.folder / LOCK
+        path = self.folder.absolute() / LOCK  # the working directory may change
+        status = path.parent.stat()
+        folder = status.st_dev, status.st_ino
+        busy = (
+            f"--out must be free of a run that still works, got {str(self.folder)!r}: stop it, "
+            "wait for its end, or choose another folder"
+        )
+        if folder in WORKING:
+            raise OSError(busy)
         with contextlib.ExitStack() as stack:
             try:
                 free = stack.enter_context(locked(path, of_process=True))
@@ -104,13 +116,12 @@ class Run:
                     f"{str(path)!r}: {error.strerror}"
                 ) from error
             if not free:
-                raise OSError(
-                    f"--out must be free of a run that still works, got {str(self.folder)!r}: stop "
-                    "it, wait for its end, or choose another folder"
-                )
+                raise OSError(busy)
+            WORKING.add(folder)
             try:
                 yield
             finally:
+                WORKING.discard(folder)
                 with contextlib.suppress(OSError):  # a file that stays does no harm
                     path.unlink()
 
@@ -139,6 +150,15 @@ class Run:
     def _left_over(self) -> list[Path]:
         """What a kill in the middle of writing has left."""
         return [path for name in FILES for path in left_over(self.folder / name)]
+
+    def _remove_left_over(self) -> None:
+        """Of the pictures of samples too, which have a name for each step."""
+        samples = self.folder / "samples"
+        pictures = [] if samples.is_symlink() else samples.glob("*.tmp")
+        named = re.compile(r"\d{6,}\.png(\.[0-9a-f]{16})?\.tmp")
+        left = (path for path in pictures if named.fullmatch(path.name) and path.is_file())
+        for path in (*self._left_over(), *left):
+            path.unlink(missing_ok=True)
 
     def check_apart(self, data: str) -> None:
         """Make sure that a run neither learns from its own pictures nor deletes its images.
@@ -181,8 +201,7 @@ class Run:
         if not self.main:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        for path in self._left_over():
-            path.unlink(missing_ok=True)
+        self._remove_left_over()
         if not resumed:  # the checkpoint first, or a kill would leave two runs mixed
             for name in FILES:
                 (self.folder / name).unlink(missing_ok=True)

@@ -230,7 +230,8 @@ class Op:
         """Put the operator into a graph; or standard operators, where ONNX's exporter asks.
 
         The graph holds the registered operator, whichever is called: a graph may be differentiated
-        later, and the raw operator has no gradient.
+        later, and the raw operator has no gradient. ``make_fx(pre_dispatch=True)`` asks no such
+        rule; ``torch.export``, which traces so too, gets the registered operator by door 3.
 
         A program that was exported before ONNX's exporter sees it came through door 3. A
         decomposition in torch's table would do the same, and would end every compilation by
