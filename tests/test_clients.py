@@ -1154,7 +1154,8 @@ NAMED = {  # a second file, and what is told of it where net/op is deleted; "" i
 HARMLESS = (
     "op", "x = {'op': 1}; x['op']", "'op:read', 'op.lr', 'op = 1'", "getattr(x, 'op')",
     "import op\ndef f(x: 'op.FusedLeakyReLU', *y: list['op.upfirdn2d']) -> 'op.upfirdn2d': ...",
-    "from net.m import op as o; x: 'o.FusedLeakyReLU' = 1", "hasattr(x, 'op')", "client.patch('op')",
+    "from net.m import op as o; x: 'o.FusedLeakyReLU' = 1", "hasattr(x, 'op')",
+    "client.patch('op')",
     "setattr(x, 'op', 1)", "sys.modules['op'] = x",
     "sys.modules['op.upfirdn2d'] = x", "sys.modules[f'net.op.upfirdn2d{x}'] = x",
     "sys.modules.get('op')",
