@@ -90,8 +90,10 @@ def quoted_types(nodes: list[Any]) -> tuple[set[Any], list[Any]]:
         if isinstance(part, ast.Subscript) and chain(part.value)[-1] in ("Literal", "Annotated"):
             continue  # a string in there need be no type
         types.extend(ast.iter_child_nodes(part))
+        if not (text := _text(part)):
+            continue
         try:
-            code = parse(_text(part).strip()).body
+            code = parse(text.strip()).body
         except UNREADABLE:  # it stays a string
             continue
         if len(code) == 1 and isinstance(code[0], ast.Expr):
