@@ -25,6 +25,10 @@ class OutputError(Exception):
     """Standard output takes no more text."""
 
 
+UNFINISHED = r"(\.[0-9a-f]{16})?\.tmp"
+"""What stands behind a file's name while it is written: see :func:`_own_name`."""
+
+
 class NoLockError(OSError):
     """The system, or the file system, has no locks."""
 
@@ -197,7 +201,7 @@ def left_over(path: Path) -> list[Path]:
 
     Files that other processes still write are among them.
     """
-    names = re.compile(re.escape(path.name) + r"(\.[0-9a-f]{16})?\.tmp")
+    names = re.compile(re.escape(path.name) + UNFINISHED)
     return [
         found
         for found in path.parent.iterdir()
@@ -237,7 +241,8 @@ def locked(path: Path, of_process: bool = False) -> Iterator[bool]:
     Args:
         path: the file, which is not to be a link.
         of_process: the lock ends with this process, and not only when the processes that were
-            forked from it have ended too. Such a lock does not keep threads of a process apart.
+            forked from it have ended too. The same process may take such a lock twice, and has
+            none when it ends one of the two.
 
     Raises:
         NoLockError: if the system or the file system has no locks; no file is left then.

@@ -20,7 +20,7 @@ from torchvision.utils import make_grid, save_image
 
 from .checkpoints import CheckpointError, read_values
 from .device import is_out_of_memory
-from .files import NoLockError, append, left_over, locked, sync_folder, whole, writable
+from .files import UNFINISHED, NoLockError, append, left_over, locked, sync_folder, whole, writable
 from .settings import BUNDLED
 from .training import Training
 
@@ -68,8 +68,7 @@ class Run:
         """Make the folder, make sure that it takes files, and keep other runs out of it.
 
         They are kept out until :meth:`release`, or until this process ends, however it ends. If the
-        body fails, other runs are let in again,
-        and the folder is removed if it was made here.
+        body fails, other runs are let in again, and the folder is removed if it was made here.
 
         Raises:
             OSError: if files cannot be written in it, or another run works there.
@@ -155,7 +154,7 @@ class Run:
         """Of the pictures of samples too, which have a name for each step."""
         samples = self.folder / "samples"
         pictures = [] if samples.is_symlink() else samples.glob("*.tmp")
-        named = re.compile(r"\d{6,}\.png(\.[0-9a-f]{16})?\.tmp")
+        named = re.compile(r"\d{6,}\.png" + UNFINISHED)
         left = (path for path in pictures if named.fullmatch(path.name) and path.is_file())
         for path in (*self._left_over(), *left):
             path.unlink(missing_ok=True)
